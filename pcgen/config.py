@@ -1,0 +1,258 @@
+"""The recipe: frozen, typed tables read from TOML, and the only place defaults are written.
+
+A recipe says everything a run depends on but the data's bytes. Precedence: default < recipe file <
+`PCGEN_SET_*` environment < `--set` flag.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from pcgen.errors import RecipeError
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+
+ActivationName = Literal["linear", "tanh", "hard_tanh", "relu", "gelu", "sigmoid"]
+LikelihoodName = Literal["gaussian", "bernoulli", "categorical"]
+SolverName = Literal["majorise", "newton", "descent"]
+
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A recipe's table: no unknown keys, no changes after reading."""
+
+
+class DataTable(Table):
+    """Which data, and how much of it is held out."""
+
+    source: str = "digits"
+    """A data set's name (`pcgen datasets`) or a path."""
+    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Use the first so many rows only."""
+    validation: Annotated[float, msgspec.Meta(ge=0)] = 0.1
+    """Held-out share of the training rows if below 1, else their number. Drawn with the seed."""
+    size: Annotated[list[Count], msgspec.Meta(min_length=2, max_length=2)] | None = None
+    """Height and width that images are brought to; none keeps the source's own."""
+    channels: Literal[1, 3] | None = None
+    """Channels that images are brought to; none keeps the source's own."""
+
+
+class PrecisionTable(Table):
+    """Precisions (inverse variances) of the prediction errors."""
+
+    data: Positive = 1.0
+    hidden: Positive | list[Positive] = 1.0
+    """One for all hidden layers, or one a layer, from the data upwards."""
+    latent: NonNegative = 0.0
+    """Of the Gaussian prior on the latent around zero; 0 is no prior."""
+    learned: bool = False
+    diagonal: bool = False
+    """One precision a unit instead of one a layer."""
+    rate: Positive = 1e-3
+    """Step of the log precisions (Adam), when learned."""
+    floor: Positive = 1e-4
+    """Least variance a learned precision may reach."""
+    warmup: Annotated[int, msgspec.Meta(ge=0)] = 1
+    """Epochs before precisions start to learn."""
+
+
+class ModelTable(Table):
+    """The network, from the latent down to the data."""
+
+    layers: Annotated[list[Count], msgspec.Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: [32, 128]
+    )
+    """Units from the latent to the last hidden layer; the data's size is appended."""
+    activation: ActivationName = "tanh"
+    """Of the hidden layers' predictions."""
+    output: ActivationName = "linear"
+    """Of the data layer's prediction (Gaussian data only)."""
+    likelihood: LikelihoodName = "gaussian"
+    precision: PrecisionTable = PrecisionTable()
+
+
+class InferenceTable(Table):
+    """How the states reach their equilibrium."""
+
+    solver: SolverName = "majorise"
+    steps: Count = 20
+    """In training: gradient evaluations per batch."""
+    test_steps: Count = 200
+    """At most so many when the model is used; the tolerance stops it earlier."""
+    tolerance: NonNegative = 1e-4
+    """An image has converged when its energy's relative change and relative gradient are below."""
+    rate: Positive = 0.05
+    """Step of `descent`; the other solvers need none."""
+    momentum: Fraction = 0.5
+    """Of `descent`."""
+
+
+class LearningTable(Table):
+    """How the weights follow."""
+
+    epochs: Count = 10
+    batch_size: Count = 200
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    rate: Positive = 1e-3
+    momentum: Fraction = 0.9
+    """Of `sgd`."""
+    weight_decay: NonNegative = 0.0
+    warmup: Annotated[int, msgspec.Meta(ge=0)] = 50
+    """Weight updates over which the rate rises to its value."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    incremental: bool = False
+    """Incremental PC: a weight step after every state step."""
+
+
+class Recipe(Table):
+    """All a run depends on but the data's bytes."""
+
+    name: str = "unnamed"
+    description: str = ""
+    seed: int = 0
+    data: DataTable = DataTable()
+    model: ModelTable = ModelTable()
+    inference: InferenceTable = InferenceTable()
+    learning: LearningTable = LearningTable()
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as plain tables, every default written out (`None` left out)."""
+    return _without_none(msgspec.to_builtins(recipe))
+
+
+def to_toml(recipe: Recipe) -> str:
+    """Return the recipe as TOML text that `from_toml` reads back to an equal recipe."""
+    import tomli_w
+
+    return tomli_w.dumps(to_dict(recipe))
+
+
+def from_dict(tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
+    """Return the recipe that plain tables describe.
+
+    Raises:
+        RecipeError: unknown keys, all of them at once, each with the nearest known one; or the first
+            value of a wrong type or range.
+    """
+    unknown = list(_unknown_keys(tables, Recipe, ""))
+    if unknown:
+        raise RecipeError(f"{where}: " + "; ".join(unknown), "Show a complete one: pcgen recipes digits")
+    try:
+        return msgspec.convert(tables, Recipe)
+    except msgspec.ValidationError as error:
+        raise RecipeError(f"{where}: {_path_of(error)}", "Show a complete one: pcgen recipes digits") from None
+
+
+def from_toml(text: str, where: str = "recipe") -> Recipe:
+    """Return the recipe that a TOML text describes.
+
+    Raises:
+        RecipeError: text that is not TOML, or tables that are no recipe.
+    """
+    return from_dict(parse_toml(text, where), where)
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """Return the tables of a TOML text.
+
+    Raises:
+        RecipeError: text that is not TOML.
+    """
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise RecipeError(f"{where}: not TOML: {error}") from None
+
+
+def with_settings(tables: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """Return the tables with `key.path=value` settings laid over them; values parse as TOML.
+
+    A value that is not TOML is taken as a string, so that `data.source=mnist` needs no quotes.
+
+    Raises:
+        RecipeError: a setting without `=`, or a path through something that is no table.
+    """
+    result = _copy(tables)
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        names = [name.strip() for name in key.split(".")]
+        if not equals or not all(names):
+            raise RecipeError(f"--set {setting}: expected KEY=VALUE", "Example: --set learning.epochs=5")
+        table = result
+        for name in names[:-1]:
+            table = table.setdefault(name, {})
+            if not isinstance(table, dict):
+                raise RecipeError(f"--set {setting}: {name} is a value, not a table")
+        table[names[-1]] = _toml_value(value.strip())
+    return result
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the tables of a recipe file.
+
+    Raises:
+        RecipeError: no such file, or no TOML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise RecipeError(f"{path}: cannot be read: {reason}", "Show the recipes: pcgen recipes") from None
+    return parse_toml(text, str(path))
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
+    return parsed["value"] if set(parsed) == {"value"} else text
+
+
+def _copy(tables: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copy(v) if isinstance(v, Mapping) else v for k, v in tables.items()}
+
+
+def _without_none(tables: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in tables.items()
+        if value is not None
+    }
+
+
+def _unknown_keys(tables: Mapping[str, Any], kind: type[Table], prefix: str) -> Iterable[str]:
+    known = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    for key, value in tables.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            elsewhere = near or [full for full in _all_keys(Recipe, "") if full.endswith(f".{key}")][:1]
+            hint = f" (did you mean {(prefix if near else '') + elsewhere[0]}?)" if elsewhere else ""
+            yield f"unknown key {prefix}{key}{hint}"
+        elif isinstance(value, Mapping) and _is_table(known[key]):
+            yield from _unknown_keys(value, known[key], f"{prefix}{key}.")
+
+
+def _all_keys(kind: type[Table], prefix: str) -> Iterable[str]:
+    for field in msgspec.structs.fields(kind):
+        yield prefix + field.name
+        if _is_table(field.type):
+            yield from _all_keys(field.type, f"{prefix}{field.name}.")
+
+
+def _is_table(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Table)
+
+
+def _path_of(error: msgspec.ValidationError) -> str:
+    reason, _, path = str(error).partition(" - at `$")
+    return f"{path.rstrip('`').lstrip('.') or 'value'}: {reason[0].lower()}{reason[1:]}"

@@ -1,0 +1,40 @@
+"""Where tensors live, and the only source of randomness: seeded generators."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+from pcgen.errors import DeviceError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device of that name; `auto` takes a GPU where there is one.
+
+    Raises:
+        DeviceError: a name torch does not know, or a device this machine does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"{name}: no such device", "Show the devices: pcgen doctor") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            there = f"{count} CUDA device{'s' * (count != 1)} here"
+            raise DeviceError(f"{name}: not on this machine ({there})", "Use --device cpu")
+    elif device.type != "cpu":
+        raise DeviceError(f"{name}: not supported", "Use --device cpu or --device cuda")
+    return device
+
+
+def generator(seed: int, *purpose: str | int) -> torch.Generator:
+    """Return a generator that depends on the seed and the purpose alone, not on what was drawn before.
+
+    A run that resumes therefore draws what an uninterrupted one draws.
+    """
+    digest = hashlib.sha256("/".join(map(str, (seed, *purpose))).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,0 +1,66 @@
+"""What a user can do wrong, one class for each kind.
+
+A message names the thing, the reason and (as `hint`) the command that helps. Our own mistakes are
+`assert`s: they show a traceback, a `PcgenError` never does.
+"""
+
+from __future__ import annotations
+
+
+class PcgenError(Exception):
+    """The root of every error a user can cause.
+
+    Attributes:
+        hint: what to do about it, usually a command; may be empty.
+        kind: the machine-readable name, given as `error.kind` by `--json`.
+        exit_code: what the command line exits with.
+    """
+
+    kind = "error"
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    @property
+    def message(self) -> str:
+        """Return the message without the hint."""
+        return str(self.args[0])
+
+
+class RecipeError(PcgenError):
+    """A recipe, or a `--set`, that does not describe a model."""
+
+    kind = "recipe"
+    exit_code = 2
+
+
+class DataError(PcgenError):
+    """Data that cannot be found, read, or brought to the model's shape."""
+
+    kind = "data"
+
+
+class CheckpointError(PcgenError):
+    """A checkpoint that is missing, damaged, or made for something else."""
+
+    kind = "checkpoint"
+
+
+class DeviceError(PcgenError):
+    """A device that is not there, or has too little memory."""
+
+    kind = "device"
+
+
+class RunError(PcgenError):
+    """A run folder that cannot be written, or cannot be resumed."""
+
+    kind = "run"
+
+
+class DivergenceError(PcgenError):
+    """States or weights that left the finite numbers."""
+
+    kind = "divergence"

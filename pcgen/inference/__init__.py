@@ -1,0 +1,1 @@
+"""Inference: the states of least energy."""

@@ -1,0 +1,98 @@
+"""What turns an energy's slope into a good direction: inverses of its curvature, shared by a batch.
+
+Both depend on the weights alone, so one is made per weight update and no image's path depends on
+the images beside it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pcgen.model.network import Network
+
+
+class BlockDiagonal:
+    """The inverse of an upper bound of each layer's own curvature, D_l = pi_l + W' bound W.
+
+    Twice the block-diagonal part of a positive block-tridiagonal matrix bounds the matrix, and
+    slopes never exceed their steepest, so x_l - 1/2 D_l^-1 dE/dx_l cannot raise the energy of a
+    network that is linear between the two points. In the field's words: lateral connections that
+    whiten each layer.
+    """
+
+    def __init__(self, network: Network) -> None:
+        precisions = [p.exp() for p in network.log_precisions]
+        self.inverse = []
+        for layer, energy, precision in zip(
+            network.layers, network.energies(), precisions[1:], strict=True
+        ):
+            block = _add_to_diagonal(layer.block(energy.bound().to(layer.weight)), precision)
+            self.inverse.append(_inverse(block, block.diagonal().mean()))
+
+    def __call__(self, slopes: list[Tensor]) -> list[Tensor]:
+        """Return D^-1 slope for the layers 1.. that slopes are given for."""
+        return [slope @ inverse for slope, inverse in zip(slopes, self.inverse, strict=False)]
+
+
+class BlockTridiagonal:
+    """The inverse of the whole Gauss-Newton curvature, taken at the prior mean of the latent.
+
+    The curvature couples neighbouring layers only, so its inverse costs one sweep from the latent
+    to the data and one back (block Thomas; for linear networks this is Kalman smoothing over
+    layers).
+
+    Source: Innocenti et al. (2024) solve the linear network with a dense system; this is the
+    block-sparse one, used as a preconditioner where the network is not linear.
+    """
+
+    def __init__(self, network: Network) -> None:
+        latent = network.layers[0].weight.new_zeros(1, network.sizes[-1])
+        states = network.states_from(latent)
+        precisions = [p.exp() for p in network.log_precisions]
+        self.inverse: list[Tensor] = []
+        self.coupling: list[Tensor] = []
+        carried = None
+        for i, energy in reversed(list(enumerate(network.energies()))):
+            layer = network.layers[i]
+            cross, own = energy.mean_curvature(layer.drive(states[i + 1]))
+            block = _add_to_diagonal(layer.block(own), precisions[i + 1])
+            steepest = (energy.bound() * layer.weight.square().sum(1)).sum() / len(block)
+            inverse = _inverse(
+                block if carried is None else block - carried, steepest + precisions[i + 1].mean()
+            )
+            cross_weight = -cross[:, None] * layer.weight
+            coupling = cross_weight @ inverse
+            carried = coupling @ cross_weight.T
+            self.inverse.insert(0, inverse)
+            self.coupling.insert(0, coupling)
+
+    def __call__(self, slopes: list[Tensor]) -> list[Tensor]:
+        """Return H^-1 slope for the layers 1..L; with a clamped latent it is given one slope less."""
+        depth = len(slopes)
+        remainders = list(slopes)
+        for i in range(depth - 1, 0, -1):
+            remainders[i - 1] = slopes[i - 1] - remainders[i] @ self.coupling[i].T
+        solution = [remainders[0] @ self.inverse[0]]
+        for i in range(1, depth):
+            solution.append(remainders[i] @ self.inverse[i] - solution[-1] @ self.coupling[i])
+        return solution
+
+
+def _add_to_diagonal(matrix: Tensor, values: Tensor) -> Tensor:
+    matrix.diagonal().add_(values)
+    return matrix
+
+
+def _inverse(matrix: Tensor, scale: Tensor) -> Tensor:
+    """Return the inverse of a positive matrix whose flat directions a jitter keeps finite.
+
+    A latent without a prior has flat directions, and units that are silent at the prior mean have
+    no curvature there. The jitter is what rounding could not tell from 0 at the scale of the bound.
+    """
+    jitter = 10 * torch.finfo(matrix.dtype).eps
+    while True:
+        factor, failed = torch.linalg.cholesky_ex(_add_to_diagonal(matrix, jitter * scale))
+        if not failed.item() or jitter > 1:
+            return torch.cholesky_inverse(factor)
+        jitter *= 10

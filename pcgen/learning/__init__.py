@@ -1,0 +1,1 @@
+"""Learning: weights and precisions follow their own layer's errors."""

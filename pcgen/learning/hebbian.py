@@ -1,0 +1,58 @@
+"""Local gradients in closed form: each tensor's slope from its own layer's error and the activity above."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pcgen.model.energy import Terms
+from pcgen.model.network import Network
+
+
+def weight_gradients(
+    network: Network, states: Sequence[Tensor], terms: Sequence[Terms]
+) -> list[Tensor]:
+    """Return dE/dW and dE/db of every layer, in the order of `Network.weights`, batch means.
+
+        dE/dW_{l+1} = -(Pi_l eps_l * f'(a_l)) x_{l+1}'
+
+    Source: Rao and Ballard (1999), eq. 9, with the slope of f at the drive and not at the response.
+    """
+    gradients = []
+    for layer, term, above in zip(network.layers, terms, states[1:], strict=True):
+        gradients.extend(layer.gradients(term.signal_BD, above))
+    return gradients
+
+
+def precision_gradients(
+    network: Network, states: Sequence[Tensor], terms: Sequence[Terms]
+) -> list[Tensor | None]:
+    """Return dE/dlog pi of every layer with a precision, batch means; None for the others.
+
+        dE/dlog pi_l = 1/2 (pi_l eps_l^2 - 1), summed over the units that share pi_l
+
+    Source: Friston (2005); METHODS (f), factorised form, in log pi instead of log sigma^2.
+    """
+    gradients: list[Tensor | None] = []
+    for i, (log_precision, term) in enumerate(
+        zip(network.log_precisions[:-1], terms, strict=True)
+    ):
+        if i == 0 and network.table.likelihood != "gaussian":
+            gradients.append(None)
+            continue
+        surprise_D = (term.pull_BD * (states[i] - term.prediction_BD)).mean(0)
+        gradient_D = 0.5 * (surprise_D - 1)
+        gradients.append(gradient_D if log_precision.ndim else gradient_D.sum())
+    gradients.append(None)
+    return gradients
+
+
+def optimiser_for(
+    tensors: Sequence[Tensor], kind: str, rate: float, momentum: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """Return the torch optimiser that steps the tensors from their `.grad`."""
+    if kind == "sgd":
+        return torch.optim.SGD(tensors, lr=rate, momentum=momentum, weight_decay=weight_decay)
+    return torch.optim.AdamW(tensors, lr=rate, weight_decay=weight_decay)

@@ -1,0 +1,96 @@
+"""What a network makes of held-out images: their energy, and how well the latent alone decodes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pcgen.config import InferenceTable
+from pcgen.data.images import Images, Rows
+from pcgen.inference.infer import Equilibrium, infer
+from pcgen.inference.solvers import prepare
+from pcgen.model.network import Network
+
+
+@dataclass(slots=True)
+class Reconstruction:
+    """A batch of images and what their equilibrium decodes to.
+
+    Attributes:
+        first: the row number of the batch's first image.
+        rows: the images as read, with each one's status.
+        equilibrium: the states, for the readable rows only.
+        decoded_BD: decoded from the latent, within [0, 1] where the data are pixels.
+        last_hidden_BD: the data layer's prediction from the layer above it.
+    """
+
+    first: int
+    rows: Rows
+    equilibrium: Equilibrium
+    decoded_BD: Tensor
+    last_hidden_BD: Tensor
+
+    def squared_error(self, decoded_BD: Tensor) -> Tensor:
+        """Return the mean squared error per unit (B,) of the readable rows."""
+        return (decoded_BD - self.equilibrium.states[0]).square().mean(1)
+
+
+@dataclass(slots=True)
+class Metrics:
+    """Means over images; `mse` is per pixel, decoded from the latent."""
+
+    count: int
+    energy: float
+    mse: float
+    mse_last_hidden: float
+    converged: float
+    steps: float
+
+
+def reconstructions(
+    network: Network, images: Images, table: InferenceTable, batch_size: int = 500
+) -> Iterator[Reconstruction]:
+    """Yield every batch of images with its equilibrium and what that decodes to."""
+    device = network.layers[0].weight.device
+    make_solver = prepare(network, table)
+    for first in range(0, len(images), batch_size):
+        rows = images.rows(range(first, min(first + batch_size, len(images))))
+        data_BD = rows.pixels_BD[rows.ok].to(device)
+        equilibrium = infer(
+            network, data_BD, make_solver, steps=table.test_steps, tolerance=table.tolerance
+        )
+        states = equilibrium.states
+        last_hidden_BD = network.energies()[0].predict(network.layers[0].drive(states[1]))
+        decoded_BD = network.decode(states[-1])
+        if not images.is_table:
+            decoded_BD, last_hidden_BD = decoded_BD.clamp(0, 1), last_hidden_BD.clamp(0, 1)
+        yield Reconstruction(first, rows, equilibrium, decoded_BD, last_hidden_BD)
+
+
+def measure(network: Network, images: Images, table: InferenceTable) -> Metrics:
+    """Return the means over all readable images."""
+    return summarise(reconstructions(network, images, table))
+
+
+def summarise(batches: Iterator[Reconstruction]) -> Metrics:
+    """Return the means over the batches' readable images; not a number if there are none."""
+    columns: list[Tensor] = []
+    for batch in batches:
+        found = batch.equilibrium
+        columns.append(
+            torch.stack(
+                [
+                    found.energy_B,
+                    batch.squared_error(batch.decoded_BD),
+                    batch.squared_error(batch.last_hidden_BD),
+                    found.converged_B.to(found.energy_B.dtype),
+                    found.steps_B.to(found.energy_B.dtype),
+                ]
+            ).double()
+        )
+    table = torch.cat(columns, 1)
+    energy, mse, mse_last_hidden, converged, steps = table.mean(1).tolist()
+    return Metrics(table.shape[1], energy, mse, mse_last_hidden, converged, steps)

@@ -1,0 +1,49 @@
+"""Activations, their slopes in closed form, and the bound that `majorise` needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A unit's response to its drive.
+
+    Attributes:
+        name: as written in recipes.
+        value: drive -> response, elementwise.
+        slope: (drive, response) -> derivative of the response, elementwise; at a kink, either side's.
+        steepest: the least upper bound of |slope|.
+    """
+
+    name: str
+    value: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor, Tensor], Tensor]
+    steepest: float
+
+
+def _gelu_slope(drive: Tensor, _response: Tensor) -> Tensor:
+    density = torch.exp(-0.5 * drive.square()) / math.sqrt(2 * math.pi)
+    return torch.special.ndtr(drive).addcmul_(drive, density)
+
+
+ACTIVATIONS = {
+    activation.name: activation
+    for activation in (
+        Activation("linear", lambda a: a, lambda a, y: torch.ones_like(a), 1.0),
+        Activation("tanh", torch.tanh, lambda a, y: 1 - y.square(), 1.0),
+        Activation(
+            "hard_tanh", functional.hardtanh, lambda a, y: (a.abs() < 1).to(a.dtype), 1.0
+        ),
+        Activation("relu", torch.relu, lambda a, y: (a > 0).to(a.dtype), 1.0),
+        # The steepest point of GELU lies at drive sqrt(2).
+        Activation("gelu", functional.gelu, _gelu_slope, 1.1290),
+        Activation("sigmoid", torch.sigmoid, lambda a, y: y - y.square(), 0.25),
+    )
+}

@@ -1,0 +1,216 @@
+"""Inference: guarantees on random networks, closed forms on linear ones, independence of images."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests import oracle
+
+from pcgen.config import InferenceTable
+from pcgen.inference.infer import Inference, infer, start
+from pcgen.inference.preconditioners import BlockDiagonal, BlockTridiagonal
+from pcgen.inference.solvers import prepare
+from pcgen.model.network import Network
+
+MAJORISE = InferenceTable(solver="majorise")
+NEWTON = InferenceTable(solver="newton")
+DESCENT = InferenceTable(solver="descent", rate=0.05, momentum=0.5)
+
+
+def linear_hessian(network: Network) -> torch.Tensor:
+    """Return d2E/dx2 over all free layers of a linear network, dense."""
+    sizes = network.sizes[1:]
+    ends = torch.tensor([0, *sizes]).cumsum(0).tolist()
+    hessian = torch.zeros(ends[-1], ends[-1], dtype=torch.float64)
+    precisions = [p.exp().expand(s) for p, s in zip(network.log_precisions, network.sizes, strict=True)]
+    for i, layer in enumerate(network.layers):
+        here = slice(ends[i], ends[i + 1])
+        hessian[here, here] = precisions[i + 1].diag() + layer.weight.T @ (
+            precisions[i][:, None] * layer.weight
+        )
+        if i > 0:
+            below = slice(ends[i - 1], ends[i])
+            hessian[below, here] = -precisions[i][:, None] * layer.weight
+            hessian[here, below] = hessian[below, here].T
+    return hessian
+
+
+def linear_equilibrium(network: Network, data_BD: torch.Tensor) -> list[torch.Tensor]:
+    """Return the closed-form equilibrium by one dense solve from zero states."""
+    zero = [data_BD, *(data_BD.new_zeros(len(data_BD), s) for s in network.sizes[1:])]
+    slopes = Inference(network, zero, prepare(network, DESCENT)()).slopes()
+    solution = -torch.linalg.solve(linear_hessian(network), torch.cat(slopes, 1).T).T
+    return [data_BD, *solution.split(network.sizes[1:], 1)]
+
+
+@pytest.mark.parametrize("table", [MAJORISE, NEWTON, DESCENT], ids=lambda t: t.solver)
+@pytest.mark.parametrize("hidden", [1.0, [5.0, 0.5]])
+def test_linear_network_reaches_its_closed_form_equilibrium_and_energy(
+    table: InferenceTable, hidden: object
+) -> None:
+    network = oracle.network(activation="linear", hidden=hidden, latent=0.5, data=1.5)
+    data = oracle.data(network)
+    expected = linear_equilibrium(network, data)
+    found = infer(network, data, prepare(network, table), steps=4000)
+    for a, b in zip(found.states, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.energy_B, network.energy(expected), rtol=1e-9, atol=1e-9)
+
+
+def test_newton_needs_one_step_on_a_linear_network() -> None:
+    network = oracle.network(activation="linear", hidden=50.0, latent=0.5)
+    data = oracle.data(network)
+    found = infer(network, data, prepare(network, NEWTON), steps=1)
+    torch.testing.assert_close(found.energy_B, network.energy(linear_equilibrium(network, data)))
+
+
+def test_block_tridiagonal_inverse_is_the_inverse_of_the_dense_hessian() -> None:
+    network = oracle.network(activation="linear", latent=0.5, hidden=[3.0, 0.4], diagonal=True)
+    slopes = oracle.states(network, oracle.data(network))[1:]
+    found = torch.cat(BlockTridiagonal(network)(slopes), 1)
+    expected = torch.linalg.solve(linear_hessian(network), torch.cat(slopes, 1).T).T
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_twice_the_block_diagonal_bounds_the_hessian() -> None:
+    network = oracle.network(activation="linear", latent=0.1, gain=3.0)
+    inverse = torch.block_diag(*BlockDiagonal(network).inverse)
+    bound = 2 * torch.linalg.inv(inverse)
+    assert torch.linalg.eigvalsh(bound - linear_hessian(network)).min() > -1e-9
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    solver=st.sampled_from(["majorise", "newton"]),
+    activation=st.sampled_from(oracle.ACTIVATIONS),
+    output=st.sampled_from(["linear", "sigmoid", "relu"]),
+    likelihood=st.sampled_from(["gaussian", "gaussian", "bernoulli", "categorical"]),
+    gain=st.floats(0.1, 20.0),
+    hidden=st.floats(1e-3, 1e4),
+    latent=st.sampled_from([0.0, 1.0]),
+    layers=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    seed=st.integers(0, 2**31),
+)
+def test_inference_lowers_the_energy_of_every_image_at_every_step(
+    solver: str, activation: str, output: str, likelihood: str, gain: float, hidden: float,
+    latent: float, layers: list[int], seed: int,
+) -> None:
+    network = oracle.network(
+        layers=tuple(layers), activation=activation, output=output, likelihood=likelihood,
+        gain=gain, hidden=hidden, latent=latent, seed=seed,
+    )
+    table = InferenceTable(solver=solver)  # type: ignore[arg-type]
+    inference = Inference(
+        network, start(network, oracle.data(network, seed=seed)), prepare(network, table)()
+    )
+    first = inference.energy_B
+    for _ in range(12):
+        before = inference.energy_B
+        expected = inference.step()
+        assert (inference.energy_B <= before + 1e-13 * before.abs()).all()
+    assert inference.energy_B.isfinite().all()
+    # Where there was something to win at the start, something was won.
+    slopes_at_start = Inference(
+        network, start(network, oracle.data(network, seed=seed)), prepare(network, table)()
+    ).step()
+    hopeful = slopes_at_start > 1e-6 * first.abs().clamp_min(1e-6)
+    assert (inference.energy_B < first)[hopeful].all()
+    assert expected.shape == first.shape
+
+
+@pytest.mark.parametrize("activation", ["tanh", "gelu", "sigmoid"])
+def test_all_solvers_find_the_same_minimum(activation: str) -> None:
+    network = oracle.network(activation=activation, latent=1.0, gain=0.7)
+    data = oracle.data(network)
+    energies = [
+        infer(network, data, prepare(network, table), steps=3000).energy_B
+        for table in (MAJORISE, NEWTON, DESCENT)
+    ]
+    torch.testing.assert_close(energies[0], energies[1], rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(energies[0], energies[2], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("table", [MAJORISE, NEWTON], ids=lambda t: t.solver)
+def test_an_image_does_not_depend_on_the_images_beside_it(table: InferenceTable) -> None:
+    network = oracle.network(latent=0.3, hidden=20.0)
+    data = oracle.data(network, 40)
+    make = prepare(network, table)
+    whole = infer(network, data, make, steps=60, tolerance=1e-6)
+    order = torch.arange(39, -1, -1)
+    turned = infer(network, data[order], make, steps=60, tolerance=1e-6)
+    alone = infer(network, data[7:8], make, steps=60, tolerance=1e-6)
+    assert torch.equal(whole.steps_B, turned.steps_B[order])
+    # Rounding may decide whether a last tiny move is taken: agreement is to the tolerance.
+    torch.testing.assert_close(whole.energy_B, turned.energy_B[order], rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(whole.energy_B[7:8], alone.energy_B, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(whole.states[-1], turned.states[-1][order], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("table", [MAJORISE, NEWTON, DESCENT], ids=lambda t: t.solver)
+def test_a_nan_image_does_not_spread_to_its_batch(table: InferenceTable) -> None:
+    network = oracle.network(latent=0.3)
+    data = oracle.data(network)
+    expected = infer(network, data, prepare(network, table), steps=20, tolerance=1e-9)
+    data[2, 3] = torch.nan
+    found = infer(network, data, prepare(network, table), steps=20, tolerance=1e-9)
+    others = torch.arange(len(data)) != 2
+    torch.testing.assert_close(found.states[-1][others], expected.states[-1][others])
+    assert not found.converged_B[2]
+
+
+def test_hidden_data_is_never_looked_at_and_equals_its_prediction_at_the_minimum() -> None:
+    network = oracle.network(latent=0.5)
+    data = oracle.data(network)
+    mask = torch.ones_like(data)
+    mask[:, 3:] = 0
+    found = infer(network, data, prepare(network, MAJORISE), steps=300, mask_BD=mask)
+    data[:, 3:] = torch.nan
+    blind = infer(network, data, prepare(network, MAJORISE), steps=300, mask_BD=mask)
+    assert torch.equal(found.energy_B, blind.energy_B)
+    # The same minimum with the hidden data as free states: they sit on their prediction.
+    latent_up = [s.clone().requires_grad_() for s in found.states[1:]]
+    filled = torch.where(mask > 0, found.states[0], network.terms(found.states)[0].prediction_BD)
+    energy = network.energy([filled, *latent_up])
+    torch.testing.assert_close(energy, found.energy_B)
+    for slope in torch.autograd.grad(energy.sum(), latent_up):
+        assert slope.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("table", [MAJORISE, NEWTON, DESCENT], ids=lambda t: t.solver)
+def test_a_clamped_latent_does_not_move_and_the_rest_finds_its_minimum(
+    table: InferenceTable,
+) -> None:
+    network = oracle.network()
+    data = oracle.data(network)
+    latent = torch.randn(len(data), 3, dtype=torch.float64)
+    found = infer(
+        network, data, prepare(network, table), steps=2000, latent_BD=latent, clamp_latent=True
+    )
+    assert torch.equal(found.states[-1], latent)
+    assert torch.equal(found.states[0], data)
+    free = [s.clone().requires_grad_() for s in found.states[1:-1]]
+    energy = network.energy([data, *free, latent]).sum()
+    for slope in torch.autograd.grad(energy, free):
+        assert slope.abs().max() < 1e-5
+
+
+def test_tolerance_stops_each_image_near_its_own_minimum() -> None:
+    network = oracle.network(latent=0.1, hidden=10.0)
+    data = oracle.data(network, 64)
+    make = prepare(network, MAJORISE)
+    best = infer(network, data, make, steps=3000)
+    found = infer(network, data, make, steps=3000, tolerance=1e-5)
+    assert found.converged_B.all()
+    assert found.steps_B.max() < 300 and found.steps_B.unique().numel() > 1
+    assert (found.energy_B <= best.energy_B * (1 + 1e-3) + 1e-9).all()
+
+
+def test_descent_that_diverges_is_not_called_converged() -> None:
+    network = oracle.network(hidden=1e4)
+    table = InferenceTable(solver="descent", rate=1.0)
+    found = infer(
+        network, oracle.data(network), prepare(network, table), steps=2000, tolerance=1e-4
+    )
+    assert not found.converged_B.any()
