@@ -23,7 +23,7 @@ Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 ActivationName = Literal["linear", "tanh", "hard_tanh", "relu", "gelu", "sigmoid"]
 LikelihoodName = Literal["gaussian", "bernoulli", "categorical"]
-SolverName = Literal["majorise", "newton", "descent"]
+SolverName = Literal["majorise", "newton", "errors", "descent"]
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,6 +76,9 @@ class ModelTable(Table):
     output: ActivationName = "linear"
     """Of the data layer's prediction (Gaussian data only)."""
     likelihood: LikelihoodName = "gaussian"
+    start: Literal["zero", "linear"] = "zero"
+    """Where inference starts the latent: at its prior mean, or where a linear regression of earlier
+    equilibria on their data puts it (linear amortisation)."""
     precision: PrecisionTable = PrecisionTable()
 
 

@@ -7,13 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pcgen.inference.solvers import Solver, SolverFactory
-from pcgen.model.network import Network
-
-# A move that would raise an image's energy is shortened so many times, by this factor; then the
-# image stays where it is until the next step, which begins as short.
-_SHORTENINGS = 3
-_SHORTEN_BY = 0.25
+from pcgen.inference.solvers import Method
+from pcgen.inference.states import StateInference
 
 
 @dataclass(slots=True)
@@ -33,161 +28,9 @@ class Equilibrium:
     steps_B: Tensor
 
 
-class Inference:
-    """The states of one batch, and their next move.
-
-    The drives a_l are linear in the states, so after a move of length t along d they are known
-    without another product: a <- a + t W d. A search over t therefore costs activations only, and a
-    step two products per layer, as plain gradient descent does.
-
-    Attributes:
-        states: of every layer, data first (B, D_l).
-        terms: every layer's energy and slopes at the states, data first.
-        energy_B: nats per image, without the log-det constant.
-        frozen_B: images that no longer move.
-    """
-
-    def __init__(
-        self,
-        network: Network,
-        states: list[Tensor],
-        solver: Solver,
-        mask_BD: Tensor | None = None,
-        clamp_latent: bool = False,
-    ) -> None:
-        self.network = network
-        self.energies = network.energies()
-        self.states = states
-        self.solver = solver
-        self.mask_BD = mask_BD
-        self.last_free = network.depth - 1 if clamp_latent else network.depth
-        self.frozen_B = torch.zeros(len(states[0]), dtype=torch.bool, device=states[0].device)
-        # How much of its Gauss-Newton length an image's move begins with.
-        self.trust_B = torch.ones_like(states[0][:, 0])
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Compute drives and energies anew, as after the weights changed."""
-        self.energies = self.network.energies()
-        self.latent_precision = self.network.latent_precision()
-        self.drives = [
-            layer.drive(above)
-            for layer, above in zip(self.network.layers, self.states[1:], strict=True)
-        ]
-        self._evaluate()
-
-    def slopes(self) -> list[Tensor]:
-        """Return dE/dx (B, D_l) of the free layers 1.. upwards."""
-        slopes = []
-        for i in range(1, self.last_free + 1):
-            top = i == self.network.depth
-            pull = self.latent_precision * self.states[i] if top else self.terms[i].pull_BD
-            slopes.append(self.network.layers[i - 1].pull_above(pull, self.terms[i - 1].signal_BD))
-        return slopes
-
-    def step(self) -> Tensor:
-        """Move the states once; return the energy (B,) that a full step was expected to win."""
-        slopes = self.slopes()
-        moves, expected_B = self.solver.direction(slopes)
-        drive_moves = [
-            layer.drive_move(move)
-            for layer, move in zip(self.network.layers, moves, strict=False)
-        ]
-        if self.solver.searches:
-            self._search(slopes, moves, drive_moves)
-        else:
-            length_B = (~self.frozen_B).to(self.energy_B.dtype)
-            self._advance(moves, drive_moves, length_B)
-            self._evaluate()
-        return expected_B
-
-    def select(self, index: Tensor) -> None:
-        """Go on with some of the images only."""
-        self.states = [states[index] for states in self.states]
-        self.mask_BD = None if self.mask_BD is None else self.mask_BD[index]
-        self.frozen_B = self.frozen_B[index]
-        self.trust_B = self.trust_B[index]
-        self.solver.select(index)
-        self.refresh()
-
-    def _search(
-        self, slopes: list[Tensor], moves: list[Tensor], drive_moves: list[Tensor]
-    ) -> None:
-        """Take the Gauss-Newton length of the move, shortened where an image's energy would rise."""
-        curvature_B = self._curvature(moves, drive_moves)
-        descent_B = -sum(
-            torch.linalg.vecdot(slope, move) for slope, move in zip(slopes, moves, strict=True)
-        )
-        length_B = (descent_B / curvature_B).nan_to_num_(0.0, 0.0, 0.0).clamp_(min=0.0)
-        length_B.mul_(self.trust_B).masked_fill_(self.frozen_B, 0.0)
-        self.trust_B = (self.trust_B / _SHORTEN_BY).clamp_(max=1.0)
-        before_B, states, drives = self.energy_B, self.states, self.drives
-        for attempt in range(_SHORTENINGS + 2):
-            self.states, self.drives = states, drives
-            self._advance(moves, drive_moves, length_B)
-            self._evaluate()
-            refused_B = ~(self.energy_B <= before_B)
-            if attempt == _SHORTENINGS + 1 or not refused_B.any():
-                break
-            shorter = 0.0 if attempt == _SHORTENINGS else _SHORTEN_BY
-            length_B = torch.where(refused_B, shorter * length_B, length_B)
-            self.trust_B = torch.where(refused_B, _SHORTEN_BY * self.trust_B, self.trust_B)
-        self.solver.restart(length_B == 0)
-
-    def _curvature(self, moves: list[Tensor], drive_moves: list[Tensor]) -> Tensor:
-        total_B = torch.zeros_like(self.energy_B)
-        for i, drive_move in enumerate(drive_moves):
-            move = moves[i - 1] if i > 0 else None
-            mask = self.mask_BD if i == 0 else None
-            total_B += self.energies[i].curvature(self.terms[i], move, drive_move, mask)
-        if self.last_free == self.network.depth:
-            total_B += self.latent_precision * torch.linalg.vecdot(moves[-1], moves[-1])
-        else:
-            # The layer below a clamped latent moves while its drive stands still.
-            still = torch.zeros_like(self.drives[-1])
-            total_B += self.energies[-1].curvature(self.terms[-1], moves[-1], still, None)
-        return total_B
-
-    def _advance(
-        self, moves: list[Tensor], drive_moves: list[Tensor], length_B: Tensor
-    ) -> None:
-        length = length_B[:, None]
-        self.states = [
-            self.states[0],
-            *(torch.addcmul(x, length, d) for x, d in zip(self.states[1:], moves, strict=False)),
-            *self.states[self.last_free + 1 :],
-        ]
-        self.drives = [
-            *(torch.addcmul(a, length, d) for a, d in zip(self.drives, drive_moves, strict=False)),
-            *self.drives[self.last_free :],
-        ]
-
-    def _evaluate(self) -> None:
-        self.terms = [
-            energy.terms(value, drive, self.mask_BD if i == 0 else None)
-            for i, (energy, value, drive) in enumerate(
-                zip(self.energies, self.states, self.drives, strict=False)
-            )
-        ]
-        self.energy_B = self.network.prior_energy(self.states[-1])
-        for terms in self.terms:
-            self.energy_B = self.energy_B + terms.energy_B
-
-
-def start(network: Network, data_BD: Tensor, latent_BD: Tensor | None = None) -> list[Tensor]:
-    """Return the states before inference: the data, and above it what the latent predicts.
-
-    The latent starts at its prior mean, 0, unless given.
-    """
-    if latent_BD is None:
-        latent_BD = data_BD.new_zeros(len(data_BD), network.sizes[-1])
-    return [data_BD, *network.states_from(latent_BD)[1:]]
-
-
 def infer(
-    network: Network,
+    method: Method,
     data_BD: Tensor,
-    make_solver: SolverFactory,
     *,
     steps: int,
     tolerance: float = 0.0,
@@ -201,21 +44,17 @@ def infer(
     tolerance (relative) *and* the slope promises less than that, whatever the images beside it do.
 
     Args:
-        network: the model.
+        method: from `solvers.prepare`.
         data_BD: the data layer; values under a 0 of the mask are never looked at.
-        make_solver: from `solvers.prepare`.
         steps: gradient evaluations at most.
         tolerance: of the stop; 0 takes all steps.
         mask_BD: 1 visible, 0 hidden. Hidden data is dropped from the energy, which is exact: at the
             minimum a free unit equals its prediction.
-        latent_BD: where the latent starts; its prior mean if not given.
+        latent_BD: where the latent starts, if not where the model's own start says.
         clamp_latent: keep the latent where it starts.
     """
-    if mask_BD is not None:
-        data_BD = torch.where(mask_BD > 0, data_BD, 0.0)
-    inference = Inference(
-        network, start(network, data_BD, latent_BD), make_solver(), mask_BD, clamp_latent
-    )
+    inference = method.begin(data_BD, mask_BD, latent_BD, clamp_latent)
+    network = method.network
     count = len(data_BD)
     steps_B = torch.zeros(count, dtype=torch.long, device=data_BD.device)
     converged_B = torch.zeros(count, dtype=torch.bool, device=data_BD.device)
@@ -248,7 +87,7 @@ def infer(
 
 
 def _gather(
-    states: list[Tensor], energy_B: Tensor, inference: Inference, index: Tensor
+    states: list[Tensor], energy_B: Tensor, inference: StateInference, index: Tensor
 ) -> tuple[list[Tensor], Tensor]:
     """Put the states of the images still in hand back among the batch's."""
     if len(index) == len(energy_B):

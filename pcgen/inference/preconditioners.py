@@ -1,7 +1,7 @@
 """What turns an energy's slope into a good direction: inverses of its curvature, shared by a batch.
 
-Both depend on the weights alone, so one is made per weight update and no image's path depends on
-the images beside it.
+They depend on the model alone, so one is made per weight update and no image's path depends on the
+images beside it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class BlockDiagonal:
 
 
 class BlockTridiagonal:
-    """The inverse of the whole Gauss-Newton curvature, taken at the prior mean of the latent.
+    """The inverse of the whole Gauss-Newton curvature, averaged over typical latents.
 
     The curvature couples neighbouring layers only, so its inverse costs one sweep from the latent
     to the data and one back (block Thomas; for linear networks this is Kalman smoothing over
@@ -47,8 +47,7 @@ class BlockTridiagonal:
     """
 
     def __init__(self, network: Network) -> None:
-        latent = network.layers[0].weight.new_zeros(1, network.sizes[-1])
-        states = network.states_from(latent)
+        states = network.states_from(network.typical_latents)
         precisions = [p.exp() for p in network.log_precisions]
         self.inverse: list[Tensor] = []
         self.coupling: list[Tensor] = []
@@ -79,6 +78,38 @@ class BlockTridiagonal:
         return solution
 
 
+class ErrorDiagonal:
+    """The inverse curvature over errors: whole for the latent, diagonal for the hidden errors.
+
+    In error coordinates the curvature is pi_l, plus J' pi_0 J of the slopes J from a layer to the
+    data, taken at the mean slopes of typical latents. Where hidden precisions are high, the
+    errors' part is nearly pi_l, and what is left of the coupling is small.
+    """
+
+    def __init__(self, network: Network) -> None:
+        states = network.states_from(network.typical_latents)
+        energies = network.energies()
+        precisions = [p.exp() for p in network.log_precisions]
+        drive = network.layers[0].drive(states[1])
+        own = energies[0].mean_curvature(drive)[1]
+        jacobian = own.sqrt()[:, None] * network.layers[0].weight
+        self.hidden: list[Tensor] = []
+        for i in range(1, network.depth):
+            self.hidden.append(1 / (precisions[i] + jacobian.square().sum(0)))
+            cross = energies[i].mean_curvature(network.layers[i].drive(states[i + 1]))[0]
+            jacobian = jacobian * (cross / precisions[i]) @ network.layers[i].weight
+        curvature = _add_to_diagonal(jacobian.T @ jacobian, precisions[-1])
+        # The average of J'J is more than the average J squared: damp what this leaves out.
+        _add_to_diagonal(curvature, 1e-3 * curvature.diagonal().mean())
+        self.latent = _inverse(curvature, curvature.diagonal().mean())
+
+    def __call__(self, slopes: list[Tensor]) -> list[Tensor]:
+        """Return the direction for eps_1.. upwards and, where it is free, the latent."""
+        depth = len(self.hidden)
+        steps = [slope * inverse for slope, inverse in zip(slopes, self.hidden, strict=False)]
+        return steps + [slope @ self.latent for slope in slopes[depth:]]
+
+
 def _add_to_diagonal(matrix: Tensor, values: Tensor) -> Tensor:
     matrix.diagonal().add_(values)
     return matrix
@@ -87,8 +118,8 @@ def _add_to_diagonal(matrix: Tensor, values: Tensor) -> Tensor:
 def _inverse(matrix: Tensor, scale: Tensor) -> Tensor:
     """Return the inverse of a positive matrix whose flat directions a jitter keeps finite.
 
-    A latent without a prior has flat directions, and units that are silent at the prior mean have
-    no curvature there. The jitter is what rounding could not tell from 0 at the scale of the bound.
+    A latent without a prior has flat directions, and units that are silent at the typical latents
+    have no curvature there. The jitter is what rounding could not tell from 0 at the scale of the bound.
     """
     jitter = 10 * torch.finfo(matrix.dtype).eps
     while True:

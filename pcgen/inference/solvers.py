@@ -1,148 +1,89 @@
-"""Solvers: rules that turn the energy's slopes into a move of the states.
+"""Solvers: what moves, in which direction, and with which curvature in mind.
 
 Every solver finds the same minima, so they are interchangeable and are tested against one another.
-A new one is one class with `direction` and one row in `SOLVERS`.
+A new one is one row in `SOLVERS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pcgen.config import InferenceTable
-from pcgen.inference.preconditioners import BlockDiagonal, BlockTridiagonal
+from pcgen.inference.directions import Conjugate, Descent, Direction
+from pcgen.inference.errors import ErrorInference
+from pcgen.inference.preconditioners import BlockDiagonal, BlockTridiagonal, ErrorDiagonal
+from pcgen.inference.states import StateInference
 from pcgen.model.network import Network
 
 
-class Solver(Protocol):
-    """A rule for one batch's states; made anew for each batch.
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A solver at a network's present weights, to begin any number of batches with.
 
     Attributes:
-        searches: whether the length of the move is searched for each image, so that no image's
-            energy rises; otherwise the move is taken as it is.
+        network: whose energy is lowered.
+        kind: what moves: the states, or the errors that the states follow from.
+        direction: makes the rule of one batch.
     """
 
-    searches: bool
+    network: Network
+    kind: type[StateInference]
+    direction: Callable[[], Direction]
 
-    def direction(self, slopes: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Return a move per free layer and the energy (B,) that a full step is expected to win."""
+    def begin(
+        self,
+        data_BD: Tensor,
+        mask_BD: Tensor | None = None,
+        latent_BD: Tensor | None = None,
+        clamp_latent: bool = False,
+    ) -> StateInference:
+        """Return a batch's states before the first move: the data, and what the latent predicts.
 
-    def restart(self, images_B: Tensor) -> None:
-        """Forget the history of the marked images, whose last move was refused."""
-
-    def select(self, index: Tensor) -> None:
-        """Go on with some of the batch's images only."""
-
-
-class Descent:
-    """Gradient descent with momentum: v <- momentum v - rate dE/dx, x <- x + v.
-
-    Source: the state dynamics of Rao and Ballard (1999) with the momentum of Pinchetti et al.
-    (2025); slopes are of the summed energy, so the rate does not depend on the batch size.
-    """
-
-    searches = False
-
-    def __init__(self, rate: float, momentum: float) -> None:
-        self.rate = rate
-        self.momentum = momentum
-        self.velocity: list[Tensor] | None = None
-
-    def direction(self, slopes: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        if self.velocity is None:
-            self.velocity = [-self.rate * slope for slope in slopes]
-        else:
-            for velocity, slope in zip(self.velocity, slopes, strict=True):
-                velocity.mul_(self.momentum).sub_(slope, alpha=self.rate)
-        return self.velocity, 0.5 * self.rate / (1 - self.momentum) * _dot(slopes, slopes)
-
-    def restart(self, images_B: Tensor) -> None:
-        raise AssertionError("descent refuses no move")
-
-    def select(self, index: Tensor) -> None:
-        if self.velocity is not None:
-            self.velocity = [velocity[index] for velocity in self.velocity]
+        Args:
+            data_BD: the data layer; values under a 0 of the mask are never looked at.
+            mask_BD: 1 visible, 0 hidden.
+            latent_BD: where the latent starts, if not where the model's own start says.
+            clamp_latent: keep the latent where it starts.
+        """
+        if mask_BD is not None:
+            data_BD = torch.where(mask_BD > 0, data_BD, 0.0)
+        if latent_BD is None:
+            latent_BD = self.network.start_latent(data_BD, mask_BD)
+        states = [data_BD, *self.network.states_from(latent_BD)[1:]]
+        return self.kind(self.network, states, self.direction(), mask_BD, clamp_latent)
 
 
-class Conjugate:
-    """Preconditioned nonlinear conjugate gradients; the length of each image's move is searched.
-
-        z = M^-1 dE/dx;  d <- -z + beta d,  beta = max(0, (z - z_old)' dE/dx / z_old' dE/dx_old)
-
-    There is no rate to choose. M is `BlockDiagonal` (`majorise`) or `BlockTridiagonal` (`newton`).
-
-    Source: Polak and Ribiere (1969) with the automatic restart of Powell (1984), each image on its
-    own.
-    """
-
-    searches = True
-
-    def __init__(self, precondition: Callable[[list[Tensor]], list[Tensor]]) -> None:
-        self.precondition = precondition
-        self.move: list[Tensor] | None = None
-        self.slopes: list[Tensor] = []
-        self.decrement_B: Tensor = torch.empty(0)
-
-    def direction(self, slopes: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        steepest = self.precondition(slopes)
-        decrement_B = _dot(slopes, steepest)
-        if self.move is None:
-            move = [-step for step in steepest]
-        else:
-            change_B = decrement_B - _dot(self.slopes, steepest)
-            beta_B = (change_B / self.decrement_B).nan_to_num_(0.0, 0.0, 0.0).clamp_(min=0.0)
-            move = [
-                torch.addcmul(-step, beta_B[:, None], old)
-                for step, old in zip(steepest, self.move, strict=True)
-            ]
-        self.move, self.slopes, self.decrement_B = move, slopes, decrement_B
-        return move, 0.5 * decrement_B
-
-    def restart(self, images_B: Tensor) -> None:
-        # An infinite decrement makes the next beta 0.
-        self.decrement_B = self.decrement_B.masked_fill(images_B, torch.inf)
-
-    def select(self, index: Tensor) -> None:
-        if self.move is not None:
-            self.move = [move[index] for move in self.move]
-            self.slopes = [slope[index] for slope in self.slopes]
-            self.decrement_B = self.decrement_B[index]
+def _descent(network: Network, table: InferenceTable) -> Method:
+    return Method(network, StateInference, lambda: Descent(table.rate, table.momentum))
 
 
-def _dot(left: list[Tensor], right: list[Tensor]) -> Tensor:
-    total = torch.linalg.vecdot(left[0], right[0])
-    for a, b in zip(left[1:], right[1:], strict=True):
-        total = total + torch.linalg.vecdot(a, b)
-    return total
-
-
-SolverFactory = Callable[[], Solver]
-
-
-def _descent(network: Network, table: InferenceTable) -> SolverFactory:
-    return lambda: Descent(table.rate, table.momentum)
-
-
-def _majorise(network: Network, table: InferenceTable) -> SolverFactory:
+def _majorise(network: Network, table: InferenceTable) -> Method:
     precondition = BlockDiagonal(network)
-    return lambda: Conjugate(precondition)
+    return Method(network, StateInference, lambda: Conjugate(precondition))
 
 
-def _newton(network: Network, table: InferenceTable) -> SolverFactory:
+def _newton(network: Network, table: InferenceTable) -> Method:
     precondition = BlockTridiagonal(network)
-    return lambda: Conjugate(precondition)
+    return Method(network, StateInference, lambda: Conjugate(precondition))
 
 
-SOLVERS: dict[str, Callable[[Network, InferenceTable], SolverFactory]] = {
+def _errors(network: Network, table: InferenceTable) -> Method:
+    precondition = ErrorDiagonal(network)
+    return Method(network, ErrorInference, lambda: Conjugate(precondition))
+
+
+SOLVERS: dict[str, Callable[[Network, InferenceTable], Method]] = {
     "descent": _descent,
     "majorise": _majorise,
     "newton": _newton,
+    "errors": _errors,
 }
 
 
-def prepare(network: Network, table: InferenceTable) -> SolverFactory:
-    """Return what makes the recipe's solver for a batch, at the network's present weights."""
+def prepare(network: Network, table: InferenceTable) -> Method:
+    """Return the recipe's solver at the network's present weights."""
     return SOLVERS[table.solver](network, table)

@@ -13,8 +13,9 @@ from torch import Tensor
 from pcgen.config import LearningTable, Recipe
 from pcgen.data.images import Images, Rows, order, require_ok
 from pcgen.errors import DivergenceError
-from pcgen.inference.infer import Inference, infer, start
+from pcgen.inference.infer import infer
 from pcgen.inference.solvers import prepare
+from pcgen.learning.amortise import StartRegression
 from pcgen.learning.hebbian import optimiser_for, precision_gradients, weight_gradients
 from pcgen.learning.validate import Metrics, measure
 from pcgen.model.network import Network
@@ -54,8 +55,17 @@ class Training:
     all noise depend on the seed and these counters alone.
     """
 
-    def __init__(self, network: Network, recipe: Recipe) -> None:
+    def __init__(self, network: Network, recipe: Recipe, sample_BD: Tensor) -> None:
+        """Begin a run.
+
+        Args:
+            network: on the device to train on.
+            sample_BD: data whose mean and covariance stand for all, from `initial.sample`.
+        """
         self.network = network
+        self.start = None
+        if network.start is not None:
+            self.start = StartRegression(network, sample_BD.to(network.start))
         self.recipe = recipe
         table = recipe.learning
         self.weights = network.weights()
@@ -97,6 +107,8 @@ class Training:
         """Return all that a resumed run needs beside the counters, by name."""
         named = dict(self.network.tensors())
         named["sums"] = self.sums
+        if self.start is not None:
+            named |= self.start.tensors()
         for prefix, optimiser in self._optimisers():
             for i, state in optimiser.state_dict()["state"].items():
                 for key, value in state.items():
@@ -108,6 +120,9 @@ class Training:
         """Go on from what `tensors()` and `counters` were."""
         self.network.load(tensors)
         self.sums.copy_(tensors["sums"])
+        if self.start is not None:
+            for name, tensor in self.start.tensors().items():
+                tensor.copy_(tensors[name])
         self.counters.update(counters)
         for prefix, optimiser in self._optimisers():
             state: dict[int, dict[str, Tensor]] = {}
@@ -139,9 +154,9 @@ class Training:
     def _learn(self, rows: Rows, total_updates: int) -> None:
         table, network = self.recipe.inference, self.network
         data_BD = rows.pixels_BD.to(self.weights[0].device)
-        make_solver = prepare(network, table)
+        method = prepare(network, table)
         if self.recipe.learning.incremental:
-            inference = Inference(network, start(network, data_BD), make_solver())
+            inference = method.begin(data_BD)
             for _ in range(table.steps):
                 inference.step()
                 self._update(inference.states, inference.terms, total_updates * table.steps)
@@ -149,12 +164,13 @@ class Training:
             states, energy_B = inference.states, inference.energy_B + network.log_det()
             terms = inference.terms
         else:
-            found = infer(
-                network, data_BD, make_solver, steps=table.steps, tolerance=table.tolerance
-            )
+            found = infer(method, data_BD, steps=table.steps, tolerance=table.tolerance)
             states, energy_B = found.states, found.energy_B
             terms = network.terms(states)
             self._update(states, terms, total_updates)
+        network.typical_latents[: len(data_BD)] = states[-1][: len(network.typical_latents)]
+        if self.start is not None:
+            self.start.update(data_BD, states[-1], self.counters["updates"])
         energy = energy_B.double().sum().item()
         if not math.isfinite(energy):
             epoch, batch = self.counters["epoch"] + 1, self.counters["batch"] + 1

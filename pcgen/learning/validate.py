@@ -55,12 +55,12 @@ def reconstructions(
 ) -> Iterator[Reconstruction]:
     """Yield every batch of images with its equilibrium and what that decodes to."""
     device = network.layers[0].weight.device
-    make_solver = prepare(network, table)
+    method = prepare(network, table)
     for first in range(0, len(images), batch_size):
         rows = images.rows(range(first, min(first + batch_size, len(images))))
         data_BD = rows.pixels_BD[rows.ok].to(device)
         equilibrium = infer(
-            network, data_BD, make_solver, steps=table.test_steps, tolerance=table.tolerance
+            method, data_BD, steps=table.test_steps, tolerance=table.tolerance
         )
         states = equilibrium.states
         last_hidden_BD = network.energies()[0].predict(network.layers[0].drive(states[1]))

@@ -65,10 +65,17 @@ class Gaussian:
 
     def terms(self, value_BD: Tensor, drive_BD: Tensor, mask_BD: Tensor | None) -> Terms:
         prediction = self.activation.value(drive_BD)
-        slope = self.activation.slope(drive_BD, prediction)
         error = value_BD - prediction
         if mask_BD is not None:
             error = error * mask_BD
+        return self._terms(error, drive_BD, prediction)
+
+    def terms_at_error(self, error_BD: Tensor, drive_BD: Tensor) -> Terms:
+        """Return the energy and its slopes where the value is the prediction plus an error."""
+        return self._terms(error_BD, drive_BD, self.activation.value(drive_BD))
+
+    def _terms(self, error: Tensor, drive_BD: Tensor, prediction: Tensor) -> Terms:
+        slope = self.activation.slope(drive_BD, prediction)
         pull = error * self.precision
         energy = 0.5 * torch.linalg.vecdot(error, pull)
         return Terms(energy, prediction, pull, pull * slope, slope)

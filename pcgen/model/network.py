@@ -24,6 +24,9 @@ from pcgen.model.activations import ACTIVATIONS
 from pcgen.model.energy import Bernoulli, Categorical, Gaussian, LayerEnergy, Terms
 from pcgen.model.layers import Dense
 
+# Enough for the mean slopes of a layer; few enough to cost nothing beside a batch.
+TYPICAL = 64
+
 
 class Network:
     """A decoder-only predictive coding network.
@@ -34,6 +37,8 @@ class Network:
         log_precisions: of each layer's errors, () or (D_l,); the data layer's first. The last is the
             latent's prior, -inf where there is none.
         sizes: units per layer, data first.
+        typical_latents: (R, D_L), at which the preconditioners take the curvature.
+        start: (D_0 + 1, D_L) or None: the linear start of the latent; its last row is the bias.
     """
 
     def __init__(
@@ -43,6 +48,11 @@ class Network:
         self.layers = list(layers)
         self.log_precisions = list(log_precisions)
         self.sizes = [layer.weight.shape[0] for layer in self.layers] + [table.layers[0]]
+        weight = self.layers[0].weight
+        self.typical_latents = weight.new_zeros(TYPICAL, self.sizes[-1])
+        self.start: Tensor | None = None
+        if table.start == "linear":
+            self.start = weight.new_zeros(self.sizes[0] + 1, self.sizes[-1])
 
     @property
     def depth(self) -> int:
@@ -69,6 +79,18 @@ class Network:
     def latent_precision(self) -> Tensor:
         """Return the precision () of the latent's prior."""
         return self.log_precisions[-1].exp()
+
+    def start_latent(self, data_BD: Tensor, mask_BD: Tensor | None = None) -> Tensor:
+        """Return where inference starts the latent (B, D_L).
+
+        Hidden data is taken to be what the prior mean predicts.
+        """
+        if self.start is None:
+            return data_BD.new_zeros(len(data_BD), self.sizes[-1])
+        if mask_BD is not None:
+            expected = self.decode(data_BD.new_zeros(1, self.sizes[-1]))
+            data_BD = torch.where(mask_BD > 0, data_BD, expected)
+        return torch.addmm(self.start[-1], data_BD, self.start[:-1])
 
     def decode(self, latent_BD: Tensor) -> Tensor:
         """Return the data (B, D_0) that a latent predicts, layer by layer, without errors."""
@@ -126,6 +148,9 @@ class Network:
             named[f"layers.{i}.bias"] = layer.bias
         for i, log_precision in enumerate(self.log_precisions):
             named[f"log_precisions.{i}"] = log_precision
+        named["typical_latents"] = self.typical_latents
+        if self.start is not None:
+            named["start"] = self.start
         return named
 
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -141,9 +166,11 @@ class Network:
             )
             for layer in self.layers
         ]
-        return Network(
+        copy = Network(
             self.table, layers, [p.to(device, dtype, copy=True) for p in self.log_precisions]
         )
+        copy.load(self.tensors())
+        return copy
 
 
 def build(table: ModelTable, data_size: int, generator: torch.Generator) -> Network:

@@ -10,8 +10,8 @@ from torch.distributions import Bernoulli, Categorical, Normal
 from pcgen.config import ModelTable, PrecisionTable
 from pcgen.device import generator
 from pcgen.errors import RecipeError
-from pcgen.inference.infer import Inference
-from pcgen.inference.solvers import Descent
+from pcgen.inference.directions import Descent
+from pcgen.inference.states import StateInference
 from pcgen.model.activations import ACTIVATIONS
 from pcgen.model.network import build
 
@@ -46,7 +46,7 @@ def test_slopes_in_the_states_equal_autograd(kind: dict) -> None:
     for state in states[1:]:
         state.requires_grad_()
     expected = torch.autograd.grad(network.energy(states).sum(), states[1:])
-    found = Inference(network, [s.detach() for s in states], Descent(0.1, 0.0)).slopes()
+    found = StateInference(network, [s.detach() for s in states], Descent(0.1, 0.0)).slopes()
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -74,7 +74,7 @@ def test_masked_slopes_equal_autograd_of_the_visible_energy(kind: dict) -> None:
         state.requires_grad_()
     expected = torch.autograd.grad(network.energy(states, mask).sum(), states[1:])
     plain = [s.detach() for s in states]
-    found = Inference(network, plain, Descent(0.1, 0.0), mask).slopes()
+    found = StateInference(network, plain, Descent(0.1, 0.0), mask).slopes()
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -113,7 +113,7 @@ def test_curvature_along_a_move_is_the_gauss_newton_second_derivative(kind: dict
     network = oracle.network(**{"activation": "linear", **kind})
     states = oracle.states(network, oracle.data(network))
     moves = oracle.states(network, states[0], seed=5)[1:]
-    inference = Inference(network, states, Descent(0.1, 0.0))
+    inference = StateInference(network, states, Descent(0.1, 0.0))
     drive_moves = [
         layer.drive_move(move) for layer, move in zip(network.layers, moves, strict=True)
     ]

@@ -1,0 +1,162 @@
+"""The states of one batch on their way down the energy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pcgen.inference.directions import Direction
+from pcgen.model.network import Network
+
+# A move that would raise an image's energy is shortened so many times, by this factor; then the
+# image stays where it is until the next step, which begins as short.
+_SHORTENINGS = 3
+_SHORTEN_BY = 0.25
+
+
+
+class StateInference:
+    """The states of one batch, and their next move.
+
+    The drives a_l are linear in the states, so after a move of length t along d they are known
+    without another product: a <- a + t W d. A search over t therefore costs activations only, and a
+    step two products per layer, as plain gradient descent does.
+
+    Attributes:
+        states: of every layer, data first (B, D_l).
+        terms: every layer's energy and slopes at the states, data first.
+        energy_B: nats per image, without the log-det constant.
+        frozen_B: images that no longer move.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        states: list[Tensor],
+        direction: Direction,
+        mask_BD: Tensor | None = None,
+        clamp_latent: bool = False,
+    ) -> None:
+        self.network = network
+        self.energies = network.energies()
+        self.states = states
+        self.direction = direction
+        self.mask_BD = mask_BD
+        self.last_free = network.depth - 1 if clamp_latent else network.depth
+        self.frozen_B = torch.zeros(len(states[0]), dtype=torch.bool, device=states[0].device)
+        # How much of its Gauss-Newton length an image's move begins with.
+        self.trust_B = torch.ones_like(states[0][:, 0])
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Compute drives and energies anew, as after the weights changed."""
+        self.energies = self.network.energies()
+        self.latent_precision = self.network.latent_precision()
+        self.drives = [
+            layer.drive(above)
+            for layer, above in zip(self.network.layers, self.states[1:], strict=True)
+        ]
+        self._evaluate()
+
+    def slopes(self) -> list[Tensor]:
+        """Return dE/dx (B, D_l) of the free layers 1.. upwards."""
+        slopes = []
+        for i in range(1, self.last_free + 1):
+            top = i == self.network.depth
+            pull = self.latent_precision * self.states[i] if top else self.terms[i].pull_BD
+            slopes.append(self.network.layers[i - 1].pull_above(pull, self.terms[i - 1].signal_BD))
+        return slopes
+
+    def step(self) -> Tensor:
+        """Move the states once; return the energy (B,) that a full step was expected to win."""
+        slopes = self.slopes()
+        moves, expected_B = self.direction(slopes)
+        drive_moves = self.drive_moves(moves)
+        if self.direction.searches:
+            self._search(slopes, moves, drive_moves)
+        else:
+            self._advance(moves, drive_moves, (~self.frozen_B).to(self.energy_B.dtype))
+        return expected_B
+
+    def drive_moves(self, moves: list[Tensor]) -> list[Tensor]:
+        """Return how the drives (B, D_l) of the layers below change along a move of length 1."""
+        return [
+            layer.drive_move(move) for layer, move in zip(self.network.layers, moves, strict=False)
+        ]
+
+    def select(self, index: Tensor) -> None:
+        """Go on with some of the images only."""
+        self.states = [states[index] for states in self.states]
+        self.mask_BD = None if self.mask_BD is None else self.mask_BD[index]
+        self.frozen_B = self.frozen_B[index]
+        self.trust_B = self.trust_B[index]
+        self.direction.select(index)
+        self.refresh()
+
+    def _search(
+        self, slopes: list[Tensor], moves: list[Tensor], drive_moves: list[Tensor]
+    ) -> None:
+        """Take the Gauss-Newton length of the move, shortened where an image's energy would rise."""
+        curvature_B = self._curvature(moves, drive_moves)
+        descent_B = -sum(
+            torch.linalg.vecdot(slope, move) for slope, move in zip(slopes, moves, strict=True)
+        )
+        length_B = (descent_B / curvature_B).nan_to_num_(0.0, 0.0, 0.0).clamp_(min=0.0)
+        length_B.mul_(self.trust_B).masked_fill_(self.frozen_B, 0.0)
+        self.trust_B = (self.trust_B / _SHORTEN_BY).clamp_(max=1.0)
+        before_B, states, drives, terms = self.energy_B, self.states, self.drives, self.terms
+        for attempt in range(_SHORTENINGS + 2):
+            self.states, self.drives, self.terms = states, drives, terms
+            self._advance(moves, drive_moves, length_B)
+            refused_B = ~(self.energy_B <= before_B)
+            if attempt == _SHORTENINGS + 1 or not refused_B.any():
+                break
+            shorter = 0.0 if attempt == _SHORTENINGS else _SHORTEN_BY
+            length_B = torch.where(refused_B, shorter * length_B, length_B)
+            self.trust_B = torch.where(refused_B, _SHORTEN_BY * self.trust_B, self.trust_B)
+        self.direction.restart(length_B == 0)
+
+    def _curvature(self, moves: list[Tensor], drive_moves: list[Tensor]) -> Tensor:
+        total_B = torch.zeros_like(self.energy_B)
+        for i, drive_move in enumerate(drive_moves):
+            move = moves[i - 1] if i > 0 else None
+            mask = self.mask_BD if i == 0 else None
+            total_B += self.energies[i].curvature(self.terms[i], move, drive_move, mask)
+        if self.last_free == self.network.depth:
+            total_B += self.latent_precision * torch.linalg.vecdot(moves[-1], moves[-1])
+        else:
+            # The layer below a clamped latent moves while its drive stands still.
+            still = torch.zeros_like(self.drives[-1])
+            total_B += self.energies[-1].curvature(self.terms[-1], moves[-1], still, None)
+        return total_B
+
+    def _advance(
+        self, moves: list[Tensor], drive_moves: list[Tensor], length_B: Tensor
+    ) -> None:
+        length = length_B[:, None]
+        self.states = [
+            self.states[0],
+            *(torch.addcmul(x, length, d) for x, d in zip(self.states[1:], moves, strict=False)),
+            *self.states[self.last_free + 1 :],
+        ]
+        self.drives = [
+            *(torch.addcmul(a, length, d) for a, d in zip(self.drives, drive_moves, strict=False)),
+            *self.drives[self.last_free :],
+        ]
+        self._evaluate()
+
+    def _evaluate(self) -> None:
+        self.terms = [
+            energy.terms(value, drive, self.mask_BD if i == 0 else None)
+            for i, (energy, value, drive) in enumerate(
+                zip(self.energies, self.states, self.drives, strict=False)
+            )
+        ]
+        self._add_up()
+
+    def _add_up(self) -> None:
+        self.energy_B = self.network.prior_energy(self.states[-1])
+        for terms in self.terms:
+            self.energy_B = self.energy_B + terms.energy_B

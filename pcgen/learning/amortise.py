@@ -1,0 +1,69 @@
+"""The linear start: a running regression of the latents that inference found on their data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pcgen.errors import RecipeError
+from pcgen.model.network import Network
+
+_DECAY = 0.98
+_RIDGE = 0.01
+_EVERY = 10
+_LARGEST = 4096
+
+
+class StartRegression:
+    """Keeps `network.start` at the least-squares map from data to latent.
+
+    The data's covariance is fixed, so it is inverted once; its covariance with the latents follows
+    the weights as a running mean. Only the start of inference depends on it, not the energy.
+
+    Source: the amortised inference of Tschantz et al. (2023), with a linear map in closed form.
+    """
+
+    def __init__(self, network: Network, sample_BD: Tensor) -> None:
+        """Begin a regression.
+
+        Args:
+            network: with a `start`.
+            sample_BD: data whose mean and covariance stand for all.
+
+        Raises:
+            RecipeError: data too wide for its covariance.
+        """
+        assert network.start is not None
+        width = sample_BD.shape[1]
+        if width > _LARGEST:
+            raise RecipeError(
+                f"model.start: linear needs at most {_LARGEST} data units, here are {width}",
+                "Use --set model.start=zero",
+            )
+        self.network = network
+        self.mean_D = sample_BD.mean(0)
+        centred = sample_BD - self.mean_D
+        covariance = centred.T @ centred / len(centred)
+        covariance.diagonal().add_(_RIDGE)
+        self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+        latent = network.sizes[-1]
+        # Rows: the covariance of each data unit with the latents, then the latents' mean.
+        self.moments = sample_BD.new_zeros(width + 1, latent)
+        self.weight = sample_BD.new_zeros(())
+
+    def update(self, data_BD: Tensor, latent_BD: Tensor, updates: int) -> None:
+        """Take in a batch's equilibrium."""
+        share = (1 - _DECAY) / len(data_BD)
+        self.weight.mul_(_DECAY).add_(1 - _DECAY)
+        self.moments.mul_(_DECAY)
+        self.moments[:-1].addmm_((data_BD - self.mean_D).T, latent_BD, alpha=share)
+        self.moments[-1].add_(latent_BD.sum(0), alpha=share)
+        if updates % _EVERY == 0:
+            assert self.network.start is not None
+            slope = self.inverse @ self.moments[:-1] / self.weight
+            self.network.start[:-1] = slope
+            self.network.start[-1] = self.moments[-1] / self.weight - self.mean_D @ slope
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what a resumed run needs."""
+        return {"start_moments": self.moments, "start_weight": self.weight}
