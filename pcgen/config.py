@@ -30,7 +30,7 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A recipe's table: no unknown keys, no changes after reading."""
 
 
-class DataTable(Table):
+class DataTable(Table, frozen=True):
     """Which data, and how much of it is held out."""
 
     source: str = "digits"
@@ -45,7 +45,7 @@ class DataTable(Table):
     """Channels that images are brought to; none keeps the source's own."""
 
 
-class PrecisionTable(Table):
+class PrecisionTable(Table, frozen=True):
     """Precisions (inverse variances) of the prediction errors."""
 
     data: Positive = 1.0
@@ -64,7 +64,7 @@ class PrecisionTable(Table):
     """Epochs before precisions start to learn."""
 
 
-class ModelTable(Table):
+class ModelTable(Table, frozen=True):
     """The network, from the latent down to the data."""
 
     layers: Annotated[list[Count], msgspec.Meta(min_length=1)] = msgspec.field(
@@ -82,7 +82,7 @@ class ModelTable(Table):
     precision: PrecisionTable = PrecisionTable()
 
 
-class InferenceTable(Table):
+class InferenceTable(Table, frozen=True):
     """How the states reach their equilibrium."""
 
     solver: SolverName = "majorise"
@@ -98,7 +98,7 @@ class InferenceTable(Table):
     """Of `descent`."""
 
 
-class LearningTable(Table):
+class LearningTable(Table, frozen=True):
     """How the weights follow."""
 
     epochs: Count = 10
@@ -115,7 +115,7 @@ class LearningTable(Table):
     """Incremental PC: a weight step after every state step."""
 
 
-class Recipe(Table):
+class Recipe(Table, frozen=True):
     """All a run depends on but the data's bytes."""
 
     name: str = "unnamed"
@@ -143,16 +143,20 @@ def from_dict(tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """Return the recipe that plain tables describe.
 
     Raises:
-        RecipeError: unknown keys, all of them at once, each with the nearest known one; or the first
-            value of a wrong type or range.
+        RecipeError: unknown keys, all at once, each with the nearest known one; or the first value
+            of a wrong type or range.
     """
     unknown = list(_unknown_keys(tables, Recipe, ""))
     if unknown:
-        raise RecipeError(f"{where}: " + "; ".join(unknown), "Show a complete one: pcgen recipes digits")
+        raise RecipeError(
+            f"{where}: " + "; ".join(unknown), "Show a complete one: pcgen recipes digits"
+        )
     try:
         return msgspec.convert(tables, Recipe)
     except msgspec.ValidationError as error:
-        raise RecipeError(f"{where}: {_path_of(error)}", "Show a complete one: pcgen recipes digits") from None
+        raise RecipeError(
+            f"{where}: {_path_of(error)}", "Show a complete one: pcgen recipes digits"
+        ) from None
 
 
 def from_toml(text: str, where: str = "recipe") -> Recipe:
@@ -189,7 +193,9 @@ def with_settings(tables: Mapping[str, Any], settings: Iterable[str]) -> dict[st
         key, equals, value = setting.partition("=")
         names = [name.strip() for name in key.split(".")]
         if not equals or not all(names):
-            raise RecipeError(f"--set {setting}: expected KEY=VALUE", "Example: --set learning.epochs=5")
+            raise RecipeError(
+                f"--set {setting}: expected KEY=VALUE", "Example: --set learning.epochs=5"
+            )
         table = result
         for name in names[:-1]:
             table = table.setdefault(name, {})
@@ -209,7 +215,9 @@ def read(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
-        raise RecipeError(f"{path}: cannot be read: {reason}", "Show the recipes: pcgen recipes") from None
+        raise RecipeError(
+            f"{path}: cannot be read: {reason}", "Show the recipes: pcgen recipes"
+        ) from None
     return parse_toml(text, str(path))
 
 
@@ -238,8 +246,12 @@ def _unknown_keys(tables: Mapping[str, Any], kind: type[Table], prefix: str) -> 
     for key, value in tables.items():
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
-            elsewhere = near or [full for full in _all_keys(Recipe, "") if full.endswith(f".{key}")][:1]
-            hint = f" (did you mean {(prefix if near else '') + elsewhere[0]}?)" if elsewhere else ""
+            elsewhere = (
+                near or [full for full in _all_keys(Recipe, "") if full.endswith(f".{key}")][:1]
+            )
+            hint = (
+                f" (did you mean {(prefix if near else '') + elsewhere[0]}?)" if elsewhere else ""
+            )
             yield f"unknown key {prefix}{key}{hint}"
         elif isinstance(value, Mapping) and _is_table(known[key]):
             yield from _unknown_keys(value, known[key], f"{prefix}{key}.")

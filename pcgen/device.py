@@ -32,7 +32,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """Return a generator that depends on the seed and the purpose alone, not on what was drawn before.
+    """Return a generator that depends on seed and purpose alone, not on what was drawn before.
 
     A run that resumes therefore draws what an uninterrupted one draws.
     """

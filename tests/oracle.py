@@ -57,8 +57,5 @@ def states(network: Network, data_BD: Tensor, seed: int = 2) -> list[Tensor]:
     source = generator(seed, "states")
     return [
         data_BD,
-        *(
-            torch.randn(len(data_BD), size, generator=source).double()
-            for size in network.sizes[1:]
-        ),
+        *(torch.randn(len(data_BD), size, generator=source).double() for size in network.sizes[1:]),
     ]

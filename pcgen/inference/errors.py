@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pcgen.inference.states import StateInference
+from pcgen.model.energy import Terms
 
 
 class ErrorInference(StateInference):
@@ -37,7 +38,7 @@ class ErrorInference(StateInference):
         return slopes
 
     def drive_moves(self, moves: list[Tensor]) -> list[Tensor]:
-        """Return how the drive (B, D_0) of the data changes; the other layers' follow in the sweep."""
+        """Return how the drive (B, D_0) of the data changes; the others follow in the sweep."""
         depth = self.network.depth
         move = moves[-1] if self.last_free == depth else torch.zeros_like(self.states[-1])
         for i in range(depth - 1, 0, -1):
@@ -53,9 +54,7 @@ class ErrorInference(StateInference):
             total_B = total_B + torch.linalg.vecdot(move, move * precision)
         return total_B
 
-    def _advance(
-        self, moves: list[Tensor], drive_moves: list[Tensor], length_B: Tensor
-    ) -> None:
+    def _advance(self, moves: list[Tensor], drive_moves: list[Tensor], length_B: Tensor) -> None:
         errors = [
             torch.addcmul(state - terms.prediction_BD, length_B[:, None], move)
             for state, terms, move in zip(self.states[1:-1], self.terms[1:], moves, strict=False)
@@ -66,12 +65,14 @@ class ErrorInference(StateInference):
         self.states, self.terms = self._sweep(latent, errors)
         self._add_up()
 
-    def _sweep(self, latent_BD: Tensor, errors: list[Tensor]) -> tuple[list, list]:
+    def _sweep(self, latent_BD: Tensor, errors: list[Tensor]) -> tuple[list[Tensor], list[Terms]]:
         """Return the states and terms that follow from a latent and errors."""
-        states, terms = [latent_BD], []
+        states: list[Tensor] = [latent_BD]
+        terms: list[Terms] = []
+        energies = self.network.hidden_energies()
         for i in range(self.network.depth - 1, 0, -1):
             drive = self.network.layers[i].drive(states[0])
-            terms.insert(0, self.energies[i].terms_at_error(errors[i - 1], drive))
+            terms.insert(0, energies[i - 1].terms_at_error(errors[i - 1], drive))
             states.insert(0, terms[0].prediction_BD + errors[i - 1])
         drive = self.network.layers[0].drive(states[0])
         terms.insert(0, self.energies[0].terms(self.states[0], drive, self.mask_BD))

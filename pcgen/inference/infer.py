@@ -77,7 +77,9 @@ def infer(
             states, energy_B = _gather(states, energy_B, inference, index)
             converged_B[index] = inference.frozen_B
             if left == 0:
-                return Equilibrium(states, energy_B + network.log_det(mask_BD), converged_B, steps_B)
+                return Equilibrium(
+                    states, energy_B + network.log_det(mask_BD), converged_B, steps_B
+                )
             moving = (~inference.frozen_B).nonzero().squeeze(1)
             index = index[moving]
             inference.select(moving)

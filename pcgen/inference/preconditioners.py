@@ -67,7 +67,7 @@ class BlockTridiagonal:
             self.coupling.insert(0, coupling)
 
     def __call__(self, slopes: list[Tensor]) -> list[Tensor]:
-        """Return H^-1 slope for the layers 1..L; with a clamped latent it is given one slope less."""
+        """Return H^-1 slope for the layers 1..L; one less where the latent is clamped."""
         depth = len(slopes)
         remainders = list(slopes)
         for i in range(depth - 1, 0, -1):
@@ -119,7 +119,7 @@ def _inverse(matrix: Tensor, scale: Tensor) -> Tensor:
     """Return the inverse of a positive matrix whose flat directions a jitter keeps finite.
 
     A latent without a prior has flat directions, and units that are silent at the typical latents
-    have no curvature there. The jitter is what rounding could not tell from 0 at the scale of the bound.
+    have no curvature there. The jitter is what rounding cannot tell from 0 at the bound's scale.
     """
     jitter = 10 * torch.finfo(matrix.dtype).eps
     while True:

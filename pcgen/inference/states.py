@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from pcgen.inference.directions import Direction
+from pcgen.model.energy import Terms
 from pcgen.model.network import Network
 
 # A move that would raise an image's energy is shortened so many times, by this factor; then the
 # image stays where it is until the next step, which begins as short.
 _SHORTENINGS = 3
 _SHORTEN_BY = 0.25
-
 
 
 class StateInference:
@@ -48,6 +46,7 @@ class StateInference:
         self.frozen_B = torch.zeros(len(states[0]), dtype=torch.bool, device=states[0].device)
         # How much of its Gauss-Newton length an image's move begins with.
         self.trust_B = torch.ones_like(states[0][:, 0])
+        self.terms: list[Terms] = []
         self.refresh()
 
     def refresh(self) -> None:
@@ -95,10 +94,8 @@ class StateInference:
         self.direction.select(index)
         self.refresh()
 
-    def _search(
-        self, slopes: list[Tensor], moves: list[Tensor], drive_moves: list[Tensor]
-    ) -> None:
-        """Take the Gauss-Newton length of the move, shortened where an image's energy would rise."""
+    def _search(self, slopes: list[Tensor], moves: list[Tensor], drive_moves: list[Tensor]) -> None:
+        """Move by the Gauss-Newton length, shortened where an image's energy would rise."""
         curvature_B = self._curvature(moves, drive_moves)
         descent_B = -sum(
             torch.linalg.vecdot(slope, move) for slope, move in zip(slopes, moves, strict=True)
@@ -132,9 +129,7 @@ class StateInference:
             total_B += self.energies[-1].curvature(self.terms[-1], moves[-1], still, None)
         return total_B
 
-    def _advance(
-        self, moves: list[Tensor], drive_moves: list[Tensor], length_B: Tensor
-    ) -> None:
+    def _advance(self, moves: list[Tensor], drive_moves: list[Tensor], length_B: Tensor) -> None:
         length = length_B[:, None]
         self.states = [
             self.states[0],

@@ -1,4 +1,4 @@
-"""Local gradients in closed form: each tensor's slope from its own layer's error and the activity above."""
+"""Local gradients in closed form: from a layer's own error and the activity above it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def weight_gradients(
 
     Source: Rao and Ballard (1999), eq. 9, with the slope of f at the drive and not at the response.
     """
-    gradients = []
+    gradients: list[Tensor] = []
     for layer, term, above in zip(network.layers, terms, states[1:], strict=True):
         gradients.extend(layer.gradients(term.signal_BD, above))
     return gradients
@@ -36,9 +36,7 @@ def precision_gradients(
     Source: Friston (2005); METHODS (f), factorised form, in log pi instead of log sigma^2.
     """
     gradients: list[Tensor | None] = []
-    for i, (log_precision, term) in enumerate(
-        zip(network.log_precisions[:-1], terms, strict=True)
-    ):
+    for i, (log_precision, term) in enumerate(zip(network.log_precisions[:-1], terms, strict=True)):
         if i == 0 and network.table.likelihood != "gaussian":
             gradients.append(None)
             continue

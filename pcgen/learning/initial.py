@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from pcgen.config import Recipe
@@ -40,8 +42,7 @@ def sample(images: Images, seed: int) -> Tensor:
     Raises:
         DataError: an image that cannot be read.
     """
-    width = images.shape[0] * images.shape[1] * images.shape[2]
-    count = max(1, min(_SAMPLE, _SAMPLE_VALUES // width))
+    count = max(1, min(_SAMPLE, _SAMPLE_VALUES // math.prod(images.shape)))
     rows = images.rows(order(len(images), seed, -1)[:count].sort().values)
     require_ok(rows, images)
     return rows.pixels_BD

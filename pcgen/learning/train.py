@@ -18,6 +18,7 @@ from pcgen.inference.solvers import prepare
 from pcgen.learning.amortise import StartRegression
 from pcgen.learning.hebbian import optimiser_for, precision_gradients, weight_gradients
 from pcgen.learning.validate import Metrics, measure
+from pcgen.model.energy import Terms
 from pcgen.model.network import Network
 
 
@@ -73,9 +74,7 @@ class Training:
             self.weights, table.optimiser, table.rate, table.momentum, table.weight_decay
         )
         self.precisions = network.log_precisions[:-1]
-        self.precision_optimiser = torch.optim.Adam(
-            self.precisions, lr=recipe.model.precision.rate
-        )
+        self.precision_optimiser = torch.optim.Adam(self.precisions, lr=recipe.model.precision.rate)
         self.counters = {"epoch": 0, "batch": 0, "updates": 0}
         self.sums = torch.zeros(3, dtype=torch.float64)
 
@@ -140,7 +139,8 @@ class Training:
     def _batches(self, images: Images) -> Iterator[Rows]:
         """Yield the epoch's batches from the present one on, reading one ahead."""
         size = self.recipe.learning.batch_size
-        chosen = order(len(images), self.recipe.seed, self.counters["epoch"]).split(size)
+        whole = order(len(images), self.recipe.seed, self.counters["epoch"])
+        chosen = torch.split(whole, size)
         chosen = chosen[self.counters["batch"] :]
         with ThreadPoolExecutor(1) as reader:
             following = reader.submit(images.rows, chosen[0])
@@ -182,7 +182,7 @@ class Training:
         squared = (states[0] - terms[0].prediction_BD).square().mean(1).double().sum().item()
         self.sums += torch.tensor([energy, squared, len(data_BD)], dtype=torch.float64)
 
-    def _update(self, states: list[Tensor], terms: list, total_updates: int) -> None:
+    def _update(self, states: list[Tensor], terms: list[Terms], total_updates: int) -> None:
         """Step the weights, and the precisions where they learn."""
         rate = rate_at(self.recipe.learning, self.counters["updates"], total_updates)
         self.counters["updates"] += 1
@@ -216,7 +216,7 @@ class Training:
 
 
 def rate_at(table: LearningTable, update: int, total: int) -> float:
-    """Return the weight rate of an update (from 0): a linear rise, then constant or a cosine to 1 %."""
+    """Return the weight rate of an update (from 0): a rise, then constant or a cosine to 1 %."""
     rise = min(1.0, (update + 1) / table.warmup) if table.warmup else 1.0
     if table.schedule == "constant":
         return table.rate * rise

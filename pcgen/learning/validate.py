@@ -1,4 +1,4 @@
-"""What a network makes of held-out images: their energy, and how well the latent alone decodes them."""
+"""What a network makes of held-out images: their energy, and what the latent decodes to."""
 
 from __future__ import annotations
 
@@ -59,9 +59,7 @@ def reconstructions(
     for first in range(0, len(images), batch_size):
         rows = images.rows(range(first, min(first + batch_size, len(images))))
         data_BD = rows.pixels_BD[rows.ok].to(device)
-        equilibrium = infer(
-            method, data_BD, steps=table.test_steps, tolerance=table.tolerance
-        )
+        equilibrium = infer(method, data_BD, steps=table.test_steps, tolerance=table.tolerance)
         states = equilibrium.states
         last_hidden_BD = network.energies()[0].predict(network.layers[0].drive(states[1]))
         decoded_BD = network.decode(states[-1])

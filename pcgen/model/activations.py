@@ -18,7 +18,7 @@ class Activation:
     Attributes:
         name: as written in recipes.
         value: drive -> response, elementwise.
-        slope: (drive, response) -> derivative of the response, elementwise; at a kink, either side's.
+        slope: (drive, response) -> derivative, elementwise; at a kink, either side's.
         steepest: the least upper bound of |slope|.
     """
 
@@ -38,9 +38,7 @@ ACTIVATIONS = {
     for activation in (
         Activation("linear", lambda a: a, lambda a, y: torch.ones_like(a), 1.0),
         Activation("tanh", torch.tanh, lambda a, y: 1 - y.square(), 1.0),
-        Activation(
-            "hard_tanh", functional.hardtanh, lambda a, y: (a.abs() < 1).to(a.dtype), 1.0
-        ),
+        Activation("hard_tanh", functional.hardtanh, lambda a, y: (a.abs() < 1).to(a.dtype), 1.0),
         Activation("relu", torch.relu, lambda a, y: (a > 0).to(a.dtype), 1.0),
         # The steepest point of GELU lies at drive sqrt(2).
         Activation("gelu", functional.gelu, _gelu_slope, 1.1290),

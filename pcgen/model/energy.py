@@ -1,7 +1,7 @@
 """The energy of one layer: what its value costs, given the drive from above.
 
-Every kind answers the same four questions, so that inference and learning need not know which it is.
-A mask (1 visible, 0 hidden) drops units from the energy. Energies are in nats per image, summed over
+Every kind answers the same questions, so that inference and learning need not know which it is. A
+mask (1 visible, 0 hidden) drops units from the energy. Energies are in nats per image, summed over
 units. Additive constants (2 pi) are left out.
 """
 

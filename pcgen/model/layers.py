@@ -35,11 +35,11 @@ class Dense:
         return move_BU @ self.weight.T
 
     def pull_above(self, pull_BU: Tensor, signal_BD: Tensor) -> Tensor:
-        """Return the energy's slope (B, U) in the states above: their own pull less what is sent up."""
+        """Return the energy's slope (B, U) in the states above: their pull less the signal."""
         return torch.addmm(pull_BU, signal_BD, self.weight, alpha=-1)
 
     def gradients(self, signal_BD: Tensor, above_BU: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the batch-mean slopes of the energy in weight and bias: local error times activity."""
+        """Return the energy's batch-mean slopes in weight and bias: error times activity."""
         count = signal_BD.shape[0]
         return signal_BD.T @ above_BU / -count, signal_BD.sum(0) / -count
 

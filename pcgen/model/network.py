@@ -13,6 +13,7 @@ Notation, the same in every file:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -34,8 +35,8 @@ class Network:
     Attributes:
         table: the recipe's model table.
         layers: layers[l] drives layer l from layer l + 1.
-        log_precisions: of each layer's errors, () or (D_l,); the data layer's first. The last is the
-            latent's prior, -inf where there is none.
+        log_precisions: of each layer's errors, () or (D_l,), the data layer's first. The last is
+            the latent's prior, -inf where there is none.
         sizes: units per layer, data first.
         typical_latents: (R, D_L), at which the preconditioners take the curvature.
         start: (D_0 + 1, D_L) or None: the linear start of the latent; its last row is the bias.
@@ -59,13 +60,14 @@ class Network:
         """Return L, the number of weight layers."""
         return len(self.layers)
 
+    def hidden_energies(self) -> list[Gaussian]:
+        """Return the energies of layers 1 to L - 1, at the present precisions."""
+        activation = ACTIVATIONS[self.table.activation]
+        return [Gaussian(activation, p.exp()) for p in self.log_precisions[1:-1]]
+
     def energies(self) -> list[LayerEnergy]:
         """Return the energy of each layer below the latent, at the present precisions."""
         table = self.table
-        hidden = [
-            Gaussian(ACTIVATIONS[table.activation], p.exp())
-            for p in self.log_precisions[1:-1]
-        ]
         data: LayerEnergy
         if table.likelihood == "bernoulli":
             data = Bernoulli()
@@ -74,7 +76,7 @@ class Network:
         else:
             precision = self.log_precisions[0].exp()
             data = Gaussian(ACTIVATIONS[table.output], precision)
-        return [data, *hidden]
+        return [data, *self.hidden_energies()]
 
     def latent_precision(self) -> Tensor:
         """Return the precision () of the latent's prior."""
@@ -104,7 +106,7 @@ class Network:
         return states
 
     def terms(self, states: Sequence[Tensor], mask_BD: Tensor | None = None) -> list[Terms]:
-        """Return every layer's energy and slopes at the given states, data first; not the prior's."""
+        """Return every layer's energy and slopes at the states, data first; not the prior's."""
         return [
             energy.terms(states[i], layer.drive(states[i + 1]), mask_BD if i == 0 else None)
             for i, (energy, layer) in enumerate(zip(self.energies(), self.layers, strict=True))
@@ -180,10 +182,7 @@ def build(table: ModelTable, data_size: int, generator: torch.Generator) -> Netw
         RecipeError: a list of hidden precisions of another length than the hidden layers.
     """
     sizes = [data_size, *reversed(table.layers)]
-    layers = [
-        Dense.initial(below, above, generator)
-        for below, above in zip(sizes, sizes[1:], strict=False)
-    ]
+    layers = [Dense.initial(below, above, generator) for below, above in itertools.pairwise(sizes)]
     return Network(table, layers, _log_precisions(table, sizes))
 
 

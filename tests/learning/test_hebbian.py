@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests import oracle
-from tests.model.test_energy import KINDS
 
 from pcgen.learning.hebbian import precision_gradients, weight_gradients
+from tests import oracle
+from tests.model.test_energy import KINDS
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
@@ -37,7 +37,8 @@ def test_precision_gradients_equal_autograd(diagonal: bool, likelihood: str) -> 
     for log_precision in learnt:
         log_precision.requires_grad_()
     expected = torch.autograd.grad(network.energy(states).mean(), learnt)
-    assert found[-1] is None and (first == 0) == (found[0] is not None)
+    assert found[-1] is None
+    assert (first == 0) == (found[0] is not None)
     for a, b in zip(found[first:-1], expected, strict=True):
         torch.testing.assert_close(a, b)
 

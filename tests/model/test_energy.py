@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests import oracle
 from torch.distributions import Bernoulli, Categorical, Normal
 
 from pcgen.config import ModelTable, PrecisionTable
@@ -14,6 +13,7 @@ from pcgen.inference.directions import Descent
 from pcgen.inference.states import StateInference
 from pcgen.model.activations import ACTIVATIONS
 from pcgen.model.network import build
+from tests import oracle
 
 KINDS = [
     *({"activation": name} for name in oracle.ACTIVATIONS),
@@ -32,9 +32,7 @@ def test_slopes_of_activations_equal_autograd_and_their_bound_holds(name: str) -
     response = activation.value(drive)
     (expected,) = torch.autograd.grad(response.sum(), drive)
     kink = (drive.abs() - 1).abs() < 1e-9
-    torch.testing.assert_close(
-        activation.slope(drive, response).detach()[~kink], expected[~kink]
-    )
+    torch.testing.assert_close(activation.slope(drive, response).detach()[~kink], expected[~kink])
     assert expected.abs().max() <= activation.steepest
     assert expected.abs().max() > 0.99 * activation.steepest
 
@@ -124,12 +122,22 @@ def test_curvature_along_a_move_is_the_gauss_newton_second_derivative(kind: dict
         change = terms.slope_BD * drive_moves[0]
         below = network.log_precisions[0].exp() * change.square().sum(1)
     else:
-        below = _second(lambda t: network.energies()[0].terms(
-            states[0], inference.drives[0] + t * drive_moves[0], None).energy_B)
+        below = _second(
+            lambda t: (
+                network.energies()[0]
+                .terms(states[0], inference.drives[0] + t * drive_moves[0], None)
+                .energy_B
+            )
+        )
     rest = _second(
-        lambda t: network.energy([states[0]] + [s + t * m for s, m in zip(states[1:], moves, strict=True)])
-        - network.energies()[0].terms(
-            states[0], inference.drives[0] + t * drive_moves[0], None).energy_B
+        lambda t: (
+            network.energy(
+                [states[0]] + [s + t * m for s, m in zip(states[1:], moves, strict=True)]
+            )
+            - network.energies()[0]
+            .terms(states[0], inference.drives[0] + t * drive_moves[0], None)
+            .energy_B
+        )
     )
     torch.testing.assert_close(found, below + rest, rtol=1e-5, atol=1e-5)
 

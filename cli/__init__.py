@@ -1,0 +1,1 @@
+"""The command line: options and rendering only. Installed as `pcgen.cli`."""

@@ -1,0 +1,24 @@
+"""`pcgen datasets`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import data_dir_option, json_option
+from .output import write_json, write_rows
+
+
+@click.command("datasets")
+@data_dir_option
+@json_option
+def command(data_dir: Path | None, as_json: bool) -> None:
+    """List the data sets: what each is, and where it is or how to get it."""
+    from pcgen import api
+
+    rows = api.datasets(data_dir=data_dir)
+    if as_json:
+        write_json("datasets", {"datasets": rows})
+    else:
+        write_rows(rows)

@@ -1,0 +1,31 @@
+"""`pcgen demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import json_option, out_option, quiet_option
+from .output import write_json, write_pairs
+from .progress import Story
+
+
+@click.command("demo")
+@out_option("Folder for the run, the picture and the page.", default="demo")
+@json_option
+@quiet_option
+def command(out: Path, as_json: bool, quiet: bool) -> None:
+    """Show the whole story on embedded data, in under two minutes.
+
+    Trains on scikit-learn's 8x8 digits, reconstructs held-out ones and writes a page for the
+    browser.
+    """
+    from pcgen import api
+
+    with Story(quiet) as story:
+        result = api.demo(out, on_progress=story)
+    if as_json:
+        write_json("demo", result.document())
+    else:
+        write_pairs(result.document(), "Done")

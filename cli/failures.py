@@ -1,0 +1,105 @@
+"""How a command ends that could not do what was asked: a line, a hint, an exit code."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from pcgen.errors import PcgenError
+
+INTERRUPTED = 130
+
+
+def was_json_asked_for(arguments: Sequence[str]) -> bool:
+    """Return whether errors are to be JSON. Asked of the raw words: parsing may be what failed."""
+    words = list(arguments)
+    words = words[: words.index("--")] if "--" in words else words
+    return "--json" in words or "--jsonl" in words
+
+
+def exit_code_of(error: Exception, *, as_json: bool) -> int:
+    """Say on standard error what went wrong, and return the exit code."""
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, click.Abort):
+        _say("interrupted", *_of_interrupt(error), as_json=as_json)
+        return INTERRUPTED
+    if isinstance(error, OSError) and error.errno == errno.EPIPE:
+        # The reader of our output has gone; Python would complain once more as it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if isinstance(error, PcgenError):
+        _say(error.kind, error.message, error.hint, as_json=as_json)
+        return error.exit_code
+    if isinstance(error, click.UsageError) and not as_json:
+        error.show()
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        hint = ""
+        if isinstance(error, click.UsageError) and error.ctx:
+            hint = f"{error.ctx.command_path} --help"
+        _say("usage", error.format_message(), hint, as_json=as_json)
+        return error.exit_code
+    if isinstance(error, OSError):
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        _say("system", where + (error.strerror or str(error)), "", as_json=as_json)
+        return 1
+    _confess(error, as_json=as_json)
+    return 1
+
+
+def printable(text: str) -> str:
+    """Return the text with control characters written out: a file's name stays on its line."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
+        for c in text
+    )
+
+
+def _of_interrupt(error: click.Abort) -> tuple[str, str]:
+    """Return what an interrupted run left, if it saved, and how to go on."""
+    saved = getattr(error.__cause__, "path", None)
+    if saved is None:
+        return "Interrupted.", ""
+    return f"Interrupted. Saved: {saved}", f"Continue: pcgen train --resume --out {saved.parent}"
+
+
+def _say(kind: str, message: str, hint: str, *, as_json: bool) -> None:
+    if as_json:
+        document = {"error": {"kind": kind, "message": message, "hint": hint}}
+        click.echo(json.dumps(document), err=True)
+        return
+    start = "" if kind == "interrupted" else click.style("Error: ", fg="red")
+    click.echo(start + printable(message), err=True, color=_colour())
+    if hint:
+        click.echo(printable(hint), err=True)
+
+
+def _colour() -> bool | None:
+    return False if os.environ.get("NO_COLOR") else None
+
+
+def _confess(error: Exception, *, as_json: bool) -> None:
+    """Show the traceback of our own mistake, and say that it is ours."""
+    import platform
+    import traceback
+
+    from pcgen import __version__
+
+    lines = "".join(traceback.format_exception(error))
+    message = f"{type(error).__name__}: {error}"
+    note = (
+        f"This is a bug in pcgen {__version__} (Python {platform.python_version()}), not your "
+        "mistake. Please report it with the lines above and the command."
+    )
+    if as_json:
+        bug = {"kind": "bug", "message": message, "hint": note, "traceback": lines}
+        click.echo(json.dumps({"error": bug}), err=True)
+        return
+    click.echo(lines, err=True, nl=False)
+    click.echo(note, err=True)

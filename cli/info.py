@@ -1,0 +1,33 @@
+"""`pcgen info`."""
+
+from __future__ import annotations
+
+import click
+
+from .options import json_option
+from .output import write_json, write_pairs
+
+
+@click.command("info")
+@click.argument("file")
+@json_option
+def command(file: str, as_json: bool) -> None:
+    """Show what the checkpoint FILE is.
+
+    Reads its header alone: no tensors, no torch.
+    """
+    from pcgen import api
+
+    header = api.info(file)
+    if as_json:
+        write_json("info", {"model": header.pop("file"), "header": header})
+        return
+    tables = header.pop("recipe", {})
+    tensors = header.pop("tensors", {})
+    recipe = {
+        "recipe": tables.get("name"),
+        "seed": tables.get("seed"),
+        "model": tables.get("model"),
+    }
+    write_pairs({**header, **recipe, "tensors": len(tensors)})
+    click.echo(f"All of it: pcgen info {file} --json", err=True)

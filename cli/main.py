@@ -1,0 +1,121 @@
+"""The `pcgen` command: a group that imports a command's module only when that command runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from .failures import exit_code_of, was_json_asked_for
+
+# Name: module of this package (its `command` is the click command), and what `pcgen --help` says.
+COMMANDS = {
+    "demo": "Train, reconstruct and explain, on embedded data.",
+    "train": "Train a model from a recipe.",
+    "reconstruct": "Infer the states of data and decode them.",
+    "bench": "Re-measure a table beside its baselines and published values.",
+    "report": "Write one self-contained HTML page of a run.",
+    "info": "Show what a checkpoint is, from its header alone.",
+    "datasets": "List the data sets and where they are.",
+    "recipes": "List the recipes, or show one in full.",
+    "doctor": "Show versions, devices and what is missing.",
+    "completion": "Print the completion script of a shell.",
+}
+
+EPILOG = """\b
+Environment (below a flag, above a recipe):
+  PCGEN_DATA           folder of data sets, looked up after --data-dir
+  PCGEN_DEVICE         as --device
+  PCGEN_SEED           as --seed
+  PCGEN_SET_TABLE__KEY a setting, as PCGEN_SET_INFERENCE__STEPS=40
+  NO_COLOR             no colours
+
+\b
+Exit codes: 0 done, 1 could not, 2 usage or recipe, 130 interrupted.
+Start with: pcgen demo
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are named here and imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order a new user meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command of that name, importing it."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(f".{cmd_name}", __package__).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments name; a mistyped one gets the nearest known."""
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {name!r}.{_did_you_mean(name)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def main(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        **extra: Any,
+    ) -> NoReturn:
+        """Run a command line and exit as CLI.md says: no traceback for a user's mistake."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        extra["standalone_mode"] = False
+        try:
+            result = super().main(arguments, prog_name or "pcgen", **extra)
+            sys.stdout.flush()
+        except Exception as error:  # click raises Exit and Abort as exceptions too
+            sys.exit(exit_code_of(error, as_json=was_json_asked_for(arguments)))
+        sys.exit(result if isinstance(result, int) else 0)
+
+
+def _did_you_mean(name: str) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from pcgen import __version__
+
+        click.echo(f"pcgen {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the version.",
+)
+def cli() -> None:
+    """Predictive coding networks that generate.
+
+    Results go to standard output (--json: one document), the story to standard error (-q: none).
+    """
+
+
+def main() -> None:
+    """Run the command line."""
+    cli.main()

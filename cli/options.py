@@ -1,0 +1,70 @@
+"""The options that several commands share, and the settings that the environment gives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+PREFIX = "PCGEN_SET_"
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+jsonl_option = click.option(
+    "--jsonl", "as_jsonl", is_flag=True, help="Print a JSON line per input."
+)
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="No story on standard error.")
+device_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    envvar="PCGEN_DEVICE",
+    show_envvar=True,
+    metavar="NAME",
+    help="auto, cpu, cuda or cuda:N.",
+)
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    envvar="PCGEN_SEED",
+    show_envvar=True,
+    metavar="N",
+    help="Overrides the recipe's.",
+)
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Look data sets up here first, then in PCGEN_DATA, then in the cache.",
+)
+limit_option = click.option(
+    "--limit", type=click.IntRange(1), metavar="N", help="Use the first N inputs only."
+)
+
+
+def out_option(help: str, default: str | None = None) -> Callable[[Function], Function]:
+    """Return the --out option of a command."""
+    return click.option(
+        "--out",
+        type=click.Path(path_type=Path),
+        default=default,
+        show_default=default is not None,
+        metavar="PATH",
+        help=help,
+    )
+
+
+def settings_of(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the settings that PCGEN_SET_* variables give, as --set words, in the order of names.
+
+    PCGEN_SET_LEARNING__BATCH_SIZE=100 is learning.batch_size=100.
+    """
+    return [
+        f"{name.removeprefix(PREFIX).lower().replace('__', '.')}={value}"
+        for name, value in sorted(environment.items())
+        if name.startswith(PREFIX)
+    ]

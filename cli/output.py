@@ -1,0 +1,133 @@
+"""The result on standard output: a rich table, or JSON in full precision."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .failures import printable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SCHEMA = 1
+# Where standard output is no terminal: wide enough that no path is cut.
+_WIDTH_OF_A_PIPE = 200
+
+
+def envelope(command: str, document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON document of a result, with the keys that every document has."""
+    from pcgen import __version__
+
+    always = {"pcgen": __version__, "schema": SCHEMA, "command": command}
+    where = dict.fromkeys(("model", "seed", "device", "inference"))
+    return {**always, **where, **document, **always}
+
+
+def write_json(command: str, document: Mapping[str, Any]) -> None:
+    """Print one JSON document."""
+    click.echo(json.dumps(_plain(envelope(command, document)), indent=2, allow_nan=False))
+
+
+def write_json_lines(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print a JSON line for each row."""
+    for row in rows:
+        click.echo(json.dumps(_plain(row), allow_nan=False))
+
+
+def write_rows(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = (), title: str = ""
+) -> None:
+    """Print a table of rows; without `columns`, all of the first row's."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    names = list(columns or (rows[0] if rows else ()))
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+    )
+    for name in names:
+        numbers = any(_is_number(row.get(name)) for row in rows)
+        table.add_column(
+            name.replace("_", " "), justify="right" if numbers else "left", overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*(Text(shown(row.get(name))) for name in names))
+    _print(table)
+
+
+def write_pairs(pairs: Mapping[str, Any], title: str = "") -> None:
+    """Print a name and a value a line; tables within tables are indented by their name."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in _flat(pairs):
+        table.add_row(Text(name), Text(shown(value)))
+    if title:
+        _print(Text(title, style="bold"))
+    _print(table)
+
+
+def shown(value: Any) -> str:
+    """Return a value as a table shows it: floats to five digits, counts with their commas."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    if isinstance(value, list | tuple):
+        return " ".join(shown(item) for item in value)
+    return printable(str(value))
+
+
+def _print(renderable: RenderableType) -> None:
+    """Print without the blanks that rich pads lines with."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE
+    console = Console(width=width, highlight=False)
+    with console.capture() as captured:
+        console.print(renderable)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
+
+
+def _flat(pairs: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for name, value in pairs.items():
+        if isinstance(value, Mapping):
+            flat += _flat(value, f"{prefix}{name}.")
+        elif value is not None and value != "" and value != []:
+            flat.append((prefix + name, value))
+    return flat
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _plain(value: Any) -> Any:
+    """Return the value as JSON can hold it: paths as text, what is no number as null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -1,0 +1,36 @@
+"""`pcgen recipes`."""
+
+from __future__ import annotations
+
+import click
+
+from .options import json_option
+from .output import write_json, write_rows
+from .train import complete_recipe
+
+
+@click.command("recipes")
+@click.argument("name", required=False, shell_complete=complete_recipe)
+@json_option
+def command(name: str | None, as_json: bool) -> None:
+    """List the recipes, or show NAME in full, every default written out."""
+    if name is not None:
+        _show_one(name, as_json)
+        return
+    from pcgen import api
+
+    rows = api.recipes()
+    if as_json:
+        write_json("recipes", {"recipes": rows})
+    else:
+        write_rows(rows)
+
+
+def _show_one(name: str, as_json: bool) -> None:
+    from pcgen import config, shipped
+
+    recipe = config.from_dict(config.read(shipped.recipe_path(name)), name)
+    if as_json:
+        write_json("recipes", {"recipe": config.to_dict(recipe)})
+    else:
+        click.echo(config.to_toml(recipe), nl=False)

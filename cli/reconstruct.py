@@ -1,0 +1,72 @@
+"""`pcgen reconstruct`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import (
+    data_dir_option,
+    device_option,
+    json_option,
+    jsonl_option,
+    limit_option,
+    out_option,
+    quiet_option,
+)
+from .output import write_json, write_json_lines, write_pairs
+from .progress import Story
+
+
+@click.command("reconstruct")
+@click.argument("model")
+@click.argument("data")
+@out_option("Folder for the picture and the arrays.")
+@limit_option
+@device_option
+@data_dir_option
+@json_option
+@jsonl_option
+@quiet_option
+def command(
+    model: str,
+    data: str,
+    out: Path | None,
+    limit: int | None,
+    device: str,
+    data_dir: Path | None,
+    as_json: bool,
+    as_jsonl: bool,
+    quiet: bool,
+) -> None:
+    """Infer the states of DATA under MODEL and decode them.
+
+    \b
+    pcgen reconstruct mnist mnist:test --limit 100 --out pictures
+    pcgen reconstruct runs/mnist/model.safetensors photos/ --json
+
+    MODEL is a checkpoint, a run's folder or a shipped model's name. Both errors are shown: decoded
+    from the latent, and from the last hidden layer.
+    """
+    from pcgen import api
+
+    with Story(quiet) as story:
+        result = api.reconstruct(
+            model,
+            data,
+            out=out,
+            limit=limit,
+            device=device,
+            data_dir=data_dir,
+            on_progress=story,
+        )
+    document = result.document()
+    if as_jsonl:
+        write_json_lines(result.rows())
+    elif as_json:
+        write_json("reconstruct", document)
+    else:
+        write_pairs(document, "Reconstructed")
+    if document["unreadable"]:
+        story.say(f"{document['unreadable']} inputs could not be read. Which: add --jsonl")

@@ -1,0 +1,174 @@
+"""`pcgen train`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import (
+    data_dir_option,
+    device_option,
+    json_option,
+    out_option,
+    quiet_option,
+    seed_option,
+    settings_of,
+)
+from .output import write_json, write_pairs, write_rows
+from .progress import Story
+
+
+def complete_recipe(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[click.shell_completion.CompletionItem]:
+    """Return the shipped recipes that begin so, or leave it to the shell's own files."""
+    from click.shell_completion import CompletionItem
+
+    from pcgen import shipped
+
+    names = [name for name in shipped.names() if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in names] or [CompletionItem(incomplete, type="file")]
+
+
+@click.command("train")
+@click.argument("recipe", required=False, shell_complete=complete_recipe)
+@out_option("The run's folder.")
+@click.option("--data", metavar="DATA", help="A data set's name or a path, over the recipe's.")
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override one value of the recipe, as inference.steps=40. Values are TOML. Repeatable.",
+)
+@click.option("--resume", is_flag=True, help="Continue the run in --out; restate nothing.")
+@click.option("--check", is_flag=True, help="Run one batch, show sizes and times, write nothing.")
+@click.option(
+    "--show-settings", is_flag=True, help="Show every setting and where it is from, and stop."
+)
+@seed_option
+@device_option
+@data_dir_option
+@json_option
+@quiet_option
+def command(
+    recipe: str | None,
+    out: Path | None,
+    data: str | None,
+    settings: tuple[str, ...],
+    resume: bool,
+    check: bool,
+    show_settings: bool,
+    seed: int | None,
+    device: str,
+    data_dir: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train a model from RECIPE: a name (pcgen recipes) or a TOML file.
+
+    \b
+    pcgen train mnist --out runs/mnist
+    pcgen train mnist --out runs/short --set learning.epochs=2 --set data.limit=5000
+    pcgen train --resume --out runs/mnist
+
+    A setting's value is the default's, unless the recipe, PCGEN_SET_*, or a flag gives it; the
+    later ones win.
+    """
+    if recipe is None and not resume:
+        raise click.UsageError("Missing RECIPE. Show them: pcgen recipes")
+    if out is None and not (check or show_settings):
+        raise click.UsageError("Missing --out, the run's folder.")
+    if resume and (check or show_settings):
+        raise click.UsageError("--resume goes without --check and --show-settings.")
+    seed_is_a_flag = (
+        click.get_current_context().get_parameter_source("seed")
+        is click.core.ParameterSource.COMMANDLINE
+    )
+    if show_settings:
+        assert recipe is not None
+        layers = _layers(settings, data, seed, seed_is_a_flag)
+        _show_settings(recipe, *layers, as_json)
+        return
+    words = [*settings_of(), *settings]
+    if resume:
+        # A resumed run restates nothing, so the environment must not change it either.
+        words, seed = list(settings), seed if seed_is_a_flag else None
+
+    from pcgen import api
+
+    given: dict[str, Any] = {
+        "data": data,
+        "settings": words,
+        "seed": seed,
+        "device": device,
+        "data_dir": data_dir,
+    }
+    if check:
+        assert recipe is not None
+        _show("train", api.check(recipe, **given).document(), "Nothing written.", as_json)
+        return
+    assert out is not None
+    with Story(quiet) as story:
+        result = api.train(recipe, out, resume=resume, on_progress=story, **given)
+    _show("train", result.document(), "Trained", as_json)
+    if not as_json:
+        Story(quiet).say(f"Look at it: pcgen report {out}")
+
+
+def _show(name: str, document: dict[str, Any], title: str, as_json: bool) -> None:
+    if as_json:
+        write_json(name, document)
+    else:
+        write_pairs(document, title)
+
+
+def _layers(
+    settings: tuple[str, ...], data: str | None, seed: int | None, seed_is_a_flag: bool
+) -> tuple[list[str], list[str]]:
+    """Return what the environment and what the flags set, as --set words."""
+    environment, flags = settings_of(), [*settings]
+    if data is not None:
+        # Quoted as TOML, or a path such as 2024 would be read as a number.
+        flags.append(f"data.source={json.dumps(data)}")
+    if seed is not None:
+        (flags if seed_is_a_flag else environment).append(f"seed={seed}")
+    return environment, flags
+
+
+def _show_settings(recipe: str, environment: list[str], flags: list[str], as_json: bool) -> None:
+    """Print every setting, its value and which of the four layers gave it."""
+    from pcgen import config, shipped
+
+    own = config.read(shipped.recipe_path(recipe))
+    whole = config.with_settings(own, [*environment, *flags])
+    given = {
+        "flag": _leaves(config.with_settings({}, flags)),
+        "environment": _leaves(config.with_settings({}, environment)),
+        "recipe": _leaves(own),
+    }
+    rows = [
+        {
+            "setting": key,
+            "value": value,
+            "from": next((name for name, keys in given.items() if key in keys), "default"),
+        }
+        for key, value in _leaves(config.to_dict(config.from_dict(whole, recipe))).items()
+    ]
+    if as_json:
+        write_json("train", {"settings": rows})
+    else:
+        write_rows([{**row, "value": str(row["value"])} for row in rows])
+
+
+def _leaves(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in tables.items():
+        if isinstance(value, dict):
+            leaves |= _leaves(value, f"{prefix}{key}.")
+        else:
+            leaves[prefix + key] = value
+    return leaves

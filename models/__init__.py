@@ -1,0 +1,1 @@
+"""The shipped recipes and models, one folder each. Installed as `pcgen.models`."""

@@ -1,0 +1,72 @@
+"""Generative predictive coding networks.
+
+The public names load lazily: `import pcgen` imports neither torch nor numpy.
+
+Example:
+    >>> import pcgen
+    >>> issubclass(pcgen.RecipeError, pcgen.PcgenError)
+    True
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pcgen.api import bench_reconstruction as bench_reconstruction
+    from pcgen.api import check as check
+    from pcgen.api import datasets as datasets
+    from pcgen.api import demo as demo
+    from pcgen.api import doctor as doctor
+    from pcgen.api import info as info
+    from pcgen.api import recipes as recipes
+    from pcgen.api import reconstruct as reconstruct
+    from pcgen.api import train as train
+    from pcgen.errors import CheckpointError as CheckpointError
+    from pcgen.errors import DataError as DataError
+    from pcgen.errors import DeviceError as DeviceError
+    from pcgen.errors import DivergenceError as DivergenceError
+    from pcgen.errors import PcgenError as PcgenError
+    from pcgen.errors import RecipeError as RecipeError
+    from pcgen.errors import RunError as RunError
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "pcgen.api": (
+        "bench_reconstruction",
+        "check",
+        "datasets",
+        "demo",
+        "doctor",
+        "info",
+        "recipes",
+        "reconstruct",
+        "train",
+    ),
+    "pcgen.errors": (
+        "CheckpointError",
+        "DataError",
+        "DeviceError",
+        "DivergenceError",
+        "PcgenError",
+        "RecipeError",
+        "RunError",
+    ),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,197 @@
+"""Checkpoints: tensors plus one JSON header in a safetensors file. No pickle anywhere.
+
+`read_header` needs neither torch nor numpy, so that `pcgen info` answers at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pcgen import __version__
+from pcgen.config import Recipe, from_dict, to_dict
+from pcgen.errors import CheckpointError, PcgenError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from pcgen.model.network import Network
+
+_HEADER_LIMIT = 100 * 2**20
+_KEY = "pcgen"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A file's header and its tensors."""
+
+    path: Path
+    header: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return the JSON header of a checkpoint, with its tensors' shapes and types as `tensors`.
+
+    Raises:
+        CheckpointError: no such file, no safetensors, not ours, or shorter than its header says.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            size = os.fstat(file.fileno()).st_size
+            if size < 8 or length > min(_HEADER_LIMIT, size - 8):
+                raise CheckpointError(f"{path}: not a checkpoint, or cut short")
+            raw = json.loads(file.read(length))
+            meta = raw.pop("__metadata__", {})
+            end = max((entry["data_offsets"][1] for entry in raw.values()), default=0)
+            header = json.loads(meta[_KEY])
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
+        raise CheckpointError(f"{path}: not a pcgen checkpoint") from None
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path}: not a pcgen checkpoint")
+    if size != 8 + length + end:
+        raise CheckpointError(f"{path}: {size} bytes, its header says {8 + length + end}: damaged")
+    header["tensors"] = {
+        name: {"shape": entry["shape"], "dtype": entry["dtype"]} for name, entry in raw.items()
+    }
+    return header
+
+
+def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    """Write a checkpoint whole or not at all: to a temporary file, synced, then renamed.
+
+    Raises:
+        CheckpointError: a full disk or a folder that cannot be written; the old file is untouched.
+    """
+    from safetensors.torch import save as serialise
+
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps({**header, "sha256": _digest(ready)})
+    write_whole(path, serialise(ready, metadata={_KEY: text}))
+
+
+def load(path: Path) -> Checkpoint:
+    """Return a checkpoint, its tensors on the CPU.
+
+    Raises:
+        CheckpointError: what `read_header` says, or tensors that are not those that were saved.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    header = read_header(path)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from None
+    if _digest(tensors) != header.get("sha256"):
+        raise CheckpointError(f"{path}: damaged: its tensors are not those that were saved")
+    return Checkpoint(path, header, tensors)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        CheckpointError: it could not be written; what was there before still is.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.view(-1).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A trained network and what its file says of it."""
+
+    path: Path
+    network: Network
+    recipe: Recipe
+    header: dict[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Return channels, height and width of the data; (1, 1, D) for a table."""
+        channels, height, width = self.header["data"]["shape"]
+        return channels, height, width
+
+    @property
+    def scale(self) -> tuple[list[float], list[float]] | None:
+        """Return the column means and deviations of a table's model."""
+        return self.header["data"].get("scale")
+
+
+def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
+    """Return the network of a checkpoint, ready for use.
+
+    Raises:
+        CheckpointError: what `load` says, or tensors that are not those of its recipe.
+    """
+    from pcgen.device import generator
+    from pcgen.model.network import build
+
+    checkpoint = load(path)
+    try:
+        recipe = from_dict(checkpoint.header["recipe"], str(path))
+        shape = [int(side) for side in checkpoint.header["data"]["shape"]]
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError
+        units = [shape[0] * shape[1] * shape[2], *reversed(recipe.model.layers)]
+    except (PcgenError, LookupError, TypeError, ValueError) as error:
+        reason = error.message if isinstance(error, PcgenError) else "its header is incomplete"
+        raise CheckpointError(f"{path}: {reason}", f"Show it: pcgen info {path}") from None
+    for i, (below, above) in enumerate(itertools.pairwise(units)):
+        found = checkpoint.tensors.get(f"layers.{i}.weight")
+        if found is None or tuple(found.shape) != (below, above):
+            has = "is missing" if found is None else f"is {tuple(found.shape)}"
+            raise CheckpointError(
+                f"{path}: the weight of layer {i} {has}, the recipe says {(below, above)}",
+                f"Show it: pcgen info {path}",
+            )
+    network = build(recipe.model, units[0], generator(recipe.seed))
+    for name, tensor in network.tensors().items():
+        found = checkpoint.tensors.get(name)
+        if found is None or found.shape != tensor.shape or found.isnan().any():
+            raise CheckpointError(f"{path}: {name} is missing or damaged")
+    network.load(checkpoint.tensors)
+    return Model(path, network.to(device), recipe, checkpoint.header)
+
+
+def model_header(
+    network: Network, recipe: Recipe, data: dict[str, Any], metrics: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the header of a model: all of it determined by the run, no time and no place."""
+    return {
+        "pcgen": __version__,
+        "kind": "model",
+        "recipe": to_dict(recipe),
+        "data": data,
+        "sizes": network.sizes,
+        "parameters": sum(tensor.numel() for tensor in network.weights()),
+        "metrics": metrics,
+    }

@@ -1,0 +1,212 @@
+"""Tables of numbers from .csv files: each column standardised, its own units kept in `scale`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pcgen.data.arrays import ArrayStore, as_labels, images_of
+from pcgen.data.images import Images
+from pcgen.data.wanted import Wanted
+from pcgen.errors import DataError
+
+Array = NDArray[Any]
+Scale = tuple[Tensor, Tensor]
+
+_LABEL_COLUMNS = ("y", "label", "labels", "target", "class")
+_MISSING = ("", "na", "n/a", "null", "?")
+
+
+def read_csv(path: Path) -> tuple[Array, list[str], Array | None]:
+    """Return the numbers (N, D), the columns' names, and the labels (N,) where a column has them.
+
+    The first line is a header if at least half of its cells are words. A column named y, label,
+    labels, target or class holds the labels. An empty cell is a number that is missing (NaN).
+
+    Raises:
+        DataError: no text, no rows, rows of different lengths, or a word where a number belongs.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not text (UTF-8)") from None
+    start = text.lstrip("\n\r ").split("\n", 1)[0]
+    delimiter = max("\t;,", key=start.count)
+    first = next(csv.reader([start], delimiter=delimiter), [])
+    if not first:
+        raise DataError(f"{path}: holds no rows")
+    names = [cell.strip() for cell in first]
+    words = sum(_number(cell) is None for cell in names)
+    has_header = words > 0 and 2 * words >= sum(map(bool, names))
+    if not has_header:
+        names = [f"column{i + 1}" for i in range(len(names))]
+    label = next((i for i, name in enumerate(names) if name.lower() in _LABEL_COLUMNS), None)
+    numbers = _fast(text, delimiter, has_header, len(names))
+    if numbers is None:
+        return _slow(path, text, delimiter, has_header, names, label)
+    if not len(numbers):
+        raise DataError(f"{path}: a header but no rows")
+    return _apart(numbers, names, label)
+
+
+def _apart(
+    numbers: Array, names: list[str], label: int | None, words: Sequence[str] | None = None
+) -> tuple[Array, list[str], Array | None]:
+    """Take the column of labels out of the others."""
+    if label is None:
+        return numbers, names, None
+    labels = numbers[:, label] if words is None else np.array(words)
+    return np.delete(numbers, label, 1), names[:label] + names[label + 1 :], labels
+
+
+def _fast(text: str, delimiter: str, has_header: bool, width: int) -> Array | None:
+    """Return the numbers, or None where the lines need a closer look."""
+    skip = 0
+    if has_header:
+        skip = next(i for i, line in enumerate(text.split("\n")) if line.strip()) + 1
+        if not text.split("\n", skip)[-1].strip():
+            return np.empty((0, width))
+    try:
+        found = np.loadtxt(
+            io.StringIO(text), delimiter=delimiter, skiprows=skip, ndmin=2, comments=None
+        )
+    except ValueError:
+        return None
+    return found if found.shape[1] == width else None
+
+
+def _slow(
+    path: Path, text: str, delimiter: str, has_header: bool, names: list[str], label: int | None
+) -> tuple[Array, list[str], Array | None]:
+    """Read cell by cell, which finds the cell that is wrong, and labels that are words."""
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+    numbers: list[list[float]] = []
+    words: list[str] = []
+    try:
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if has_header:
+                has_header = False
+                continue
+            if len(cells) != len(names):
+                raise DataError(
+                    f"{path}: line {reader.line_num} has {len(cells)} cells, "
+                    f"the first has {len(names)}"
+                )
+            if label is not None:
+                words.append(cells[label].strip())
+            numbers.append(
+                [
+                    0.0 if i == label else _cell(cell, path, reader.line_num, names[i])
+                    for i, cell in enumerate(cells)
+                ]
+            )
+    except csv.Error as error:
+        raise DataError(f"{path}: line {reader.line_num}: {error}") from None
+    if not numbers:
+        raise DataError(f"{path}: a header but no rows")
+    table = np.array(numbers)
+    values = [_number(word) for word in words]
+    if label is not None and all(value is not None and value == value for value in values):
+        table[:, label] = values
+        return _apart(table, names, label)
+    return _apart(table, names, label, words)
+
+
+def _cell(cell: str, path: Path, line: int, column: str) -> float:
+    value = _number(cell)
+    if value is None:
+        shown = cell.strip() if len(cell) < 40 else cell.strip()[:37] + "..."
+        raise DataError(
+            f"{path}: line {line}, column {column}: {shown!r} is not a number",
+            "Remove the column, or name it label if it holds the classes",
+        )
+    return value
+
+
+def _number(cell: str) -> float | None:
+    """Return a cell's number, NaN where it is missing, None where it is a word."""
+    if cell.strip().lower() in _MISSING:
+        return float("nan")
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def table_of(
+    values: Array,
+    columns: list[str],
+    name: str,
+    wanted: Wanted,
+    *,
+    labels: Array | None = None,
+    classes: Sequence[str] | None = None,
+) -> Images:
+    """Return a table whose columns are standardised: (value - mean) / standard deviation.
+
+    Args:
+        values: (N, D) in the columns' own units; NaN where missing, which the scale ignores.
+
+    Raises:
+        DataError: another number of columns than the model's.
+    """
+    width = values.shape[1]
+    if not width:
+        raise DataError(f"{wanted.source}: has no columns of numbers")
+    if wanted.like is not None and wanted.rows_of != width:
+        takes = wanted.rows_of or "images of " + "x".join(map(str, wanted.like))
+        raise DataError(f"{wanted.source}: has {width} columns, the model takes {takes}")
+    found = None if labels is None else as_labels(labels, len(values), wanted.source)
+    values = values[: wanted.limit]
+    scale = _scale(values) if wanted.like_scale is None else _given(wanted.like_scale)
+    with np.errstate(over="ignore", invalid="ignore"):
+        standardised = (values - scale[0].numpy()) / scale[1].numpy()
+    shape = (1, 1, width)
+    return Images(
+        name,
+        wanted.source,
+        ArrayStore(standardised, name, shape, False, 1.0, shape, pixels=False),
+        labels=None if found is None else found[0][: wanted.limit],
+        classes=list(classes) if classes else None if found is None else found[1],
+        columns=columns,
+        scale=scale,
+        preprocessing={"columns": "standardised: (value - mean) / standard deviation"},
+    )
+
+
+def open_csv(path: Path, wanted: Wanted) -> Images:
+    """Return a .csv file as a table; as images where a size is asked for.
+
+    Raises:
+        DataError: no table of numbers, or not one that fits.
+    """
+    values, columns, labels = read_csv(path)
+    takes_images = wanted.like_scale is None and (wanted.like or wanted.size)
+    if takes_images:
+        return images_of(values, path.name, wanted, labels=labels)
+    return table_of(values, columns, path.name, wanted, labels=labels)
+
+
+def _scale(values_ND: Array) -> Scale:
+    """Return mean and deviation of each column; a constant column has deviation 1."""
+    finite = np.isfinite(values_ND)
+    count = np.maximum(finite.sum(0), 1)
+    mean = np.where(finite, values_ND, 0).sum(0) / count
+    deviation = np.sqrt((np.where(finite, values_ND - mean, 0) ** 2).sum(0) / count)
+    deviation[deviation <= 1e-12 * np.maximum(np.abs(mean), 1e-300)] = 1.0
+    return torch.from_numpy(mean), torch.from_numpy(deviation)
+
+
+def _given(like_scale: Sequence[Any]) -> Scale:
+    mean, deviation = (torch.as_tensor(part, dtype=torch.float64) for part in like_scale)
+    return mean, deviation

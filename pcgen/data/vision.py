@@ -1,0 +1,118 @@
+"""torchvision, imported here alone: it downloads data sets, and reads some."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pcgen.errors import DataError
+
+_SIGNATURES = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+_OFFLINE = "Without a network: copy the files into a folder and name it with --data-dir"
+# Kept alive: the signatures go when the library does.
+_defined: list[torch.library.Library] = []
+
+
+def torchvision() -> ModuleType:
+    """Return torchvision, mended where PyPI's build stands beside a CPU-only torch.
+
+    That pair fails at import as two operators are missing, which data sets do not use. Their
+    signatures alone make the import work; they are defined only where it failed for that reason.
+
+    Raises:
+        DataError: torchvision is not installed, or does not fit this torch.
+    """
+    try:
+        return _import()
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise _misfit(error) from None
+    except ImportError as error:
+        raise _misfit(error) from None
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    for signature in _SIGNATURES:
+        library.define(signature)  # type: ignore[no-untyped-call]
+    _defined.append(library)
+    try:
+        return _import()
+    except (RuntimeError, ImportError) as error:
+        raise _misfit(error) from None
+
+
+def _import() -> ModuleType:
+    import torchvision
+    import torchvision.datasets
+
+    module: ModuleType = torchvision
+    return module
+
+
+def _misfit(error: Exception) -> DataError:
+    reason = str(error).splitlines()[0]
+    return DataError(f"torchvision cannot be imported: {reason}", "Show versions: pcgen doctor")
+
+
+def state() -> str:
+    """Return torchvision's version, and whether it had to be mended or cannot be imported."""
+    try:
+        torchvision()
+    except DataError as error:
+        return error.message
+    version = importlib.metadata.version("torchvision")
+    return f"{version} (without its compiled operators)" if _defined else version
+
+
+def download(dataset: str, split: str, root: Path) -> None:
+    """Fetch a split of a data set into a folder; torchvision checks the sums.
+
+    Raises:
+        DataError: no network, no space, or files other than were published.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        print(f"Downloading {dataset} to {root}", file=sys.stderr)  # noqa: T201
+        with contextlib.redirect_stdout(sys.stderr):
+            _dataset(dataset, split, root, fetch=True)
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error.strerror or error
+        raise DataError(f"{dataset}: cannot be downloaded: {reason}", _OFFLINE) from None
+    except RuntimeError as error:
+        raise DataError(f"{dataset}: cannot be downloaded: {error}", _OFFLINE) from None
+
+
+def pixels(dataset: str, split: str, root: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return images (N, H, W, C) or (N, C, H, W) as uint8, and labels, of a split that is there.
+
+    Raises:
+        DataError: files that are damaged.
+    """
+    try:
+        found = _dataset(dataset, split, root, fetch=False)
+    except (RuntimeError, OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"{root}: damaged: {error}", "Remove the files; they are fetched anew"
+        ) from None
+    labels = found.targets if hasattr(found, "targets") else found.labels
+    return np.asarray(found.data), np.asarray(labels)
+
+
+def _dataset(dataset: str, split: str, root: Path, *, fetch: bool) -> Any:
+    kind = getattr(torchvision().datasets, dataset)
+    if dataset == "SVHN":
+        return kind(root, split=split, download=fetch)
+    if dataset == "EMNIST":
+        return kind(root, split="balanced", train=split == "train", download=fetch)
+    return kind(root, train=split == "train", download=fetch)

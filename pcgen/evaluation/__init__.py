@@ -1,0 +1,1 @@
+"""Measurements, baselines and the tables they fill."""

@@ -1,0 +1,161 @@
+"""One self-contained HTML page: headline figures, curves, pictures, tables. It loads nothing."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pcgen.report.charts import Series, line_chart
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A headline figure."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A line chart with its legend."""
+
+    title: str
+    series: Sequence[Series]
+    x_label: str = "epoch"
+    y_label: str = ""
+    kind: str = "chart"
+
+    @property
+    def svg(self) -> str:
+        """Return the drawing, or nothing where there is no point."""
+        return line_chart(self.series, x_label=self.x_label, y_label=self.y_label or self.title)
+
+    @property
+    def names(self) -> list[str]:
+        """Return what the legend says, in the order of the colours."""
+        return [line.name for line in self.series if line.finite()]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A PNG, which goes into the page itself."""
+
+    png: bytes
+    caption: str = ""
+    kind: str = "picture"
+
+    @property
+    def uri(self) -> str:
+        """Return the PNG as a data URI."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows under a header; numbers stand to the right."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    caption: str = ""
+    kind: str = "table"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Names and values, a line each."""
+
+    pairs: Mapping[str, Any]
+    kind: str = "facts"
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Text as it stands, such as a recipe; folded away where `summary` names it."""
+
+    text: str
+    summary: str = ""
+    kind: str = "code"
+
+
+Block = Chart | Picture | Table | Facts | Code
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading, a paragraph and what belongs under it; charts stand side by side."""
+
+    heading: str
+    blocks: Sequence[Block] = ()
+    text: str = ""
+
+    @property
+    def charts(self) -> list[Chart]:
+        """Return the charts that have a point to draw."""
+        return [block for block in self.blocks if isinstance(block, Chart) and block.svg]
+
+    @property
+    def others(self) -> list[Block]:
+        """Return what stands below the charts."""
+        return [block for block in self.blocks if not isinstance(block, Chart)]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page, from its title down."""
+
+    title: str
+    lead: str = ""
+    cards: Sequence[Card] = ()
+    sections: Sequence[Section] = field(default_factory=tuple)
+
+
+def render(page: Page) -> str:
+    """Return the HTML text of a page. All text is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from pcgen import __version__
+
+    environment = Environment(
+        loader=PackageLoader("pcgen.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["shown"] = shown
+    environment.tests["figure"] = is_figure
+    return environment.get_template("page.html.j2").render(page=page, version=__version__)
+
+
+def write(page: Page, path: Path) -> Path:
+    """Write a page and return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render(page), encoding="utf-8", errors="backslashreplace")
+    return path
+
+
+def shown(value: Any) -> str:
+    """Return a value as the page shows it: floats to five digits, nothing as a dash."""
+    if value is None:
+        return "\N{EN DASH}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {shown(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(shown, value))
+    return str(value)
+
+
+def is_figure(value: Any) -> bool:
+    """Return whether a table shows the value as a number, to the right."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

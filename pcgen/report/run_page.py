@@ -1,0 +1,167 @@
+"""The page of a run folder: what was trained, how it went, and on what machine."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pcgen import checkpoint, config, runs
+from pcgen.errors import RunError
+from pcgen.report import page as html
+from pcgen.report.charts import Series
+
+Lines = Sequence[dict[str, Any]]
+
+
+def write(run: Path, out: Path) -> Path:
+    """Write the page of a run folder and return its path.
+
+    Raises:
+        RunError: a folder without a run, or a page that cannot be written.
+        CheckpointError: a damaged model.
+    """
+    built = build(run)
+    try:
+        return html.write(built, out)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written: {error.strerror}") from None
+
+
+def build(run: Path) -> html.Page:
+    """Return the page of a run folder."""
+    folder, recipe = runs.RunFolder.existing(run)
+    lines = runs.read_metrics(run)
+    header = checkpoint.read_header(folder.model) if folder.model.exists() else {}
+    sections = [
+        html.Section("Training", charts(lines), _progress(lines, recipe)),
+        html.Section("Pictures", _pictures(run)),
+        html.Section("Epochs", [_epochs(lines)] if lines else []),
+        html.Section("Model and data", [html.Facts(_model_facts(header))] if header else []),
+        html.Section(
+            "Recipe", [html.Code(config.to_toml(recipe), "recipe.toml, every default written out")]
+        ),
+        html.Section("Environment", [html.Facts(_environment(run))]),
+    ]
+    return html.Page(
+        title=f"Run {run.resolve().name}",
+        lead=recipe.description or f"Recipe {recipe.name}, trained on {recipe.data.source}.",
+        cards=cards(lines, header),
+        sections=[section for section in sections if section.blocks],
+    )
+
+
+def cards(lines: Lines, header: dict[str, Any]) -> list[html.Card]:
+    """Return the headline figures of a run: of the kept model, and of the training's pace."""
+    best = header.get("metrics", {})
+    found = []
+    if (mse := best.get("mse")) is not None:
+        found.append(
+            html.Card("MSE per pixel", _thousandths(mse), "decoded from the latent, validation")
+        )
+    if (mse := best.get("mse_last_hidden")) is not None:
+        found.append(html.Card("MSE, last hidden layer", _thousandths(mse), "decoded one layer up"))
+    if (energy := best.get("energy")) is not None:
+        found.append(html.Card("Energy", f"{energy:.4g}", "nats per image"))
+    if (parameters := header.get("parameters")) is not None:
+        sizes = " - ".join(map(str, reversed(header.get("sizes", []))))
+        found.append(html.Card("Weights", f"{parameters:,}", sizes))
+    if seconds := sum(line["seconds"] for line in lines):
+        pace = sum(line["images"] for line in lines) / seconds
+        found.append(html.Card("Training", _duration(seconds), f"{pace:,.0f} images/s"))
+    return found
+
+
+def charts(lines: Lines) -> list[html.Chart]:
+    """Return the curves of the epochs: energy, and the error per pixel."""
+
+    def series(name: str, key: str, validation: bool = False) -> Series:
+        points = []
+        for line in lines:
+            figures = line["validation"] or {} if validation else line
+            value = figures.get(key)
+            points.append((float(line["epoch"]), math.nan if value is None else float(value)))
+        return Series(name, points)
+
+    return [
+        html.Chart(
+            "Energy, nats per image",
+            [series("training", "energy"), series("validation", "energy", True)],
+        ),
+        html.Chart(
+            "MSE per pixel, by what it is decoded from",
+            [
+                series("latent (validation)", "mse", True),
+                series("last hidden (validation)", "mse_last_hidden", True),
+                series("last hidden (training)", "mse_last_hidden"),
+            ],
+        ),
+    ]
+
+
+def _progress(lines: Lines, recipe: config.Recipe) -> str:
+    if not lines:
+        return "No epoch has ended yet."
+    done, asked = lines[-1]["epoch"], recipe.learning.epochs
+    ended = "" if done >= asked else f" The run stopped early: {done} of {asked} epochs."
+    return f"{done} epochs. The kept model is the best on the validation split.{ended}"
+
+
+def _epochs(lines: Lines) -> html.Table:
+    shown = lines if len(lines) <= 12 else [*lines[:3], *lines[-9:]]
+    rows = []
+    for line in shown:
+        held_out = line["validation"] or {}
+        rows.append(
+            [
+                line["epoch"],
+                line["energy"],
+                held_out.get("energy"),
+                held_out.get("mse"),
+                held_out.get("mse_last_hidden"),
+                held_out.get("converged"),
+                line["seconds"],
+            ]
+        )
+    header = ["epoch", "energy", "energy (val.)", "MSE", "MSE last hidden", "converged", "seconds"]
+    left_out = len(lines) - len(shown)
+    return html.Table(header, rows, f"{left_out} epochs in between left out." if left_out else "")
+
+
+def _pictures(run: Path) -> list[html.Picture]:
+    return [html.Picture(path.read_bytes(), path.stem) for path in sorted(run.glob("*.png"))]
+
+
+def _model_facts(header: dict[str, Any]) -> dict[str, Any]:
+    data = header.get("data", {})
+    return {
+        "units, data to latent": header.get("sizes"),
+        "data": data.get("source"),
+        "rows": data.get("count"),
+        "shape (C, H, W)": data.get("shape"),
+        "fingerprint": data.get("fingerprint"),
+        "kept after epoch": header.get("metrics", {}).get("epoch"),
+        "pcgen": header.get("pcgen"),
+    }
+
+
+def _environment(run: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _thousandths(mse: float) -> str:
+    return f"{1000 * mse:.3g}e-3"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"

@@ -1,0 +1,271 @@
+"""Run folders: a training run on disk, which an interruption cannot lose.
+
+recipe.toml         the resolved recipe
+environment.json    versions, threads, device
+metrics.jsonl       a line per epoch
+last.safetensors    everything a resumed run needs
+model.safetensors   the best network on the validation split
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pcgen import __version__, checkpoint
+from pcgen.config import Recipe, from_dict, from_toml, to_toml
+from pcgen.data.images import Images
+from pcgen.errors import CheckpointError, DataError, RunError
+from pcgen.learning.train import Progress, Training
+from pcgen.model.network import Network
+
+# Seconds between two saves within an epoch: what a killed run loses at most.
+_SAVE_EVERY = 60.0
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training stopped on request, after saving.
+
+    Attributes:
+        run: the folder to resume.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        super().__init__(
+            f"Interrupted; saved {run.last}", f"Continue: pcgen train --resume --out {run.path}"
+        )
+        self.run = run
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The files of a run."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.toml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "last.safetensors"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe, device: torch.device) -> RunFolder:
+        """Return a new run folder with its recipe and environment.
+
+        Raises:
+            RunError: a folder that holds a run already, or cannot be written.
+        """
+        run = cls(path)
+        if run.last.exists() or run.model.exists():
+            raise RunError(
+                f"{path}: holds a run already",
+                f"Continue it: pcgen train --resume --out {path}; or name another folder",
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            run.metrics.write_text("")
+        except OSError as error:
+            raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+        checkpoint.write_whole(run.recipe, to_toml(recipe).encode())
+        environment = json.dumps(describe_environment(device), indent=2)
+        checkpoint.write_whole(path / "environment.json", environment.encode())
+        return run
+
+    def clear(self) -> None:
+        """Remove the run's own files, and nothing else."""
+        environment = self.path / "environment.json"
+        for file in (self.recipe, environment, self.metrics, self.last, self.model):
+            file.unlink(missing_ok=True)
+
+    @classmethod
+    def existing(cls, path: Path) -> tuple[RunFolder, Recipe]:
+        """Return a run to be continued, and its recipe.
+
+        Raises:
+            RunError: a folder without a run.
+        """
+        run = cls(path)
+        if not run.recipe.is_file():
+            raise RunError(
+                f"{path}: no run to resume here", "Start one: pcgen train RECIPE --out DIR"
+            )
+        return run, from_toml(run.recipe.read_text(encoding="utf-8"), str(run.recipe))
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Return the versions and the machine that a run's numbers depend on."""
+    return {
+        "pcgen": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }
+
+
+def describe_data(images: Images, count: int) -> dict[str, Any]:
+    """Return what a model must know of its data to meet new ones."""
+    return {
+        "source": images.source,
+        "count": count,
+        "shape": list(images.shape),
+        "fingerprint": images.fingerprint(),
+        "columns": images.columns,
+        "scale": None if images.scale is None else [list(map(float, s)) for s in images.scale],
+        "classes": images.classes,
+        "preprocessing": images.preprocessing,
+    }
+
+
+class Run:
+    """A training run and its folder.
+
+    `progress` yields as `Training.run` does and saves on the way.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        network: Network,
+        recipe: Recipe,
+        images: Images,
+        sample_BD: torch.Tensor,
+    ) -> None:
+        self.folder = folder
+        self.recipe = recipe
+        self.network = network
+        self.training = Training(network, recipe, sample_BD)
+        self.data = describe_data(images, len(images))
+        self.best: dict[str, Any] | None = None
+
+    def resume(self) -> None:
+        """Go on from the last save.
+
+        Raises:
+            CheckpointError: a damaged save.
+            DataError: other data than the run began with.
+        """
+        if not self.folder.last.exists():
+            return
+        saved = checkpoint.load(self.folder.last)
+        if saved.header["data"]["fingerprint"] != self.data["fingerprint"]:
+            raise DataError(
+                f"{self.data['source']}: not the data that {self.folder.path} was trained on"
+            )
+        if from_dict(saved.header["recipe"]) != self.recipe:
+            raise CheckpointError(f"{self.folder.last}: was made with another recipe")
+        self.training.load(saved.tensors, saved.header["counters"])
+        self.best = saved.header["best"]
+        # Lines written after the last save would otherwise stand twice.
+        done = self.training.counters["epoch"]
+        lines = [line for line in _lines(self.folder.metrics) if line["epoch"] <= done]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        checkpoint.write_whole(self.folder.metrics, text.encode())
+
+    def progress(self, images: Images, validation: Images | None) -> Iterator[Progress]:
+        """Yield the progress of each batch; write metrics and checkpoints.
+
+        Raises:
+            Interrupted: after Ctrl-C, once the batch is done and saved; a second one does not wait.
+        """
+        saved = began = time.monotonic()
+        with _deferred_interrupt() as asked:
+            for progress in self.training.run(images, validation):
+                if progress.ends_epoch:
+                    self._end_epoch(progress, time.monotonic() - began)
+                    began = time.monotonic()
+                if progress.ends_epoch or time.monotonic() - saved > _SAVE_EVERY or asked():
+                    self.save()
+                    saved = time.monotonic()
+                yield progress
+                if asked():
+                    raise Interrupted(self.folder)
+
+    def save(self) -> None:
+        """Write last.safetensors."""
+        header = {
+            **checkpoint.model_header(self.network, self.recipe, self.data, self.best or {}),
+            "kind": "run",
+            "counters": self.training.counters,
+            "best": self.best,
+        }
+        checkpoint.save(self.folder.last, self.training.tensors(), header)
+
+    def _end_epoch(self, progress: Progress, seconds: float) -> None:
+        line: dict[str, Any] = {
+            "epoch": progress.epoch,
+            "energy": progress.energy,
+            "mse_last_hidden": progress.mse,
+            "images": progress.images,
+            "seconds": seconds,
+            "validation": None if progress.validation is None else asdict(progress.validation),
+        }
+        with self.folder.metrics.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        metrics = line["validation"] or {"energy": progress.energy, "mse_last_hidden": progress.mse}
+        found = {"epoch": progress.epoch, **metrics}
+        if progress.validation is None or self.best is None or found["mse"] < self.best["mse"]:
+            self.best = found
+            header = checkpoint.model_header(self.network, self.recipe, self.data, found)
+            checkpoint.save(self.folder.model, self.network.tensors(), header)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a metrics file; a line cut by a kill is left out."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return a run's metrics, an entry per epoch."""
+    return _lines(RunFolder(path).metrics)
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C wait for the batch's end; yield whether it came."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    came = False
+    usual = signal.getsignal(signal.SIGINT)
+
+    def remember(number: int, frame: Any) -> None:
+        nonlocal came
+        came = True
+        signal.signal(signal.SIGINT, usual)
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield lambda: came
+    finally:
+        signal.signal(signal.SIGINT, usual)

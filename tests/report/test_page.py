@@ -1,0 +1,168 @@
+"""Pages: self-contained, escaped, and complete; charts draw what they are given."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pcgen import checkpoint, config
+from pcgen.cli.main import cli
+from pcgen.report import page, pictures, run_page
+from pcgen.report.charts import Series, line_chart
+
+VOID = {"meta", "img", "br", "path", "circle", "polyline"}
+
+
+class Reader(HTMLParser):
+    """Collects addresses and text, and checks that tags close in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.text = ""
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def read(html: str) -> Reader:
+    reader = Reader()
+    reader.feed(html)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """Return a run folder as training leaves it, after three epochs."""
+    folder = tmp_path / "a run"
+    folder.mkdir()
+    recipe = config.Recipe(name="tiny", description="A <b>tiny</b> one.")
+    (folder / "recipe.toml").write_text(config.to_toml(recipe))
+    (folder / "environment.json").write_text('{"torch": "2.13.0", "threads": 1}')
+    held_out = {"count": 9, "energy": 2.5, "mse": 7e-3, "mse_last_hidden": 4e-3, "converged": 1.0}
+    with (folder / "metrics.jsonl").open("w") as file:
+        for epoch in (1, 2, 3):
+            line = {"epoch": epoch, "energy": 9.0 / epoch, "mse_last_hidden": 0.01 / epoch}
+            line |= {"images": 90, "seconds": 0.5, "validation": held_out}
+            file.write(json.dumps(line) + "\n")
+    header = {
+        "kind": "model",
+        "sizes": [64, 32],
+        "parameters": 2112,
+        "data": {"source": "digits", "shape": [1, 8, 8], "count": 90},
+        "metrics": {"epoch": 3, **held_out},
+    }
+    checkpoint.save(folder / "model.safetensors", {"weight": torch.zeros(2)}, header)
+    pictures.reconstructions(
+        folder / "reconstructions.png", torch.rand(4, 64), torch.rand(4, 64), (1, 8, 8)
+    )
+    return folder
+
+
+def test_the_page_of_a_run_holds_its_figures_and_loads_nothing(run: Path) -> None:
+    html = run_page.write(run, run / "report.html").read_text()
+    reader = read(html)
+    assert all(address.startswith("data:image/png;base64,") for address in reader.addresses)
+    assert len(reader.addresses) == 1
+    assert "url(" not in html
+    assert "<script" not in html
+    for words in ["a run", "7e-3", "2,112", "batch_size = 200", "2.13.0", "A <b>tiny</b> one."]:
+        assert words in reader.text
+    assert html.count("<polyline") == 5
+
+
+def test_the_page_of_a_run_without_an_epoch_says_so(run: Path) -> None:
+    (run / "metrics.jsonl").write_text("")
+    for name in ("model.safetensors", "reconstructions.png", "environment.json"):
+        (run / name).unlink()
+    reader = read(run_page.write(run, run / "report.html").read_text())
+    assert "No epoch has ended yet." in reader.text
+
+
+def test_the_command_writes_the_page_beside_the_run(run: Path) -> None:
+    result = CliRunner().invoke(cli, ["report", str(run)])
+    assert result.exit_code == 0
+    assert result.stdout.strip() == str(run / "report.html")
+    assert (run / "report.html").stat().st_size > 5000
+    document = json.loads(CliRunner().invoke(cli, ["report", str(run), "--json"]).stdout)
+    assert document["page"] == str(run / "report.html")
+
+
+def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli, ["report", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_a_page_that_cannot_be_written_is_an_error(run: Path) -> None:
+    result = CliRunner().invoke(cli, ["report", str(run), "--out", str(run / "recipe.toml" / "x")])
+    assert result.exit_code == 1
+    assert "cannot be written" in result.stderr
+
+
+def test_all_text_is_escaped() -> None:
+    bad = "<script>alert(1)</script>"
+    built = page.Page(
+        bad,
+        bad,
+        [page.Card(bad, bad, bad)],
+        [
+            page.Section(
+                bad,
+                [
+                    page.Chart(bad, [Series(bad, [(1, 1), (2, 2)]), Series(bad, [(1, 2)])]),
+                    page.Picture(b"x", bad),
+                    page.Table([bad], [[bad], [None]], bad),
+                    page.Facts({bad: bad}),
+                    page.Code(bad, bad),
+                    page.Code(bad),
+                ],
+                bad,
+            )
+        ],
+    )
+    html = page.render(built)
+    read(html)
+    assert "<script" not in html
+
+
+def test_a_chart_without_points_is_left_out() -> None:
+    assert line_chart([], x_label="x", y_label="y") == ""
+    assert line_chart([Series("a", [(1, math.nan)])], x_label="x", y_label="y") == ""
+
+
+@given(
+    values=st.lists(
+        st.floats(-1e12, 1e12) | st.sampled_from([math.nan, math.inf, 0.0, 1e-300]), max_size=8
+    )
+)
+def test_every_point_lies_within_the_chart(values: list[float]) -> None:
+    points = [(float(i + 1), value) for i, value in enumerate(values)]
+    svg = line_chart([Series("a", points)], x_label="epoch", y_label="energy")
+    finite = sum(map(math.isfinite, values))
+    found = re.findall(r'cx="([-\d.]+)" cy="([-\d.]+)"', svg)
+    assert len(found) == finite
+    for x, y in found:
+        assert 0 <= float(x) <= 460
+        assert 0 <= float(y) <= 260
