@@ -263,7 +263,9 @@ def train(
         per_epoch = len(images)
         note = ""
         told = max(1, progress.epochs // 10)
-        if progress.ends_epoch and (progress.epoch % told == 0 or progress.epoch == progress.epochs):
+        if progress.ends_epoch and (
+            progress.epoch % told == 0 or progress.epoch == progress.epochs
+        ):
             note = f"epoch {progress.epoch}/{progress.epochs}: energy {progress.energy:.4g}"
             if progress.validation is not None:
                 note += f", validation mse {progress.validation.mse:.4e}"

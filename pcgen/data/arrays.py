@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcgen.data.fit import fit, rule
+from pcgen.data.fit import fit, rule, unit
 from pcgen.data.images import Images, Shape
 from pcgen.data.wanted import Wanted
 from pcgen.errors import DataError
@@ -58,25 +58,22 @@ class ArrayStore:
         taken = np.take(self.array, index_B.numpy(), axis=0)
         count, channels, height, width = len(taken), *self.native
         status, reason = ["ok"] * count, [""] * count
-        if taken.dtype == np.uint8 and (self.native == self.shape or self.divisor == 255):
-            raw = torch.from_numpy(taken)
+        if taken.dtype == np.uint8:
+            divisor = self.divisor
         else:
             # In float64, so that a number too large for float32 is seen to be so.
-            values = taken.reshape(count, -1).astype(np.float64) / self.divisor
-            self._judge(values, status, reason)
-            raw = torch.from_numpy(values.astype(np.float32))
+            flat = taken.reshape(count, channels * height * width).astype(np.float64)
+            flat /= self.divisor
+            self._judge(flat, status, reason)
+            taken, divisor = flat.astype(np.float32), 1.0
+        if self.channels_last:
+            taken = taken.reshape(count, height, width, channels).transpose(0, 3, 1, 2)
         if self.native != self.shape:
-            if self.channels_last:
-                raw = raw.reshape(count, height, width, channels).permute(0, 3, 1, 2)
-            raw = fit(raw.reshape(count, channels, height, width), self.shape)
-        elif self.channels_last and channels > 1:
-            raw = raw.reshape(count, height, width, channels).permute(0, 3, 1, 2)
-        pixels_BD = raw.reshape(count, -1).float()
-        return (
-            pixels_BD.div_(self.divisor) if raw.dtype == torch.uint8 else pixels_BD,
-            status,
-            reason,
-        )
+            if divisor not in (1, 255):
+                taken, divisor = taken / np.float32(divisor), 1.0
+            raw = torch.from_numpy(taken.reshape(count, channels, height, width))
+            taken = fit(raw, self.shape).numpy()
+        return unit(taken.reshape(count, math.prod(self.shape)), divisor), status, reason
 
     def _judge(self, values_BD: Array, status: list[str], reason: list[str]) -> None:
         """Say which rows cannot be used, and set those to zeros."""

@@ -19,7 +19,7 @@ MAX_BYTES = 256 * 2**20
 MAX_PIXELS = 2**26
 
 # Formats read in this process alone: no Ghostscript, no network, no plug-ins.
-_FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _COLOURED = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 
 # Pictures this large become rows with a status below; Pillow would say so on stderr as well.

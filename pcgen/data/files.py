@@ -129,7 +129,8 @@ class ZipFiles:
         self._lock = threading.Lock()
         for member in self._archive.infolist():
             name = PurePosixPath(member.filename.replace("\\", "/"))
-            if name.is_absolute() or ".." in name.parts or ":" in name.parts[:1]:
+            drive = name.parts[:1] and name.parts[0][1:] == ":"
+            if name.is_absolute() or drive or ".." in name.parts:
                 raise DataError(
                     f"{path}: its member {member.filename} points outside the zip",
                     "Such a zip is broken or hostile: unpack what you need and name the folder",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -14,6 +16,18 @@ from pcgen.data.images import Shape
 _LUMA = (0.299, 0.587, 0.114)
 # The same in 65536ths, rounded as Pillow does: a picture is equal as a file and as an array.
 _LUMA_16 = (19595, 38470, 7471)
+
+
+def unit(values_BD: NDArray[Any], divisor: float = 255.0) -> Tensor:
+    """Return values divided as float32.
+
+    NumPy does this in one thread: on a busy machine torch's threads wait for one another for longer
+    than a batch takes.
+    """
+    found = np.array(values_BD, np.float32)
+    if divisor != 1:
+        found /= np.float32(divisor)
+    return torch.from_numpy(found)
 
 
 def fit(pixels_BCHW: Tensor, shape: Shape) -> Tensor:

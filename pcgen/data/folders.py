@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pcgen.data.decode import MAX_PIXELS, UnreadableError, decode, header
 from pcgen.data.files import Files
-from pcgen.data.fit import fit, rule
+from pcgen.data.fit import fit, rule, unit
 from pcgen.data.images import Images, Shape
 from pcgen.data.layout import classes_of, rows_of_split
 from pcgen.data.wanted import Wanted
 from pcgen.errors import DataError
+
+Pixels = NDArray[np.uint8]
 
 # So many pictures, spread evenly, say what size and colour a folder's pictures have.
 _LOOKED_AT = 64
@@ -43,8 +47,8 @@ class FileStore:
         width = shape[0] * shape[1] * shape[2]
         # The system gives this memory only as it is written to.
         rows = min(len(files.names), memory // width)
-        self._kept = torch.empty(rows, width, dtype=torch.uint8)
-        self._is_kept = torch.zeros(len(files.names), dtype=torch.bool)
+        self._kept = np.empty((rows, width), np.uint8)
+        self._is_kept = np.zeros(len(files.names), bool)
         self._failed: dict[int, tuple[str, str]] = {}
 
     def __len__(self) -> int:
@@ -61,19 +65,19 @@ class FileStore:
     def read(self, index_B: Tensor) -> tuple[Tensor, list[str], list[str]]:
         """Return pixels (B, D), statuses and reasons."""
         status, reason = ["ok"] * len(index_B), [""] * len(index_B)
-        if bool(self._is_kept[index_B].all()):
-            return self._kept[index_B].float().div_(255), status, reason
+        if self._is_kept[index_B.numpy()].all():
+            return unit(self._kept[index_B.numpy()]), status, reason
         rows: list[int] = index_B.tolist()
         fresh = dict(self._decode_all(list(dict.fromkeys(rows))))
-        raw_BD = torch.zeros(len(rows), self._kept.shape[1], dtype=torch.uint8)
+        raw_BD = np.zeros((len(rows), self._kept.shape[1]), np.uint8)
         for i, row in enumerate(rows):
             if row in self._failed:
                 status[i], reason[i] = self._failed[row]
             else:
                 raw_BD[i] = fresh[row] if row in fresh else self._kept[row]
-        return raw_BD.float().div_(255), status, reason
+        return unit(raw_BD), status, reason
 
-    def _decode_all(self, rows: list[int]) -> list[tuple[int, Tensor]]:
+    def _decode_all(self, rows: list[int]) -> list[tuple[int, Pixels]]:
         """Return the rows that are not kept, decoded; keep those that fit."""
         missing = [r for r in rows if not self._is_kept[r] and r not in self._failed]
         if len(missing) > 1 and self._threads > 1:
@@ -91,7 +95,7 @@ class FileStore:
                 self._is_kept[row] = True
         return found
 
-    def _decode(self, row: int) -> Tensor | None:
+    def _decode(self, row: int) -> Pixels | None:
         """Return a picture (D,) of the store's shape; or None, and note the reason."""
         try:
             pixels_CHW = decode(self.files.bytes_of(row))
@@ -102,7 +106,7 @@ class FileStore:
         if mismatch:
             self._failed[row] = ("shape", mismatch)
             return None
-        return fit(pixels_CHW[None], self.shape).reshape(-1)
+        return fit(pixels_CHW[None], self.shape).reshape(-1).numpy()
 
     def _mismatch(self, channels: int, height: int, width: int) -> str:
         """Return why a picture cannot be brought to the store's shape, or nothing."""

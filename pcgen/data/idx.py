@@ -54,8 +54,10 @@ def _read(file: BinaryIO, path: Path, limit: int | None) -> Array:
     dtype, dims = _header(file, path)
     row = math.prod(dims[1:]) * dtype.itemsize
     rows = dims[0] if limit is None else min(limit, dims[0])
-    # One byte more than announced shows a file that is longer; read() stops where the file does.
-    body = bytearray(file.read(rows * row + 1))
+    # One byte more than announced shows a file that is longer. Deflate shrinks to 1/1032 at most,
+    # so a header that lies cannot make us reserve more than the file may hold.
+    most = 1032 * path.stat().st_size + 1
+    body = bytearray(file.read(min(rows * row + 1, most)))
     if rows == dims[0] or len(body) < rows * row:
         _check_size(path, dims, dtype, len(body))
     return np.frombuffer(body, dtype, rows * row // dtype.itemsize).reshape(rows, *dims[1:])

@@ -38,7 +38,8 @@ def read_npz(path: Path) -> tuple[Array, Array | None]:
         DataError: a damaged file, or one in which it is not plain which array holds the images.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, as np.load leaves a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             keys = list(archive.files)
             lower = {key.lower(): key for key in reversed(keys)}
             labels = next((lower[key] for key in _LABEL_KEYS if key in lower), None)

@@ -83,7 +83,7 @@ def _open(data: str, wanted: Wanted, data_dir: Path | None, download: bool) -> I
         before, _, after = data.rpartition(":")
         if _exists(Path(before)):
             path, split = Path(before), after
-    if not _exists(path):
+    if not data or not _exists(path):
         raise _not_found(data, name)
     try:
         return _path(path, split, wanted)

@@ -167,7 +167,8 @@ def table_of(
         takes = wanted.rows_of or "images of " + "x".join(map(str, wanted.like))
         raise DataError(f"{wanted.source}: has {width} columns, the model takes {takes}")
     found = None if labels is None else as_labels(labels, len(values), wanted.source)
-    values = values[: wanted.limit]
+    # What float32 cannot hold is as good as infinite, and is left out of the scale.
+    values = np.where(np.abs(values) > np.finfo(np.float32).max, np.inf, values)[: wanted.limit]
     scale = _scale(values) if wanted.like_scale is None else _given(wanted.like_scale)
     with np.errstate(over="ignore", invalid="ignore"):
         standardised = (values - scale[0].numpy()) / scale[1].numpy()

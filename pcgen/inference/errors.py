@@ -21,7 +21,14 @@ from pcgen.model.energy import Terms
 
 
 class ErrorInference(StateInference):
-    """The errors of one batch, and their next move. Moves are eps_1.. upwards, then the latent."""
+    """The errors of one batch, and their next move. Moves are eps_1.. upwards, then the latent.
+
+    The drives are not kept: they are not linear along a move.
+    """
+
+    def refresh(self) -> None:
+        super().refresh()
+        self.drives = []
 
     def slopes(self) -> list[Tensor]:
         slopes = []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -9,10 +12,18 @@ from pcgen.inference.directions import Direction
 from pcgen.model.energy import Terms
 from pcgen.model.network import Network
 
-# A move that would raise an image's energy is shortened so many times, by this factor; then the
-# image stays where it is until the next step, which begins as short.
-_SHORTENINGS = 3
-_SHORTEN_BY = 0.25
+# An image whose energy would rise stays where it is; its next move begins so much shorter, and
+# after a move that was taken so much longer, up to its full length.
+_SHORTER = 0.25
+_LONGER = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Position:
+    states: list[Tensor]
+    drives: list[Tensor]
+    terms: list[Terms]
+    energy_B: Tensor
 
 
 class StateInference:
@@ -46,6 +57,7 @@ class StateInference:
         self.frozen_B = torch.zeros(len(states[0]), dtype=torch.bool, device=states[0].device)
         # How much of its Gauss-Newton length an image's move begins with.
         self.trust_B = torch.ones_like(states[0][:, 0])
+        self.drives: list[Tensor] = []
         self.terms: list[Terms] = []
         self.refresh()
 
@@ -95,25 +107,39 @@ class StateInference:
         self.refresh()
 
     def _search(self, slopes: list[Tensor], moves: list[Tensor], drive_moves: list[Tensor]) -> None:
-        """Move by the Gauss-Newton length, shortened where an image's energy would rise."""
+        """Move by the Gauss-Newton length, times the trust; an energy that would rise stays."""
         curvature_B = self._curvature(moves, drive_moves)
         descent_B = -sum(
             torch.linalg.vecdot(slope, move) for slope, move in zip(slopes, moves, strict=True)
         )
         length_B = (descent_B / curvature_B).nan_to_num_(0.0, 0.0, 0.0).clamp_(min=0.0)
         length_B.mul_(self.trust_B).masked_fill_(self.frozen_B, 0.0)
-        self.trust_B = (self.trust_B / _SHORTEN_BY).clamp_(max=1.0)
-        before_B, states, drives, terms = self.energy_B, self.states, self.drives, self.terms
-        for attempt in range(_SHORTENINGS + 2):
-            self.states, self.drives, self.terms = states, drives, terms
-            self._advance(moves, drive_moves, length_B)
-            refused_B = ~(self.energy_B <= before_B)
-            if attempt == _SHORTENINGS + 1 or not refused_B.any():
-                break
-            shorter = 0.0 if attempt == _SHORTENINGS else _SHORTEN_BY
-            length_B = torch.where(refused_B, shorter * length_B, length_B)
-            self.trust_B = torch.where(refused_B, _SHORTEN_BY * self.trust_B, self.trust_B)
-        self.direction.restart(length_B == 0)
+        before = self._position()
+        self._advance(moves, drive_moves, length_B)
+        refused_B = ~(self.energy_B <= before.energy_B)
+        self.trust_B = torch.where(
+            refused_B, _SHORTER * self.trust_B, (_LONGER * self.trust_B).clamp(max=1.0)
+        )
+        if refused_B.any():
+            self._return(before, refused_B)
+        self.direction.restart(refused_B)
+
+    def _position(self) -> _Position:
+        return _Position(self.states, self.drives, self.terms, self.energy_B)
+
+    def _return(self, before: _Position, refused_B: Tensor) -> None:
+        """Put the refused images back where they were."""
+        refused = refused_B[:, None]
+
+        def back(new: Sequence[Tensor], old: Sequence[Tensor]) -> list[Tensor]:
+            return [torch.where(refused, b, a) for a, b in zip(new, old, strict=True)]
+
+        self.states = [self.states[0], *back(self.states[1:], before.states[1:])]
+        self.drives = back(self.drives, before.drives)
+        self.terms = [
+            new.where_not(refused_B, old) for new, old in zip(self.terms, before.terms, strict=True)
+        ]
+        self.energy_B = torch.where(refused_B, before.energy_B, self.energy_B)
 
     def _curvature(self, moves: list[Tensor], drive_moves: list[Tensor]) -> Tensor:
         total_B = torch.zeros_like(self.energy_B)

@@ -13,12 +13,11 @@ from torch import Tensor
 from pcgen.config import LearningTable, Recipe
 from pcgen.data.images import Images, Rows, order, require_ok
 from pcgen.errors import DivergenceError
-from pcgen.inference.infer import infer
 from pcgen.inference.solvers import prepare
+from pcgen.inference.states import StateInference
 from pcgen.learning.amortise import StartRegression
 from pcgen.learning.hebbian import optimiser_for, precision_gradients, weight_gradients
 from pcgen.learning.validate import Metrics, measure
-from pcgen.model.energy import Terms
 from pcgen.model.network import Network
 
 
@@ -154,20 +153,17 @@ class Training:
     def _learn(self, rows: Rows, total_updates: int) -> None:
         table, network = self.recipe.inference, self.network
         data_BD = rows.pixels_BD.to(self.weights[0].device)
-        method = prepare(network, table)
-        if self.recipe.learning.incremental:
-            inference = method.begin(data_BD)
-            for _ in range(table.steps):
-                inference.step()
-                self._update(inference.states, inference.terms, total_updates * table.steps)
-                inference.refresh()
-            states, energy_B = inference.states, inference.energy_B + network.log_det()
-            terms = inference.terms
-        else:
-            found = infer(method, data_BD, steps=table.steps, tolerance=table.tolerance)
-            states, energy_B = found.states, found.energy_B
-            terms = network.terms(states)
-            self._update(states, terms, total_updates)
+        steps, incremental = table.steps, self.recipe.learning.incremental
+        inference = prepare(network, table).begin(data_BD)
+        for step in range(1, steps + 1):
+            inference.step()
+            if incremental:
+                self._update(inference, total_updates * steps)
+                if step < steps:
+                    inference.refresh()
+        if not incremental:
+            self._update(inference, total_updates)
+        states, energy_B = inference.states, inference.energy_B + network.log_det()
         network.typical_latents[: len(data_BD)] = states[-1][: len(network.typical_latents)]
         if self.start is not None:
             self.start.update(data_BD, states[-1], self.counters["updates"])
@@ -179,11 +175,14 @@ class Training:
                 "Lower it: --set learning.rate=..."
                 + (" or use --set inference.solver=majorise" if table.solver == "descent" else ""),
             )
-        squared = (states[0] - terms[0].prediction_BD).square().mean(1).double().sum().item()
+        squared = (
+            (states[0] - inference.terms[0].prediction_BD).square().mean(1).double().sum().item()
+        )
         self.sums += torch.tensor([energy, squared, len(data_BD)], dtype=torch.float64)
 
-    def _update(self, states: list[Tensor], terms: list[Terms], total_updates: int) -> None:
+    def _update(self, inference: StateInference, total_updates: int) -> None:
         """Step the weights, and the precisions where they learn."""
+        states, terms = inference.states, inference.terms
         rate = rate_at(self.recipe.learning, self.counters["updates"], total_updates)
         self.counters["updates"] += 1
         for tensor, gradient in zip(

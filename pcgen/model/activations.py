@@ -29,8 +29,9 @@ class Activation:
 
 
 def _gelu_slope(drive: Tensor, _response: Tensor) -> Tensor:
-    density = torch.exp(-0.5 * drive.square()) / math.sqrt(2 * math.pi)
-    return torch.special.ndtr(drive).addcmul_(drive, density)
+    density = drive.square().mul_(-0.5).exp_().mul_(1 / math.sqrt(2 * math.pi))
+    share = torch.erf(drive * math.sqrt(0.5)).add_(1).mul_(0.5)
+    return share.addcmul_(drive, density)
 
 
 ACTIVATIONS = {

@@ -31,6 +31,20 @@ class Terms:
     slope_BD: Tensor | None
     """f'(a) of a Gaussian layer; the others need none."""
 
+    def where_not(self, images_B: Tensor, other: Terms) -> Terms:
+        """Return these terms, but another point's for the marked images."""
+        column = images_B[:, None]
+        slope = self.slope_BD
+        if slope is not None and other.slope_BD is not None:
+            slope = torch.where(column, other.slope_BD, slope)
+        return Terms(
+            torch.where(images_B, other.energy_B, self.energy_B),
+            torch.where(column, other.prediction_BD, self.prediction_BD),
+            torch.where(column, other.pull_BD, self.pull_BD),
+            torch.where(column, other.signal_BD, self.signal_BD),
+            slope,
+        )
+
 
 class LayerEnergy(Protocol):
     """A layer's energy as a function of its value x and its drive a = W x_above + b."""

@@ -92,7 +92,7 @@ def test_every_kind_of_number_becomes_the_same_pixels(tmp_path: Path) -> None:
 
 def test_masks_are_0_or_1(tmp_path: Path) -> None:
     found = opened(tmp_path, random_pixels(6, 5, 4) > 127).rows(range(6)).pixels_BD
-    assert set(found.unique().tolist()) == {0.0, 1.0}
+    assert set(found.reshape(-1).tolist()) == {0.0, 1.0}
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_one_pixel_is_an_image(tmp_path: Path) -> None:
 def test_python_objects_are_never_made(tmp_path: Path) -> None:
     array = np.array([{"a": 1}, None], dtype=object)
     for name, save in (("x.npy", np.save), ("x.npz", np.savez)):
-        save(tmp_path / name, array)  # type: ignore[operator]
+        save(tmp_path / name, array)
         refusal(lambda name=name: open_data(str(tmp_path / name)), "Python objects")
     (tmp_path / "y.npy").write_bytes(pickle.dumps([1]))
     refusal(lambda: open_data(str(tmp_path / "y.npy")), "y.npy")
