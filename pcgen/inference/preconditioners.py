@@ -119,8 +119,10 @@ def _inverse(matrix: Tensor, scale: Tensor) -> Tensor:
     """Return the inverse of a positive matrix whose flat directions a jitter keeps finite.
 
     A latent without a prior has flat directions, and units that are silent at the typical latents
-    have no curvature there. The jitter is what rounding cannot tell from 0 at the bound's scale.
+    have no curvature there. The jitter is what rounding cannot tell from 0 at that scale; where all
+    is flat any scale will do, since the length of a move is searched.
     """
+    scale = scale.clamp_min(1e-12)
     jitter = 10 * torch.finfo(matrix.dtype).eps
     while True:
         factor, failed = torch.linalg.cholesky_ex(_add_to_diagonal(matrix, jitter * scale))

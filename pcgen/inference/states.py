@@ -57,6 +57,7 @@ class StateInference:
         self.frozen_B = torch.zeros(len(states[0]), dtype=torch.bool, device=states[0].device)
         # How much of its Gauss-Newton length an image's move begins with.
         self.trust_B = torch.ones_like(states[0][:, 0])
+        self.energy_B = torch.zeros_like(self.trust_B)
         self.drives: list[Tensor] = []
         self.terms: list[Terms] = []
         self.refresh()

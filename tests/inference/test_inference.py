@@ -122,7 +122,8 @@ def test_inference_lowers_the_energy_of_every_image_at_every_step(
     table = InferenceTable(solver=solver)  # type: ignore[arg-type]
     inference = prepare(network, table).begin(oracle.data(network, seed=seed))
     first = inference.energy_B
-    for _ in range(12):
+    # A saturated unit's curvature may be 1e-13 of its bound: 22 refusals, each a quarter.
+    for _ in range(40):
         before = inference.energy_B
         expected = inference.step()
         assert (inference.energy_B <= before + 1e-13 * before.abs()).all()
