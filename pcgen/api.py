@@ -242,7 +242,7 @@ def train(
         assert recipe is not None
         found = resolve_recipe(recipe, data=data, settings=settings, seed=seed)
 
-    from pcgen.device import choose_device
+    from pcgen.device import choose_device, choose_threads
     from pcgen.learning.initial import initial_network, sample
     from pcgen.runs import Run, RunFolder
 
@@ -252,6 +252,7 @@ def train(
     images, validation = _training_data(found, data_dir)
     sample_BD = sample(images, found.seed)
     network = initial_network(found, sample_BD).to(chosen)
+    choose_threads(network.largest_layer * found.learning.batch_size)
     if not resume:
         folder = RunFolder.create(Path(out), found, chosen)
     run = Run(folder, network, found, images, sample_BD)
@@ -306,7 +307,7 @@ def check(
     Raises:
         PcgenError: what `train` would raise before its first epoch.
     """
-    from pcgen.device import choose_device
+    from pcgen.device import choose_device, choose_threads
     from pcgen.learning.initial import initial_network, sample
     from pcgen.learning.train import Training
 
@@ -315,6 +316,7 @@ def check(
     images, validation = _training_data(found, data_dir)
     sample_BD = sample(images, found.seed)
     network = initial_network(found, sample_BD).to(chosen)
+    choose_threads(network.largest_layer * found.learning.batch_size)
     training = Training(network, found, sample_BD)
     steps = training.run(images, None)
     first = next(steps)
@@ -357,11 +359,13 @@ def reconstruct(
         PcgenError: a model or data that cannot be used.
     """
     from pcgen.data.sources import open_data
-    from pcgen.device import choose_device
+    from pcgen.device import choose_device, choose_threads
+    from pcgen.learning.validate import BATCH
     from pcgen.tasks import reconstruct as task
 
     chosen = choose_device(device)
     loaded = open_model(model, chosen)
+    choose_threads(loaded.network.largest_layer * BATCH)
     images = open_data(
         data, data_dir=data_dir, limit=limit, like=loaded.shape, like_scale=loaded.scale
     )

@@ -15,6 +15,9 @@ from pcgen.inference.solvers import prepare
 from pcgen.model.network import Network
 
 
+BATCH = 500
+
+
 @dataclass(slots=True)
 class Reconstruction:
     """A batch of images and what their equilibrium decodes to.
@@ -51,7 +54,7 @@ class Metrics:
 
 
 def reconstructions(
-    network: Network, images: Images, table: InferenceTable, batch_size: int = 500
+    network: Network, images: Images, table: InferenceTable, batch_size: int = BATCH
 ) -> Iterator[Reconstruction]:
     """Yield every batch of images with its equilibrium and what that decodes to."""
     device = network.layers[0].weight.device

@@ -60,6 +60,11 @@ class Network:
         """Return L, the number of weight layers."""
         return len(self.layers)
 
+    @property
+    def largest_layer(self) -> int:
+        """Return the number of weights of the largest layer."""
+        return max(layer.weight.numel() for layer in self.layers)
+
     def hidden_energies(self) -> list[Gaussian]:
         """Return the energies of layers 1 to L - 1, at the present precisions."""
         activation = ACTIVATIONS[self.table.activation]
