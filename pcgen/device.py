@@ -7,11 +7,11 @@ import os
 
 import torch
 
+from pcgen.errors import DeviceError
+
 # Multiply-adds of a batch's largest product below which a second thread waits more than it works.
 # Two threads on a busy machine took 6 times as long as one for the digits recipe (0.2 million).
 _WORTH_SHARING = 4_000_000
-
-from pcgen.errors import DeviceError
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -14,7 +14,6 @@ from pcgen.inference.infer import Equilibrium, infer
 from pcgen.inference.solvers import prepare
 from pcgen.model.network import Network
 
-
 BATCH = 500
 
 
