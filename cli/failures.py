@@ -62,11 +62,9 @@ def printable(text: str) -> str:
 
 
 def _of_interrupt(error: click.Abort) -> tuple[str, str]:
-    """Return what an interrupted run left, if it saved, and how to go on."""
-    saved = getattr(error.__cause__, "path", None)
-    if saved is None:
-        return "Interrupted.", ""
-    return f"Interrupted. Saved: {saved}", f"Continue: pcgen train --resume --out {saved.parent}"
+    """Return what an interrupted command says it left, and how to go on."""
+    said = error.__cause__.args if error.__cause__ else ()
+    return said if len(said) == 2 else ("Interrupted.", "")
 
 
 def _say(kind: str, message: str, hint: str, *, as_json: bool) -> None:

@@ -146,6 +146,8 @@ def from_dict(tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
         RecipeError: unknown keys, all at once, each with the nearest known one; or the first value
             of a wrong type or range.
     """
+    if not isinstance(tables, Mapping):
+        raise RecipeError(f"{where}: not a table")
     unknown = list(_unknown_keys(tables, Recipe, ""))
     if unknown:
         raise RecipeError(

@@ -42,7 +42,7 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, run: RunFolder) -> None:
         super().__init__(
-            f"Interrupted; saved {run.last}", f"Continue: pcgen train --resume --out {run.path}"
+            f"Interrupted. Saved: {run.last}", f"Continue: pcgen train --resume --out {run.path}"
         )
         self.run = run
 
