@@ -1,4 +1,4 @@
-"""Checkpoints: what was saved comes back, what was damaged does not, and a failed save loses nothing."""
+"""Checkpoints: what was saved comes back, damage is found, and a failed save loses nothing."""
 
 from __future__ import annotations
 

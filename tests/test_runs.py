@@ -27,7 +27,7 @@ QUICK = [
 FILES = ("model.safetensors", "last.safetensors")
 
 
-class Stop(Exception):
+class CrashError(Exception):
     """Stands for a crash."""
 
 
@@ -38,7 +38,7 @@ def train(out: Path, *settings: str, seed: int = 0, stop_after: int | None = Non
         nonlocal seen
         seen += 1
         if seen == stop_after:
-            raise Stop
+            raise CrashError
 
     pcgen.train("digits", out, settings=[*QUICK, *settings], seed=seed, on_progress=watch)
 
@@ -64,7 +64,7 @@ def test_resumed_equals_uninterrupted(
 ) -> None:
     monkeypatch.setattr(runs, "_SAVE_EVERY", 0.0)
     train(tmp_path / "whole", *settings)
-    with pytest.raises(Stop):
+    with pytest.raises(CrashError):
         train(tmp_path / "cut", *settings, stop_after=stop_after)
     pcgen.train(None, tmp_path / "cut", resume=True)
     assert same(tmp_path / "whole", tmp_path / "cut")

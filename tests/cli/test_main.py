@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from pcgen.cli import failures
 from pcgen.cli.main import COMMANDS, cli
 from pcgen.errors import DataError, PcgenError, RecipeError
+from pcgen.runs import Interrupted, RunFolder
 
 
 def run(*words: str, **environment: str) -> Result:
@@ -184,16 +185,12 @@ def test_our_own_mistake_shows_the_traceback_and_says_whose_it_is(
     assert json.loads(as_json.stderr)["error"]["kind"] == "bug"
 
 
-class _SavedInterrupt(KeyboardInterrupt):
-    path = Path("runs/x/last.safetensors")
-
-
 @pytest.mark.parametrize(
     ("error", "says"),
     [
         (KeyboardInterrupt(), "Interrupted.\n"),
         (
-            _SavedInterrupt(),
+            Interrupted(RunFolder(Path("runs/x"))),
             """Interrupted. Saved: runs/x/last.safetensors
 Continue: pcgen train --resume --out runs/x
 """,
