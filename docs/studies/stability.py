@@ -25,7 +25,7 @@ from pcgen.learning.train import Training
 def main() -> None:
     widths = [int(word) for word in sys.argv[1:]] or [128, 512, 2048]
     images = open_data("mnist")
-    for width, optimiser, rate in itertools.product(widths, ("adamw", "sgd"), (1e-4, 1e-3, 1e-2)):
+    for width, optimiser, rate in itertools.product(widths, ("adamw", "sgd"), (1e-2, 1e-3, 1e-4)):
         recipe = from_dict(
             {
                 "model": {"layers": [64, width, width]},

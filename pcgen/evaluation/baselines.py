@@ -44,16 +44,24 @@ class PCA:
 
 
 def fit_pca(images: Images, components: int) -> PCA:
-    """Return the principal components of all images, which are read batch by batch."""
-    from sklearn.decomposition import IncrementalPCA
+    """Return the principal components of all images, from their covariance in float64.
 
-    model = IncrementalPCA(components)
-    size = max(_BATCH, 4 * components)
-    for first in range(0, len(images) - len(images) % size or len(images), size):
-        rows = images.rows(range(first, min(first + size, len(images))))
+    The images are read batch by batch; the covariance of D pixels takes 8 D^2 bytes.
+    """
+    size = len(images.rows([0]).pixels_BD[0])
+    total_D = torch.zeros(size, dtype=torch.float64)
+    products_DD = torch.zeros(size, size, dtype=torch.float64)
+    for first in range(0, len(images), _BATCH):
+        rows = images.rows(range(first, min(first + _BATCH, len(images))))
         require_ok(rows, images)
-        model.partial_fit(rows.pixels_BD.double().numpy())
-    return PCA(torch.from_numpy(model.mean_).float(), torch.from_numpy(model.components_).float())
+        pixels_BD = rows.pixels_BD.double()
+        total_D += pixels_BD.sum(0)
+        products_DD.addmm_(pixels_BD.T, pixels_BD)
+    mean_D = total_D / len(images)
+    covariance_DD = products_DD / len(images) - torch.outer(mean_D, mean_D)
+    # Eigenvalues come in rising order.
+    components_KD = torch.linalg.eigh(covariance_DD).eigenvectors[:, -components:].flip(1).T
+    return PCA(mean_D.float(), components_KD.float())
 
 
 def autoencoder(recipe: Recipe, data_size: int) -> nn.Module:

@@ -1,0 +1,123 @@
+"""The training loop: energies fall, incremental PC learns, precisions find the noise."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from pcgen.config import LearningTable, Recipe, from_dict
+from pcgen.data.images import Images
+from pcgen.data.sources import open_data
+from pcgen.errors import DivergenceError
+from pcgen.learning.initial import initial_network, sample
+from pcgen.learning.train import Progress, Training, rate_at
+from pcgen.learning.validate import measure
+
+
+def recipe(**tables: dict[str, Any]) -> Recipe:
+    return from_dict({"model": {"layers": [8, 16]}, **tables})
+
+
+def trained(found: Recipe, images: Images | None = None) -> tuple[Training, list[Progress]]:
+    images = images or open_data("digits", limit=200)
+    sample_BD = sample(images, found.seed)
+    training = Training(initial_network(found, sample_BD), found, sample_BD)
+    with torch.no_grad():
+        return training, [p for p in training.run(images, None) if p.ends_epoch]
+
+
+@pytest.mark.parametrize("solver", ["descent", "majorise", "newton", "errors"])
+@pytest.mark.parametrize("incremental", [False, True])
+def test_training_halves_the_energy(solver: str, incremental: bool) -> None:
+    steps = 5
+    found = recipe(
+        inference={"solver": solver, "steps": steps},
+        learning={
+            "epochs": 20,
+            "batch_size": 50,
+            "rate": 1e-2,
+            "warmup": 0,
+            "incremental": incremental,
+        },
+    )
+    training, epochs = trained(found)
+    assert epochs[-1].energy < 0.5 * epochs[0].energy
+    assert training.counters["updates"] == 20 * 4 * (steps if incremental else 1)
+
+
+def test_a_learned_precision_finds_the_variance_of_the_errors() -> None:
+    precision = {"learned": True, "rate": 0.05, "warmup": 2, "latent": 1.0}
+    found = recipe(
+        model={"layers": [4], "precision": precision},
+        learning={"epochs": 60, "batch_size": 50, "rate": 3e-3},
+    )
+    training, epochs = trained(found)
+    # At the optimum the log-precision's slope is zero: precision times squared error is 1.
+    precision_found = training.network.log_precisions[0].exp().item()
+    assert precision_found * epochs[-1].mse == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_learned_precision_keeps_to_its_floor() -> None:
+    precision = {"learned": True, "rate": 1.0, "warmup": 0, "floor": 0.5, "latent": 1.0}
+    found = recipe(
+        model={"layers": [4], "precision": precision}, learning={"epochs": 5, "batch_size": 50}
+    )
+    training, _ = trained(found)
+    assert training.network.log_precisions[0].exp().item() == pytest.approx(2.0)
+
+
+def test_fixed_precisions_stay() -> None:
+    training, _ = trained(recipe(learning={"epochs": 2}))
+    assert all(p.item() == 0.0 for p in training.precisions)
+
+
+def test_a_divergence_names_the_batch_and_the_way_out() -> None:
+    found = recipe(
+        inference={"solver": "descent", "rate": 1e6},
+        learning={"epochs": 3, "batch_size": 50},
+    )
+    with pytest.raises(DivergenceError, match=r"epoch \d, batch \d") as caught:
+        trained(found)
+    assert "inference.solver=majorise" in caught.value.hint
+
+
+def test_what_is_measured_does_not_depend_on_the_batches_or_their_order() -> None:
+    images = open_data("digits:test", limit=60)
+    found = recipe(inference={"steps": 3, "test_steps": 30}, learning={"epochs": 2})
+    training, _ = trained(found)
+    with torch.no_grad():
+        whole = measure(training.network, images, found.inference)
+        turned = measure(training.network, images.subset(range(59, -1, -1)), found.inference)
+        parts = [
+            measure(training.network, images.subset(range(first, first + 20)), found.inference)
+            for first in (0, 20, 40)
+        ]
+    assert turned.energy == pytest.approx(whole.energy, rel=1e-5)
+    assert sum(part.energy for part in parts) / 3 == pytest.approx(whole.energy, rel=1e-5)
+    assert sum(part.mse for part in parts) / 3 == pytest.approx(whole.mse, rel=1e-4)
+
+
+def test_the_rate_rises_and_falls_as_the_schedule_says() -> None:
+    table = LearningTable(rate=2.0, warmup=4)
+    assert rate_at(table, 0, 100) == pytest.approx(0.5)
+    assert rate_at(table, 50, 100) == pytest.approx(1.0)
+    assert rate_at(table, 100, 100) == pytest.approx(0.02)
+    constant = LearningTable(rate=2.0, warmup=0, schedule="constant")
+    assert {rate_at(constant, update, 100) for update in (0, 50, 100)} == {2.0}
+
+
+@pytest.mark.parametrize(
+    ("output", "likelihood"),
+    [("linear", "gaussian"), ("sigmoid", "gaussian"), ("linear", "bernoulli")],
+)
+def test_the_first_prediction_is_the_mean_of_the_data(output: str, likelihood: str) -> None:
+    images = open_data("digits")
+    found = recipe(model={"layers": [4], "output": output, "likelihood": likelihood})
+    sample_BD = sample(images, 0)
+    network = initial_network(found, sample_BD)
+    first = network.decode(torch.zeros(1, 4))[0]
+    assert torch.allclose(first, sample_BD.mean(0).clamp(0.01, 0.99), atol=0.011)
+    assert math.isclose(len(sample_BD), len(images))
