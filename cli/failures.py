@@ -49,8 +49,21 @@ def exit_code_of(error: Exception, *, as_json: bool) -> int:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         _say("system", where + (error.strerror or str(error)), "", as_json=as_json)
         return 1
+    if _is_of_memory(error):
+        hint = "Make it smaller: --set learning.batch_size=..., --set model.layers=[...]"
+        _say("memory", "not enough memory", hint, as_json=as_json)
+        return 1
     _confess(error, as_json=as_json)
     return 1
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Return whether memory ran out; torch says so in words alone on the CPU."""
+    said = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("can't allocate memory" in said or "out of memory" in said)
+    )
 
 
 def printable(text: str) -> str:

@@ -69,4 +69,4 @@ def command(
     else:
         write_pairs(document, "Reconstructed")
     if document["unreadable"]:
-        story.say(f"{document['unreadable']} inputs could not be read. Which: add --jsonl")
+        story.say(f"Could not be read: {document['unreadable']}. Which: add --jsonl")

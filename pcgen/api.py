@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcgen.errors import CheckpointError, RecipeError
+from pcgen.errors import CheckpointError, DataError, RecipeError
 
 if TYPE_CHECKING:
     import torch
@@ -374,6 +374,12 @@ def reconstruct(
         on_progress(Event("reconstructing", done, len(images)))
 
     found = task.reconstruct(loaded.network, images, loaded.recipe.inference, on_batch=tell)
+    if not found.metrics.count:
+        first = found.rows[0]
+        raise DataError(
+            f"{images.source}: none of {len(found.rows)} inputs can be used; "
+            f"first, {first['id']}: {first['reason']}"
+        )
     picture = None
     if out is not None:
         picture = _write_reconstructions(out, found, images, loaded)

@@ -16,8 +16,10 @@ import msgspec
 
 from pcgen.errors import RecipeError
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-NonNegative = Annotated[float, msgspec.Meta(ge=0)]
+# Beyond this, products leave float32.
+_LARGEST = 1e30
+Positive = Annotated[float, msgspec.Meta(gt=0, le=_LARGEST)]
+NonNegative = Annotated[float, msgspec.Meta(ge=0, le=_LARGEST)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 import pcgen
 from pcgen import api
+from pcgen.errors import DataError
 
 QUICK = ["learning.epochs=2", "inference.steps=2", "inference.test_steps=20"]
 TABLE = ["model.output=linear", "model.layers=[2,8]", "learning.batch_size=20"]
@@ -69,3 +70,9 @@ def test_recipes_and_doctor_tell_what_is_there() -> None:
     assert {"digits", "mnist", "fashion-mnist"} <= rows.keys()
     assert rows["mnist"]["model"] == "shipped"
     assert {"pcgen", "torch", "torchvision"} <= {row["what"] for row in api.doctor()}
+
+
+def test_where_nothing_can_be_read_the_first_reason_is_told(tmp_path: Path) -> None:
+    np.save(tmp_path / "nan.npy", np.full((3, 8, 8), np.nan, np.float32))
+    with pytest.raises(DataError, match=r"none of 3 inputs can be used; first, .*nan\.npy\[0\]"):
+        pcgen.reconstruct("digits", str(tmp_path / "nan.npy"))

@@ -256,3 +256,19 @@ def test_the_public_names_all_load() -> None:
     assert loaded["PcgenError"] is PcgenError
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = pcgen.no_such_name
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("CUDA out of memory. Tried to allocate 9 bytes"),
+    ],
+)
+def test_too_little_memory_is_no_bug(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    _command_that_raises(error, monkeypatch)
+    result = run("info")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: not enough memory\n")
+    assert "Traceback" not in result.stderr
