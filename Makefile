@@ -3,7 +3,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint clean peers
 
 demo: $(READY)
 	$(BIN)/pcgen demo --out demo
@@ -30,3 +30,21 @@ $(READY): pyproject.toml constraints.txt
 	$(PIP) --no-deps torchvision==0.28.0
 	$(PIP) --editable '.[dev]'
 	@touch $@
+
+# The libraries that `pcgen bench speed` compares with, an environment each because they pin different
+# versions of jax. Starting the worker shows that a peer imports; one that cannot be had is only said.
+PEERS := pcx fabricpc
+
+peers:
+	@for peer in $(PEERS); do \
+	    at=.peers/$$peer; \
+	    if [ $$at/.ready -nt peers/$$peer.txt ]; then echo "$$peer: ready in $$at"; continue; fi; \
+	    rm -rf $$at; mkdir -p .peers; \
+	    if { $(PYTHON) -m venv $$at \
+	        && $$at/bin/python -m pip install --quiet --disable-pip-version-check \
+	            --requirement peers/$$peer.txt \
+	        && echo '{"do": "quit"}' | JAX_PLATFORMS=cpu $$at/bin/python \
+	            pcgen/evaluation/peers/worker_$$peer.py; } > .peers/$$peer.log 2>&1; \
+	    then touch $$at/.ready; echo "$$peer: built in $$at"; \
+	    else rm -rf $$at; echo "$$peer: could not be built, see .peers/$$peer.log"; fi; \
+	done

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-_SKIPS_THAT_MAY_BE = ("cuda", "gpu", "runs as root")
+_SKIPS_THAT_MAY_BE = ("cuda", "gpu", "runs as root", "needs the peer")
 
 
 @pytest.fixture(autouse=True)
