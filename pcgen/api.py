@@ -251,8 +251,8 @@ def train(
         folder, found = RunFolder.existing(Path(out))
     images, validation = _training_data(found, data_dir)
     sample_BD = sample(images, found.seed)
-    network = initial_network(found, sample_BD).to(chosen)
-    choose_threads(network.largest_layer * found.learning.batch_size)
+    network = initial_network(found, sample_BD, images.shape).to(chosen)
+    choose_threads(network.largest_product * found.learning.batch_size)
     if not resume:
         folder = RunFolder.create(Path(out), found, chosen)
     run = Run(folder, network, found, images, sample_BD)
@@ -315,8 +315,8 @@ def check(
     found = resolve_recipe(recipe, data=data, settings=settings, seed=seed)
     images, validation = _training_data(found, data_dir)
     sample_BD = sample(images, found.seed)
-    network = initial_network(found, sample_BD).to(chosen)
-    choose_threads(network.largest_layer * found.learning.batch_size)
+    network = initial_network(found, sample_BD, images.shape).to(chosen)
+    choose_threads(network.largest_product * found.learning.batch_size)
     training = Training(network, found, sample_BD)
     steps = training.run(images, None)
     first = next(steps)
@@ -365,7 +365,7 @@ def reconstruct(
 
     chosen = choose_device(device)
     loaded = open_model(model, chosen)
-    choose_threads(loaded.network.largest_layer * BATCH)
+    choose_threads(loaded.network.largest_product * BATCH)
     images = open_data(
         data, data_dir=data_dir, limit=limit, like=loaded.shape, like_scale=loaded.scale
     )

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import os
 from dataclasses import dataclass
@@ -161,23 +160,19 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
         shape = [int(side) for side in checkpoint.header["data"]["shape"]]
         if len(shape) != 3 or min(shape) < 1:
             raise ValueError
-        units = [shape[0] * shape[1] * shape[2], *reversed(recipe.model.layers)]
+        network = build(recipe.model, (shape[0], shape[1], shape[2]), generator(recipe.seed))
     except (PcgenError, LookupError, TypeError, ValueError) as error:
         reason = error.message if isinstance(error, PcgenError) else "its header is incomplete"
         raise CheckpointError(f"{path}: {reason}", f"Show it: pcgen info {path}") from None
-    for i, (below, above) in enumerate(itertools.pairwise(units)):
-        found = checkpoint.tensors.get(f"layers.{i}.weight")
-        if found is None or tuple(found.shape) != (below, above):
-            has = "is missing" if found is None else f"is {tuple(found.shape)}"
-            raise CheckpointError(
-                f"{path}: the weight of layer {i} {has}, the recipe says {(below, above)}",
-                f"Show it: pcgen info {path}",
-            )
-    network = build(recipe.model, units[0], generator(recipe.seed))
     for name, tensor in network.tensors().items():
         found = checkpoint.tensors.get(name)
-        if found is None or found.shape != tensor.shape or found.isnan().any():
+        if found is None or found.isnan().any():
             raise CheckpointError(f"{path}: {name} is missing or damaged")
+        if found.shape != tensor.shape:
+            raise CheckpointError(
+                f"{path}: {name} is {tuple(found.shape)}, the recipe says {tuple(tensor.shape)}",
+                f"Show it: pcgen info {path}",
+            )
     network.load(checkpoint.tensors)
     return Model(path, network.to(device), recipe, checkpoint.header)
 

@@ -7,6 +7,7 @@ A recipe says everything a run depends on but the data's bytes. Precedence: defa
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,6 +23,8 @@ Positive = Annotated[float, msgspec.Meta(gt=0, le=_LARGEST)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0, le=_LARGEST)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+Map = Annotated[list[Count], msgspec.Meta(min_length=3, max_length=3)]
+Kernel = Annotated[int, msgspec.Meta(ge=1, le=15)]
 
 ActivationName = Literal["linear", "tanh", "hard_tanh", "relu", "gelu", "sigmoid"]
 LikelihoodName = Literal["gaussian", "bernoulli", "categorical"]
@@ -69,10 +72,19 @@ class PrecisionTable(Table, frozen=True):
 class ModelTable(Table, frozen=True):
     """The network, from the latent down to the data."""
 
-    layers: Annotated[list[Count], msgspec.Meta(min_length=1)] = msgspec.field(
+    layers: Annotated[list[Count | Map], msgspec.Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: [32, 128]
     )
-    """Units from the latent to the last hidden layer; the data's size is appended."""
+    """From the latent to the last hidden layer: units, or [channels, height, width] of a map; the
+    data's size is appended. Between two maps stands a transposed convolution, else a dense
+    layer."""
+    kernel: Kernel | list[Kernel] = 4
+    """Side of the transposed convolutions' kernels; one for all, or one each, from the latent
+    downwards."""
+    skips: list[Annotated[list[int], msgspec.Meta(min_length=2, max_length=2)]] = msgspec.field(
+        default_factory=list
+    )
+    """Skip connections [from, to]: numbers of `layers` from 0, the latent; the data is the last."""
     activation: ActivationName = "tanh"
     """Of the hidden layers' predictions."""
     output: ActivationName = "linear"
@@ -82,6 +94,11 @@ class ModelTable(Table, frozen=True):
     """Where inference starts the latent: at its prior mean, or where a linear regression of earlier
     equilibria on their data puts it (linear amortisation)."""
     precision: PrecisionTable = PrecisionTable()
+
+
+def units(entry: int | list[int]) -> int:
+    """Return the number of units of an entry of `model.layers`."""
+    return entry if isinstance(entry, int) else math.prod(entry)
 
 
 class InferenceTable(Table, frozen=True):

@@ -66,7 +66,7 @@ def test_a_flipped_bit_in_the_tensors_is_found(tmp_path: Path) -> None:
     ("changes", "reason"),
     [
         ({"recipe": {"model": {"layers": [2, 3], "lairs": 1}}}, "unknown key model.lairs"),
-        ({"recipe": {"model": {"layers": [2, 5]}}}, "the weight of layer 0"),
+        ({"recipe": {"model": {"layers": [2, 5]}}}, "layers.0.weight is"),
         ({"recipe": 3}, "not a table"),
         ({"data": {}}, "incomplete"),
         ({"data": {"shape": [0, 2, 2]}}, "incomplete"),

@@ -40,7 +40,7 @@ def main() -> None:
             }
         )
         sample_BD = sample(images, recipe.seed)
-        training = Training(initial_network(recipe, sample_BD), recipe, sample_BD)
+        training = Training(initial_network(recipe, sample_BD, images.shape), recipe, sample_BD)
         began, sums = time.monotonic(), [0.0]
         failed = ""
         try:

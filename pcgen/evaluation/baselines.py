@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +12,11 @@ from torch import Tensor, nn
 
 from pcgen.config import Recipe
 from pcgen.data.images import Images, order, require_ok
+from pcgen.device import generator
+from pcgen.errors import RecipeError
 from pcgen.learning.train import rate_at
+from pcgen.model.layers import Layer, Shape, TransposedConvolution
+from pcgen.model.network import build
 
 _BATCH = 500
 _MODULES: dict[str, Callable[[], nn.Module]] = {
@@ -64,18 +68,44 @@ def fit_pca(images: Images, components: int) -> PCA:
     return PCA(mean_D.float(), components_KD.float())
 
 
-def autoencoder(recipe: Recipe, data_size: int) -> nn.Module:
+def autoencoder(recipe: Recipe, shape: Shape) -> nn.Module:
     """Return a new autoencoder whose decoder is the recipe's and whose encoder mirrors it."""
-    sizes = [data_size, *reversed(recipe.model.layers)]
+    if recipe.model.skips:
+        raise RecipeError("model.skips: the backprop autoencoder has no skip connections")
+    layers = build(recipe.model, shape, generator(recipe.seed)).layers
     hidden = _MODULES[recipe.model.activation]
     torch.manual_seed(recipe.seed)
     encoder: list[nn.Module] = []
-    for below, above in itertools.pairwise(sizes):
-        encoder += [nn.Linear(below, above), hidden()]
+    for layer in layers:
+        encoder += [*_upwards(layer), hidden()]
     decoder: list[nn.Module] = []
-    for above, below in zip(sizes[::-1], sizes[-2::-1], strict=False):
-        decoder += [nn.Linear(above, below), hidden()]
+    for layer in reversed(layers):
+        decoder += [*_downwards(layer), hidden()]
     return nn.Sequential(*encoder[:-1], *decoder[:-1], _MODULES[recipe.model.output]())
+
+
+def _upwards(layer: Layer) -> list[nn.Module]:
+    """Return modules (B, D) -> (B, U) of a decoder layer's mirror image."""
+    if not isinstance(layer, TransposedConvolution):
+        return [nn.Linear(math.prod(layer.below), math.prod(layer.above))]
+    kernel, stride, padding = layer.weight.shape[-1], layer.stride, layer.padding
+    convolution = nn.Conv2d(layer.below[0], layer.above[0], kernel, stride, padding)
+    return [nn.Unflatten(1, layer.below), convolution, nn.Flatten()]
+
+
+def _downwards(layer: Layer) -> list[nn.Module]:
+    """Return modules (B, U) -> (B, D) of a decoder layer."""
+    if not isinstance(layer, TransposedConvolution):
+        return [nn.Linear(math.prod(layer.above), math.prod(layer.below))]
+    convolution = nn.ConvTranspose2d(
+        layer.above[0],
+        layer.below[0],
+        layer.weight.shape[-1],
+        layer.stride,
+        layer.padding,
+        layer.output_padding,
+    )
+    return [nn.Unflatten(1, layer.above), convolution, nn.Flatten()]
 
 
 def train_autoencoder(
@@ -92,7 +122,7 @@ def train_autoencoder(
     Backpropagation of the summed squared error, AdamW, the recipe's batch size and schedule.
     """
     with torch.random.fork_rng(devices=[]):
-        model = autoencoder(recipe, images.rows([0]).pixels_BD.shape[1]).to(device)
+        model = autoencoder(recipe, images.shape).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
     table = recipe.learning
     updates, total = 0, epochs * -(-len(images) // table.batch_size)

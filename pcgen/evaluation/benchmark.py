@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from pcgen.config import Recipe
+from pcgen.config import Recipe, units
 from pcgen.data.images import Images, split
 from pcgen.evaluation.baselines import (
     fit_pca,
@@ -90,7 +90,7 @@ def train_network(
 ) -> Network:
     """Return the network of the epoch that is best on the validation split."""
     sample_BD = sample(images, recipe.seed)
-    network = initial_network(recipe, sample_BD).to(device)
+    network = initial_network(recipe, sample_BD, images.shape).to(device)
     best, best_mse = network.to(device), math.inf
     for progress in Training(network, recipe, sample_BD).run(images, validation):
         done = (progress.epoch - 1) * len(images) + progress.images
@@ -119,7 +119,7 @@ def reconstruction_rows(
         Measured("pcn", "mse_last_hidden", [], 0.0),
     )
     backprop = Measured("backprop autoencoder, same decoder", "mse", [], 0.0)
-    latents = recipe.model.layers[0]
+    latents = units(recipe.model.layers[0])
     pca = Measured(f"pca-{latents}", "mse", [], 0.0)
     clipped = Measured(f"pca-{latents}, clipped to [0, 1]", "mse", [], 0.0)
     published = PUBLISHED.get(dataset, {})

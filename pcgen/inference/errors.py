@@ -32,27 +32,29 @@ class ErrorInference(StateInference):
 
     def slopes(self) -> list[Tensor]:
         slopes = []
-        carried = -self.terms[0].signal_BD
+        carried = [-self.terms[0].signal_BD]
         for i in range(1, self.network.depth):
-            carried = carried @ self.network.layers[i - 1].weight
-            slopes.append(self.terms[i].pull_BD + carried)
+            arrived = self.network.adjoint(i, carried)
+            slopes.append(self.terms[i].pull_BD + arrived)
             slope = self.terms[i].slope_BD
             assert slope is not None
-            carried = carried * slope
+            carried.append(arrived * slope)
         if self.last_free == self.network.depth:
             latent = self.latent_precision * self.states[-1]
-            slopes.append(latent + carried @ self.network.layers[-1].weight)
+            slopes.append(latent + self.network.adjoint(self.network.depth, carried))
         return slopes
 
     def drive_moves(self, moves: list[Tensor]) -> list[Tensor]:
         """Return how the drive (B, D_0) of the data changes; the others follow in the sweep."""
         depth = self.network.depth
-        move = moves[-1] if self.last_free == depth else torch.zeros_like(self.states[-1])
+        whole = list(moves)
+        if self.last_free < depth:
+            whole.append(torch.zeros_like(self.states[-1]))
         for i in range(depth - 1, 0, -1):
             slope = self.terms[i].slope_BD
             assert slope is not None
-            move = torch.addcmul(moves[i - 1], slope, self.network.layers[i].drive_move(move))
-        return [self.network.layers[0].drive_move(move)]
+            whole[i - 1] = torch.addcmul(moves[i - 1], slope, self.network.drive_move(i, whole))
+        return [self.network.drive_move(0, whole)]
 
     def _curvature(self, moves: list[Tensor], drive_moves: list[Tensor]) -> Tensor:
         total_B = self.energies[0].curvature(self.terms[0], None, drive_moves[0], self.mask_BD)
@@ -74,13 +76,13 @@ class ErrorInference(StateInference):
 
     def _sweep(self, latent_BD: Tensor, errors: list[Tensor]) -> tuple[list[Tensor], list[Terms]]:
         """Return the states and terms that follow from a latent and errors."""
-        states: list[Tensor] = [latent_BD]
+        states = [*self.states[:-1], latent_BD]
         terms: list[Terms] = []
         energies = self.network.hidden_energies()
         for i in range(self.network.depth - 1, 0, -1):
-            drive = self.network.layers[i].drive(states[0])
+            drive = self.network.drive(i, states)
             terms.insert(0, energies[i - 1].terms_at_error(errors[i - 1], drive))
-            states.insert(0, terms[0].prediction_BD + errors[i - 1])
-        drive = self.network.layers[0].drive(states[0])
-        terms.insert(0, self.energies[0].terms(self.states[0], drive, self.mask_BD))
-        return [self.states[0], *states], terms
+            states[i] = terms[0].prediction_BD + errors[i - 1]
+        drive = self.network.drive(0, states)
+        terms.insert(0, self.energies[0].terms(states[0], drive, self.mask_BD))
+        return states, terms

@@ -6,10 +6,21 @@ images beside it.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from pcgen.errors import RecipeError
+from pcgen.model.layers import Layer, TransposedConvolution
 from pcgen.model.network import Network
+
+# Data units up to which a slope to each of them is carried through the network; more are probed.
+_FEW_UNITS = 1024
+_PROBES = 64
+# Entries of the largest matrix that a convolution is written as, 64 MiB.
+_LARGEST_MATRIX = 2**24
 
 
 class BlockDiagonal:
@@ -18,21 +29,92 @@ class BlockDiagonal:
     Twice the block-diagonal part of a positive block-tridiagonal matrix bounds the matrix, and
     slopes never exceed their steepest, so x_l - 1/2 D_l^-1 dE/dx_l cannot raise the energy of a
     network that is linear between the two points. In the field's words: lateral connections that
-    whiten each layer.
+    whiten each layer. Above a convolution they form a convolution too, and are inverted as one.
     """
 
     def __init__(self, network: Network) -> None:
         precisions = [p.exp() for p in network.log_precisions]
-        self.inverse = []
-        for layer, energy, precision in zip(
-            network.layers, network.energies(), precisions[1:], strict=True
-        ):
-            block = _add_to_diagonal(layer.block(energy.bound().to(layer.weight)), precision)
-            self.inverse.append(_inverse(block, block.diagonal().mean()))
+        bounds = [energy.bound().to(network.layers[0].weight) for energy in network.energies()]
+        self.inverse: list[Callable[[Tensor], Tensor]] = []
+        for outputs, precision in zip(network.outputs[1:], precisions[1:], strict=True):
+            layers = [(layer, bounds[target]) for target, layer in outputs]
+            convolutions = [
+                (layer, bound)
+                for layer, bound in layers
+                if isinstance(layer, TransposedConvolution)
+            ]
+            if len(convolutions) == len(layers):
+                self.inverse.append(_Circulant(convolutions, precision))
+            else:
+                block = sum(_block(layer, bound) for layer, bound in layers)
+                assert isinstance(block, Tensor)
+                self.inverse.append(_Whole(_add_to_diagonal(block, precision)))
 
     def __call__(self, slopes: list[Tensor]) -> list[Tensor]:
         """Return D^-1 slope for the layers 1.. that slopes are given for."""
-        return [slope @ inverse for slope, inverse in zip(slopes, self.inverse, strict=False)]
+        return [inverse(slope) for slope, inverse in zip(slopes, self.inverse, strict=False)]
+
+
+class _Whole:
+    """The inverse of a matrix."""
+
+    def __init__(self, block_UU: Tensor) -> None:
+        self.inverse_UU = _inverse(block_UU, block_UU.diagonal().mean())
+
+    def __call__(self, slope_BU: Tensor) -> Tensor:
+        return slope_BU @ self.inverse_UU
+
+
+class _Circulant:
+    """The inverse of pi + W' bound W above transposed convolutions, frequency by frequency.
+
+    W'W is a convolution of the map above with itself; were the map a torus, the Fourier transform
+    would turn it into one small matrix (channels, channels) a frequency. At the borders that is an
+    approximation, and every one of these matrices is positive, as a preconditioner must be.
+
+    Source: the circulant preconditioners of Chan and Strang (1989), in blocks.
+    """
+
+    def __init__(
+        self, layers: list[tuple[TransposedConvolution, Tensor]], precision: Tensor
+    ) -> None:
+        self.shape = layers[0][0].above
+        total = sum(_torus_spectrum(layer) * bound.mean() for layer, bound in layers)
+        assert isinstance(total, Tensor)
+        eye = torch.eye(self.shape[0], dtype=total.dtype, device=total.device)
+        # (F, C, C): the frequencies of a real transform, flattened.
+        total = total + precision.mean() * eye
+        scale = total.diagonal(dim1=1, dim2=2).real.mean()
+        jitter = 10 * torch.finfo(precision.dtype).eps * scale
+        self.inverse = torch.linalg.inv(total + jitter * eye).mT.contiguous()
+
+    def __call__(self, slope_BU: Tensor) -> Tensor:
+        channels, height, width = self.shape
+        waves = torch.fft.rfft2(slope_BU.reshape(-1, height, width, channels), dim=(1, 2))
+        count, frequencies = len(slope_BU), waves.shape[1:3].numel()
+        flat = waves.reshape(count, frequencies, channels).transpose(0, 1)
+        solved = (flat @ self.inverse).transpose(0, 1).reshape(waves.shape)
+        return torch.fft.irfft2(solved, (height, width), dim=(1, 2)).reshape(slope_BU.shape)
+
+
+def _torus_spectrum(layer: TransposedConvolution) -> Tensor:
+    """Return W'W on a torus at each frequency, (F, C, C) and Hermitian.
+
+    On a torus the map below splits into stride^2 phases, each a convolution of the map above with
+    a kernel; W'W is the sum of their squares.
+    """
+    height, width = layer.above[1:]
+    phases = layer.phase_weight()
+    side = phases.shape[-1]
+    # Kernels wider than the map wrap around it.
+    kernel = phases.new_zeros(*phases.shape[:2], height, width)
+    for y in range(side):
+        for x in range(side):
+            kernel[:, :, (y - layer.reach) % height, (x - layer.reach) % width] += phases[
+                :, :, y, x
+            ]
+    waves = torch.fft.rfft2(kernel).flatten(2).permute(2, 0, 1)
+    return waves.mH @ waves
 
 
 class BlockTridiagonal:
@@ -40,27 +122,36 @@ class BlockTridiagonal:
 
     The curvature couples neighbouring layers only, so its inverse costs one sweep from the latent
     to the data and one back (block Thomas; for linear networks this is Kalman smoothing over
-    layers).
+    layers). Skip connections count in their layers' own blocks, their coupling does not.
 
     Source: Innocenti et al. (2024) solve the linear network with a dense system; this is the
     block-sparse one, used as a preconditioner where the network is not linear.
+
+    Raises:
+        RecipeError: convolutions too large to be written as a matrix.
     """
 
     def __init__(self, network: Network) -> None:
+        matrices = [_matrix(layer) for layer in network.layers]
         states = network.states_from(network.typical_latents)
         precisions = [p.exp() for p in network.log_precisions]
+        energies = network.energies()
+        curvatures = [
+            energy.mean_curvature(network.drive(i, states)) for i, energy in enumerate(energies)
+        ]
         self.inverse: list[Tensor] = []
         self.coupling: list[Tensor] = []
         carried = None
-        for i, energy in reversed(list(enumerate(network.energies()))):
-            layer = network.layers[i]
-            cross, own = energy.mean_curvature(layer.drive(states[i + 1]))
-            block = _add_to_diagonal(layer.block(own), precisions[i + 1])
-            steepest = (energy.bound() * layer.weight.square().sum(1)).sum() / len(block)
+        for i in reversed(range(network.depth)):
+            matrix, (cross, own) = matrices[i], curvatures[i]
+            block = _add_to_diagonal(_squared(matrix, own), precisions[i + 1])
+            for target, layer in network.outputs[i + 1][1:]:
+                block += _squared(_matrix(layer), curvatures[target][1])
+            steepest = (energies[i].bound() * matrix.square().sum(1)).sum() / len(block)
             inverse = _inverse(
                 block if carried is None else block - carried, steepest + precisions[i + 1].mean()
             )
-            cross_weight = -cross[:, None] * layer.weight
+            cross_weight = -cross[:, None] * matrix
             coupling = cross_weight @ inverse
             carried = coupling @ cross_weight.T
             self.inverse.insert(0, inverse)
@@ -84,21 +175,34 @@ class ErrorDiagonal:
     In error coordinates the curvature is pi_l, plus J' pi_0 J of the slopes J from a layer to the
     data, taken at the mean slopes of typical latents. Where hidden precisions are high, the
     errors' part is nearly pi_l, and what is left of the coupling is small.
+
+    The diagonal of J' pi_0 J is summed over the data's units where those are few, and over random
+    signs of them otherwise (Bekas, Kokiopoulou and Saad, 2007).
     """
 
     def __init__(self, network: Network) -> None:
         states = network.states_from(network.typical_latents)
-        energies = network.energies()
         precisions = [p.exp() for p in network.log_precisions]
-        drive = network.layers[0].drive(states[1])
-        own = energies[0].mean_curvature(drive)[1]
-        jacobian = own.sqrt()[:, None] * network.layers[0].weight
+        curvatures = [
+            energy.mean_curvature(network.drive(i, states))
+            for i, energy in enumerate(network.energies())
+        ]
+        own = curvatures[0][1]
+        # The mean slope of each hidden layer's prediction, from the latent's side.
+        slopes = [cross / pi for (cross, _), pi in zip(curvatures, precisions, strict=False)]
+        carried = [_probes(own) * own.sqrt()]
         self.hidden: list[Tensor] = []
         for i in range(1, network.depth):
-            self.hidden.append(1 / (precisions[i] + jacobian.square().sum(0)))
-            cross = energies[i].mean_curvature(network.layers[i].drive(states[i + 1]))[0]
-            jacobian = jacobian * (cross / precisions[i]) @ network.layers[i].weight
-        curvature = _add_to_diagonal(jacobian.T @ jacobian, precisions[-1])
+            arrived = network.adjoint(i, carried)
+            self.hidden.append(1 / (precisions[i] + arrived.square().sum(0)))
+            carried.append(arrived * slopes[i])
+        latent = states[-1]
+        moves = [latent] * network.depth
+        moves[-1] = torch.eye(latent.shape[1], dtype=latent.dtype, device=latent.device)
+        for i in range(network.depth - 1, 0, -1):
+            moves[i - 1] = slopes[i] * network.drive_move(i, moves)
+        jacobian = network.drive_move(0, moves)
+        curvature = _add_to_diagonal((jacobian * own) @ jacobian.T, precisions[-1])
         # The average of J'J is more than the average J squared: damp what this leaves out.
         _add_to_diagonal(curvature, 1e-3 * curvature.diagonal().mean())
         self.latent = _inverse(curvature, curvature.diagonal().mean())
@@ -108,6 +212,40 @@ class ErrorDiagonal:
         depth = len(self.hidden)
         steps = [slope * inverse for slope, inverse in zip(slopes, self.hidden, strict=False)]
         return steps + [slope @ self.latent for slope in slopes[depth:]]
+
+
+def _probes(like_D: Tensor) -> Tensor:
+    """Return rows (R, D) whose squares sum to the identity's diagonal, exactly or on average."""
+    if len(like_D) <= _FEW_UNITS:
+        return torch.eye(len(like_D), dtype=like_D.dtype, device=like_D.device)
+    source = torch.Generator().manual_seed(0)
+    signs = torch.randint(0, 2, (_PROBES, len(like_D)), generator=source) * 2 - 1
+    return signs.to(like_D) / math.sqrt(_PROBES)
+
+
+def _matrix(layer: Layer) -> Tensor:
+    """Return the layer's map (D, U).
+
+    Raises:
+        RecipeError: a convolution too large for that.
+    """
+    entries = math.prod(layer.above) * math.prod(layer.below)
+    if isinstance(layer, TransposedConvolution) and entries > _LARGEST_MATRIX:
+        raise RecipeError(
+            f"inference.solver: newton writes convolutions as matrices, and that from "
+            f"{list(layer.above)} to {list(layer.below)} is too large",
+            "Use --set inference.solver=majorise or errors",
+        )
+    return layer.matrix()
+
+
+def _squared(matrix_DU: Tensor, curvature_D: Tensor) -> Tensor:
+    """Return matrix' diag(curvature) matrix, (U, U)."""
+    return matrix_DU.T @ (curvature_D.expand(len(matrix_DU))[:, None] * matrix_DU)
+
+
+def _block(layer: Layer, bound: Tensor) -> Tensor:
+    return _squared(_matrix(layer), bound)
 
 
 def _add_to_diagonal(matrix: Tensor, values: Tensor) -> Tensor:

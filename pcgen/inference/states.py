@@ -66,19 +66,17 @@ class StateInference:
         """Compute drives and energies anew, as after the weights changed."""
         self.energies = self.network.energies()
         self.latent_precision = self.network.latent_precision()
-        self.drives = [
-            layer.drive(above)
-            for layer, above in zip(self.network.layers, self.states[1:], strict=True)
-        ]
+        self.drives = [self.network.drive(i, self.states) for i in range(self.network.depth)]
         self._evaluate()
 
     def slopes(self) -> list[Tensor]:
         """Return dE/dx (B, D_l) of the free layers 1.. upwards."""
+        signals = [terms.signal_BD for terms in self.terms]
         slopes = []
         for i in range(1, self.last_free + 1):
             top = i == self.network.depth
             pull = self.latent_precision * self.states[i] if top else self.terms[i].pull_BD
-            slopes.append(self.network.layers[i - 1].pull_above(pull, self.terms[i - 1].signal_BD))
+            slopes.append(self.network.slope(i, pull, signals))
         return slopes
 
     def step(self) -> Tensor:
@@ -94,9 +92,7 @@ class StateInference:
 
     def drive_moves(self, moves: list[Tensor]) -> list[Tensor]:
         """Return how the drives (B, D_l) of the layers below change along a move of length 1."""
-        return [
-            layer.drive_move(move) for layer, move in zip(self.network.layers, moves, strict=False)
-        ]
+        return [self.network.drive_move(i, moves) for i in range(len(moves))]
 
     def select(self, index: Tensor) -> None:
         """Go on with some of the images only."""

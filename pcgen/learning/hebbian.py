@@ -23,6 +23,9 @@ def weight_gradients(
     gradients: list[Tensor] = []
     for layer, term, above in zip(network.layers, terms, states[1:], strict=True):
         gradients.extend(layer.gradients(term.signal_BD, above))
+    for skip in network.skips:
+        signal_BD = terms[skip.target].signal_BD
+        gradients.extend(skip.layer.gradients(signal_BD, states[skip.source]))
     return gradients
 
 

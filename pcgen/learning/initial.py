@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from pcgen.config import Recipe
-from pcgen.data.images import Images, order, require_ok
+from pcgen.data.images import Images, Shape, order, require_ok
 from pcgen.device import generator
 from pcgen.model.network import Network, build
 
@@ -16,13 +16,17 @@ _SAMPLE = 20_000
 _SAMPLE_VALUES = 2**25
 
 
-def initial_network(recipe: Recipe, sample_BD: Tensor) -> Network:
+def initial_network(recipe: Recipe, sample_BD: Tensor, shape: Shape) -> Network:
     """Return a new network whose prediction from a latent of 0 is near the sample's mean.
+
+    Args:
+        sample_BD: from `sample`.
+        shape: channels, height and width of the data.
 
     Raises:
         RecipeError: a network that these data do not fit.
     """
-    network = build(recipe.model, sample_BD.shape[1], generator(recipe.seed, "weights"))
+    network = build(recipe.model, shape, generator(recipe.seed, "weights"))
     mean_D = sample_BD.mean(0)
     if recipe.model.likelihood == "categorical":
         bias_D = mean_D.clamp_min(1e-3).log()
@@ -32,7 +36,7 @@ def initial_network(recipe: Recipe, sample_BD: Tensor) -> Network:
         bias_D = mean_D.clamp(-0.99, 0.99).atanh()
     else:
         bias_D = mean_D
-    network.layers[0].bias.copy_(bias_D)
+    network.layers[0].set_prediction(bias_D)
     return network
 
 

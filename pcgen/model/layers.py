@@ -1,11 +1,68 @@
-"""Layers: the linear map from the states above to the drive of the states below."""
+"""Layers: the linear map from the states above to the drive of the states below.
+
+States are flat, (B, D). Hidden maps are stored height, width, channel (channels last, as
+convolutions run fastest on a CPU); the data layer keeps channel, height, width.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torch.nn.grad import conv2d_weight
+
+from pcgen.errors import RecipeError
+
+Shape = tuple[int, int, int]
+"""Channels, height, width of a layer; (1, 1, D) for D units without a place."""
+
+
+class Layer(Protocol):
+    """What inference and learning ask of a linear map from U units above to D units below.
+
+    Attributes:
+        above: shape of the layer above.
+        below: shape of the layer below.
+        weight: whatever the map is made of.
+        bias: of the layer below, or None for a skip connection.
+    """
+
+    above: Shape
+    below: Shape
+    weight: Tensor
+    bias: Tensor | None
+
+    @property
+    def multiply_adds(self) -> int:
+        """Return the multiply-adds of a drive, per image."""
+
+    def drive(self, above_BU: Tensor) -> Tensor:
+        """Return the drive (B, D) of the layer below."""
+
+    def drive_move(self, move_BU: Tensor) -> Tensor:
+        """Return the change (B, D) of the drive when the states above move."""
+
+    def adjoint(self, signal_BD: Tensor) -> Tensor:
+        """Return the signal (B, U) as it arrives above."""
+
+    def pull_above(self, pull_BU: Tensor, signal_BD: Tensor) -> Tensor:
+        """Return the energy's slope (B, U) in the states above: their pull less the signal."""
+
+    def gradients(self, signal_BD: Tensor, above_BU: Tensor) -> list[Tensor]:
+        """Return the energy's batch-mean slopes in weight and, where there is one, bias."""
+
+    def matrix(self) -> Tensor:
+        """Return the map as a matrix (D, U)."""
+
+    def set_prediction(self, drive_D: Tensor) -> None:
+        """Set the bias so that the drive at states of 0 is as near this as the bias allows."""
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Layer:
+        """Return a copy on a device."""
 
 
 class Dense:
@@ -13,36 +70,245 @@ class Dense:
 
     Attributes:
         weight: (D, U), from U units above to D units below.
-        bias: (D,).
+        bias: (D,), or None.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        above: Shape | None = None,
+        below: Shape | None = None,
+    ) -> None:
         self.weight = weight
         self.bias = bias
+        self.above = above or (1, 1, weight.shape[1])
+        self.below = below or (1, 1, weight.shape[0])
 
     @classmethod
-    def initial(cls, below: int, above: int, generator: torch.Generator) -> Dense:
-        """Return a layer with weights N(0, 1 / above) and no bias."""
-        weight = torch.randn(below, above, generator=generator) / math.sqrt(above)
-        return cls(weight, torch.zeros(below))
+    def initial(
+        cls, below: Shape, above: Shape, generator: torch.Generator, bias: bool = True
+    ) -> Dense:
+        """Return a layer with weights N(0, 1 / U) and no bias yet."""
+        units, below_units = math.prod(above), math.prod(below)
+        weight = torch.randn(below_units, units, generator=generator) / math.sqrt(units)
+        return cls(weight, torch.zeros(below_units) if bias else None, above, below)
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.weight.numel()
 
     def drive(self, above_BU: Tensor) -> Tensor:
-        """Return the drive (B, D) of the layer below."""
+        assert self.bias is not None
         return torch.addmm(self.bias, above_BU, self.weight.T)
 
     def drive_move(self, move_BU: Tensor) -> Tensor:
-        """Return the change (B, D) of the drive when the states above move."""
         return move_BU @ self.weight.T
 
+    def adjoint(self, signal_BD: Tensor) -> Tensor:
+        return signal_BD @ self.weight
+
     def pull_above(self, pull_BU: Tensor, signal_BD: Tensor) -> Tensor:
-        """Return the energy's slope (B, U) in the states above: their pull less the signal."""
         return torch.addmm(pull_BU, signal_BD, self.weight, alpha=-1)
 
-    def gradients(self, signal_BD: Tensor, above_BU: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the energy's batch-mean slopes in weight and bias: error times activity."""
+    def gradients(self, signal_BD: Tensor, above_BU: Tensor) -> list[Tensor]:
         count = signal_BD.shape[0]
-        return signal_BD.T @ above_BU / -count, signal_BD.sum(0) / -count
+        weight = signal_BD.T @ above_BU / -count
+        return [weight] if self.bias is None else [weight, signal_BD.sum(0) / -count]
 
-    def block(self, curvature_D: Tensor) -> Tensor:
-        """Return weight' diag(curvature) weight, (U, U)."""
-        return self.weight.T @ (curvature_D.expand(len(self.bias))[:, None] * self.weight)
+    def matrix(self) -> Tensor:
+        return self.weight
+
+    def set_prediction(self, drive_D: Tensor) -> None:
+        assert self.bias is not None
+        self.bias.copy_(drive_D)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Dense:
+        bias = None if self.bias is None else self.bias.to(device, dtype, copy=True)
+        return Dense(self.weight.to(device, dtype, copy=True), bias, self.above, self.below)
+
+
+# Products of channels up to which a transposed convolution is faster on a CPU as a convolution that
+# makes all stride^2 phases at once; beyond, its up to 2.25 times as many operations cost more.
+_FEW_CHANNELS = 256
+
+
+class TransposedConvolution:
+    """A transposed convolution: each position above paints a kernel onto a finer map below.
+
+    The map below is `stride` times as high and as wide. Its border is cut as in the benchmark of
+    Pinchetti et al. (2025).
+
+    Attributes:
+        weight: (channels above, channels below, kernel, kernel).
+        bias: (channels below,), or None.
+        stride: how many times finer the map below is.
+        padding: positions cut at each border.
+        output_padding: positions cut less at the bottom and the right.
+        is_data: the layer below is the data, whose channels come first.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        above: Shape,
+        below: Shape,
+        is_data: bool,
+    ) -> None:
+        self.weight = weight
+        self.bias = bias
+        self.above = above
+        self.below = below
+        self.is_data = is_data
+        kernel = weight.shape[-1]
+        self.stride = below[1] // above[1]
+        self.padding = -((self.stride - kernel) // 2)
+        self.output_padding = 2 * self.padding - (kernel - self.stride)
+        index, self.reach = _phase_index(kernel, self.stride, self.padding)
+        self._phase_index = index.to(weight.device)
+
+    @classmethod
+    def initial(
+        cls,
+        below: Shape,
+        above: Shape,
+        kernel: int,
+        generator: torch.Generator,
+        *,
+        is_data: bool,
+        bias: bool = True,
+    ) -> TransposedConvolution:
+        """Return a layer with weights N(0, 1 / inputs per unit) and no bias yet.
+
+        Raises:
+            RecipeError: sizes or a kernel that make no whole layer.
+        """
+        stride = below[1] // above[1]
+        where = f"model.layers: from {list(above)} to {list(below)}"
+        if (above[1] * stride, above[2] * stride) != below[1:]:
+            raise RecipeError(f"{where}: height and width must grow by the same whole factor")
+        if kernel < stride:
+            raise RecipeError(f"{where}: a kernel of {kernel} leaves gaps at stride {stride}")
+        if stride == 1 and kernel % 2 == 0:
+            raise RecipeError(f"{where}: at the same size the kernel must be odd, not {kernel}")
+        inputs = above[0] * (kernel / stride) ** 2
+        weight = torch.randn(above[0], below[0], kernel, kernel, generator=generator)
+        weight /= math.sqrt(inputs)
+        return cls(weight, torch.zeros(below[0]) if bias else None, above, below, is_data)
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.weight.numel() * self.above[1] * self.above[2]
+
+    def drive(self, above_BU: Tensor) -> Tensor:
+        return self._flat(self._transposed(above_BU, self.bias))
+
+    def drive_move(self, move_BU: Tensor) -> Tensor:
+        return self._flat(self._transposed(move_BU, None))
+
+    def adjoint(self, signal_BD: Tensor) -> Tensor:
+        signal = self._below_map(signal_BD)
+        above = functional.conv2d(signal, self.weight, None, self.stride, self.padding)
+        return above.permute(0, 2, 3, 1).reshape(len(signal_BD), -1)
+
+    def pull_above(self, pull_BU: Tensor, signal_BD: Tensor) -> Tensor:
+        return pull_BU - self.adjoint(signal_BD)
+
+    def gradients(self, signal_BD: Tensor, above_BU: Tensor) -> list[Tensor]:
+        count = len(signal_BD)
+        signal = self._below_map(signal_BD)
+        above = _map(above_BU, self.above)
+        # A transposed convolution's weight is that of the convolution which is its adjoint.
+        weight = conv2d_weight(signal, self.weight.shape, above, self.stride, self.padding)  # type: ignore[no-untyped-call]
+        weight = weight / -count
+        return [weight] if self.bias is None else [weight, signal.sum((0, 2, 3)) / -count]
+
+    def matrix(self) -> Tensor:
+        units = math.prod(self.above)
+        eye = torch.eye(units, dtype=self.weight.dtype, device=self.weight.device)
+        return self.drive_move(eye).T
+
+    def set_prediction(self, drive_D: Tensor) -> None:
+        assert self.bias is not None
+        self.bias.copy_(self._below_map(drive_D[None]).mean((0, 2, 3)))
+
+    def phase_weight(self) -> Tensor:
+        """Return the kernel (stride^2 channels below, channels above, K, K) of all phases.
+
+        A convolution of the map above with it, padded by `reach`, makes at each position the
+        stride^2 units below that lie there; rows are ordered phase down, phase across, channel.
+        """
+        channels, below = self.weight.shape[:2]
+        taps = torch.cat([self.weight.reshape(channels, below, -1), self._no_tap()], 2)
+        side = 2 * self.reach + 1
+        phases = taps[:, :, self._phase_index].reshape(channels, below, -1, side, side)
+        return phases.permute(2, 1, 0, 3, 4).reshape(-1, channels, side, side)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> TransposedConvolution:
+        bias = None if self.bias is None else self.bias.to(device, dtype, copy=True)
+        weight = self.weight.to(device, dtype, copy=True)
+        return TransposedConvolution(weight, bias, self.above, self.below, self.is_data)
+
+    def _no_tap(self) -> Tensor:
+        return self.weight.new_zeros(*self.weight.shape[:2], 1)
+
+    def _transposed(self, above_BU: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the map below, (B, C, H, W)."""
+        above = _map(above_BU, self.above)
+        few = self.above[0] * self.below[0] <= _FEW_CHANNELS
+        if above.device.type != "cpu" or self.stride == 1 or not few:
+            return functional.conv_transpose2d(
+                above, self.weight, bias, self.stride, self.padding, self.output_padding
+            )
+        stride, (channels, height, width) = self.stride, self.below
+        repeated = None if bias is None else bias.repeat(stride * stride)
+        phases = functional.conv2d(above, self.phase_weight(), repeated, 1, self.reach)
+        phases = phases.view(
+            len(above), stride, stride, channels, height // stride, width // stride
+        )
+        # To channels last: row, phase down, column, phase across, channel.
+        whole = phases.permute(0, 4, 1, 5, 2, 3).reshape(len(above), height, width, channels)
+        return whole.permute(0, 3, 1, 2)
+
+    def _flat(self, below: Tensor) -> Tensor:
+        order = below if self.is_data else below.permute(0, 2, 3, 1)
+        return order.reshape(len(below), -1)
+
+    def _below_map(self, below_BD: Tensor) -> Tensor:
+        if self.is_data:
+            return below_BD.view(-1, *self.below)
+        return _map(below_BD, self.below)
+
+
+def _map(flat_BU: Tensor, shape: Shape) -> Tensor:
+    """Return flat hidden states as (B, C, H, W), without a copy."""
+    channels, height, width = shape
+    return flat_BU.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _phase_index(kernel: int, stride: int, padding: int) -> tuple[Tensor, int]:
+    """Return, for each phase and offset, the kernel's tap there (kernel^2: none), and the reach.
+
+    The unit at stride * j + phase below hears the position j + offset above through the tap
+    t = phase + padding - stride * offset.
+    """
+    last = kernel - 1
+    offsets = [
+        (phase + padding - tap) // stride
+        for phase in range(stride)
+        for tap in range(kernel)
+        if (phase + padding - tap) % stride == 0
+    ]
+    reach = max(abs(offset) for offset in offsets)
+
+    def tap(phase: int, offset: int) -> int:
+        found = phase + padding - stride * offset
+        return found if 0 <= found <= last else -1
+
+    span = range(-reach, reach + 1)
+    index = []
+    for phase_y, phase_x, y, x in itertools.product(range(stride), range(stride), span, span):
+        down, across = tap(phase_y, y), tap(phase_x, x)
+        index.append(down * kernel + across if min(down, across) >= 0 else kernel * kernel)
+    return torch.tensor(index), reach

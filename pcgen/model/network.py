@@ -14,7 +14,9 @@ Notation, the same in every file:
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,10 +25,19 @@ from pcgen.config import ModelTable
 from pcgen.errors import RecipeError
 from pcgen.model.activations import ACTIVATIONS
 from pcgen.model.energy import Bernoulli, Categorical, Gaussian, LayerEnergy, Terms
-from pcgen.model.layers import Dense
+from pcgen.model.layers import Dense, Layer, Shape, TransposedConvolution
 
 # Enough for the mean slopes of a layer; few enough to cost nothing beside a batch.
 TYPICAL = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A connection that passes layers by: `layer` adds to the drive of `target` from `source`."""
+
+    source: int
+    target: int
+    layer: Layer
 
 
 class Network:
@@ -35,6 +46,7 @@ class Network:
     Attributes:
         table: the recipe's model table.
         layers: layers[l] drives layer l from layer l + 1.
+        skips: connections from further above, in the recipe's order.
         log_precisions: of each layer's errors, () or (D_l,), the data layer's first. The last is
             the latent's prior, -inf where there is none.
         sizes: units per layer, data first.
@@ -43,12 +55,24 @@ class Network:
     """
 
     def __init__(
-        self, table: ModelTable, layers: Sequence[Dense], log_precisions: Sequence[Tensor]
+        self,
+        table: ModelTable,
+        layers: Sequence[Layer],
+        log_precisions: Sequence[Tensor],
+        skips: Sequence[Skip] = (),
     ) -> None:
         self.table = table
         self.layers = list(layers)
+        self.skips = list(skips)
         self.log_precisions = list(log_precisions)
-        self.sizes = [layer.weight.shape[0] for layer in self.layers] + [table.layers[0]]
+        shapes = [layer.below for layer in self.layers] + [self.layers[-1].above]
+        self.sizes = [math.prod(shape) for shape in shapes]
+        # The maps into each layer and out of each, with the layer at their other end.
+        self.inputs = [[(i + 1, layer)] for i, layer in enumerate(self.layers)]
+        self.outputs = [[], *([(i, layer)] for i, layer in enumerate(self.layers))]
+        for skip in self.skips:
+            self.inputs[skip.target].append((skip.source, skip.layer))
+            self.outputs[skip.source].append((skip.target, skip.layer))
         weight = self.layers[0].weight
         self.typical_latents = weight.new_zeros(TYPICAL, self.sizes[-1])
         self.start: Tensor | None = None
@@ -61,9 +85,34 @@ class Network:
         return len(self.layers)
 
     @property
-    def largest_layer(self) -> int:
-        """Return the number of weights of the largest layer."""
-        return max(layer.weight.numel() for layer in self.layers)
+    def largest_product(self) -> int:
+        """Return the multiply-adds of the largest layer's drive, per image."""
+        return max(layer.multiply_adds for layer in self.layers)
+
+    def drive(self, i: int, states: Sequence[Tensor]) -> Tensor:
+        """Return the drive (B, D_i) of layer i; `states` are of all layers, data first."""
+        drive = self.layers[i].drive(states[i + 1])
+        for source, layer in self.inputs[i][1:]:
+            drive = drive + layer.drive_move(states[source])
+        return drive
+
+    def drive_move(self, i: int, moves: Sequence[Tensor]) -> Tensor:
+        """Return how the drive (B, D_i) of layer i changes when layers 1.. move."""
+        move = self.layers[i].drive_move(moves[i])
+        for source, layer in self.inputs[i][1:]:
+            if source <= len(moves):
+                move = move + layer.drive_move(moves[source - 1])
+        return move
+
+    def adjoint(self, i: int, signals: Sequence[Tensor]) -> Tensor:
+        """Return the sum (B, D_i) of the signals that arrive at layer i from the layers below."""
+        return sum(layer.adjoint(signals[target]) for target, layer in self.outputs[i])  # type: ignore[return-value]
+
+    def slope(self, i: int, pull_BD: Tensor, signals: Sequence[Tensor]) -> Tensor:
+        """Return the energy's slope (B, D_i) in the states of layer i."""
+        for target, layer in self.outputs[i]:
+            pull_BD = layer.pull_above(pull_BD, signals[target])
+        return pull_BD
 
     def hidden_energies(self) -> list[Gaussian]:
         """Return the energies of layers 1 to L - 1, at the present precisions."""
@@ -105,16 +154,16 @@ class Network:
 
     def states_from(self, latent_BD: Tensor) -> list[Tensor]:
         """Return the states of all layers, data first, when each equals its prediction."""
-        states = [latent_BD]
-        for layer, energy in zip(reversed(self.layers), reversed(self.energies()), strict=True):
-            states.insert(0, energy.predict(layer.drive(states[0])))
+        states = [latent_BD] * (self.depth + 1)
+        for i, energy in reversed(list(enumerate(self.energies()))):
+            states[i] = energy.predict(self.drive(i, states))
         return states
 
     def terms(self, states: Sequence[Tensor], mask_BD: Tensor | None = None) -> list[Terms]:
         """Return every layer's energy and slopes at the states, data first; not the prior's."""
         return [
-            energy.terms(states[i], layer.drive(states[i + 1]), mask_BD if i == 0 else None)
-            for i, (energy, layer) in enumerate(zip(self.energies(), self.layers, strict=True))
+            energy.terms(states[i], self.drive(i, states), mask_BD if i == 0 else None)
+            for i, energy in enumerate(self.energies())
         ]
 
     def energy(self, states: Sequence[Tensor], mask_BD: Tensor | None = None) -> Tensor:
@@ -144,15 +193,19 @@ class Network:
         return total
 
     def weights(self) -> list[Tensor]:
-        """Return all weights and biases, data layer first."""
-        return [tensor for layer in self.layers for tensor in (layer.weight, layer.bias)]
+        """Return all weights and biases, data layer first, skip connections last."""
+        maps = [*self.layers, *(skip.layer for skip in self.skips)]
+        return [t for layer in maps for t in (layer.weight, layer.bias) if t is not None]
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all that a checkpoint must hold, by name."""
         named = {}
         for i, layer in enumerate(self.layers):
+            assert layer.bias is not None
             named[f"layers.{i}.weight"] = layer.weight
             named[f"layers.{i}.bias"] = layer.bias
+        for i, skip in enumerate(self.skips):
+            named[f"skips.{i}.weight"] = skip.layer.weight
         for i, log_precision in enumerate(self.log_precisions):
             named[f"log_precisions.{i}"] = log_precision
         named["typical_latents"] = self.typical_latents
@@ -167,28 +220,74 @@ class Network:
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Network:
         """Return a copy on a device."""
-        layers = [
-            Dense(
-                layer.weight.to(device, dtype, copy=True), layer.bias.to(device, dtype, copy=True)
-            )
-            for layer in self.layers
-        ]
         copy = Network(
-            self.table, layers, [p.to(device, dtype, copy=True) for p in self.log_precisions]
+            self.table,
+            [layer.to(device, dtype) for layer in self.layers],
+            [p.to(device, dtype, copy=True) for p in self.log_precisions],
+            [Skip(skip.source, skip.target, skip.layer.to(device, dtype)) for skip in self.skips],
         )
         copy.load(self.tensors())
         return copy
 
 
-def build(table: ModelTable, data_size: int, generator: torch.Generator) -> Network:
+def build(table: ModelTable, data: int | Shape, generator: torch.Generator) -> Network:
     """Return a new network with random weights.
 
+    Args:
+        data: shape of the data layer, or its units where they have no place.
+
     Raises:
-        RecipeError: a list of hidden precisions of another length than the hidden layers.
+        RecipeError: layers, kernels, skips or precisions that make no network.
     """
-    sizes = [data_size, *reversed(table.layers)]
-    layers = [Dense.initial(below, above, generator) for below, above in itertools.pairwise(sizes)]
-    return Network(table, layers, _log_precisions(table, sizes))
+    shapes: list[Shape] = [(1, 1, data) if isinstance(data, int) else data]
+    for entry in reversed(table.layers):
+        shapes.append((1, 1, entry) if isinstance(entry, int) else (entry[0], entry[1], entry[2]))
+    # A row of units has no place that a kernel could paint around.
+    is_map = [shape[1:] != (1, shape[2]) for shape in shapes[:1]]
+    is_map += [not isinstance(entry, int) for entry in reversed(table.layers)]
+    convolutions = [i for i, pair in enumerate(itertools.pairwise(is_map)) if all(pair)]
+    kernels = dict(zip(reversed(convolutions), _kernels(table, len(convolutions)), strict=True))
+    layers: list[Layer] = []
+    for i, (below, above) in enumerate(itertools.pairwise(shapes)):
+        if i in kernels:
+            layers.append(
+                TransposedConvolution.initial(below, above, kernels[i], generator, is_data=i == 0)
+            )
+        else:
+            layers.append(Dense.initial(below, above, generator))
+    skips = [_skip(pair, shapes, is_map, generator) for pair in table.skips]
+    sizes = [math.prod(shape) for shape in shapes]
+    return Network(table, layers, _log_precisions(table, sizes), skips)
+
+
+def _kernels(table: ModelTable, count: int) -> list[int]:
+    """Return the kernels of so many convolutions, from the latent downwards."""
+    kernel = table.kernel
+    kernels = kernel if isinstance(kernel, list) else [kernel] * count
+    if len(kernels) != count:
+        raise RecipeError(f"model.kernel: {len(kernels)} values for {count} convolutions")
+    return kernels
+
+
+def _skip(
+    pair: list[int], shapes: list[Shape], is_map: list[bool], generator: torch.Generator
+) -> Skip:
+    """Return the skip connection [from, to] of a recipe; shapes are the data's first."""
+    depth = len(shapes) - 1
+    source, target = depth - pair[0], depth - pair[1]
+    if not 0 <= target < source - 1 or source > depth:
+        raise RecipeError(
+            f"model.skips: {pair} must lead from a layer to one at least two below it, "
+            f"between 0, the latent, and {depth}, the data"
+        )
+    above, below = shapes[source], shapes[target]
+    if not (is_map[source] and is_map[target]):
+        return Skip(source, target, Dense.initial(below, above, generator, bias=False))
+    stride = max(1, below[1] // above[1])
+    layer = TransposedConvolution.initial(
+        below, above, stride, generator, is_data=target == 0, bias=False
+    )
+    return Skip(source, target, layer)
 
 
 def _log_precisions(table: ModelTable, sizes: list[int]) -> list[Tensor]:

@@ -25,7 +25,7 @@ def test_pca_is_as_good_as_scikit_learns() -> None:
 
 def test_the_autoencoder_has_the_recipes_decoder() -> None:
     recipe = from_dict({"model": {"layers": [3, 5], "activation": "gelu", "output": "sigmoid"}})
-    model = autoencoder(recipe, 7)
+    model = autoencoder(recipe, (1, 1, 7))
     shapes = [tuple(p.shape) for p in model.parameters() if p.ndim == 2]
     assert shapes == [(5, 7), (3, 5), (5, 3), (7, 5)]
     assert [type(m).__name__ for m in model if not list(m.parameters())] == [

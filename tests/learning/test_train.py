@@ -24,7 +24,7 @@ def recipe(**tables: dict[str, Any]) -> Recipe:
 def trained(found: Recipe, images: Images | None = None) -> tuple[Training, list[Progress]]:
     images = images or open_data("digits", limit=200)
     sample_BD = sample(images, found.seed)
-    training = Training(initial_network(found, sample_BD), found, sample_BD)
+    training = Training(initial_network(found, sample_BD, images.shape), found, sample_BD)
     with torch.no_grad():
         return training, [p for p in training.run(images, None) if p.ends_epoch]
 
@@ -117,7 +117,7 @@ def test_the_first_prediction_is_the_mean_of_the_data(output: str, likelihood: s
     images = open_data("digits")
     found = recipe(model={"layers": [4], "output": output, "likelihood": likelihood})
     sample_BD = sample(images, 0)
-    network = initial_network(found, sample_BD)
+    network = initial_network(found, sample_BD, images.shape)
     first = network.decode(torch.zeros(1, 4))[0]
     assert torch.allclose(first, sample_BD.mean(0).clamp(0.01, 0.99), atol=0.011)
     assert math.isclose(len(sample_BD), len(images))
