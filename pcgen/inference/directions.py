@@ -39,6 +39,7 @@ class Descent:
     searches = False
 
     def __init__(self, rate: float, momentum: float) -> None:
+        """Begin at rest."""
         self.rate = rate
         self.momentum = momentum
         self.velocity: list[Tensor] | None = None

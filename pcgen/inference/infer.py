@@ -53,19 +53,25 @@ def infer(
         latent_BD: where the latent starts, if not where the model's own start says.
         clamp_latent: keep the latent where it starts.
     """
-    inference = method.begin(data_BD, mask_BD, latent_BD, clamp_latent)
     network = method.network
+    still = clamp_latent and network.depth == 1
+    at_once = 0 if tolerance or still else steps
+    inference = method.begin(data_BD, mask_BD, latent_BD, clamp_latent, at_once)
     count = len(data_BD)
     steps_B = torch.zeros(count, dtype=torch.long, device=data_BD.device)
     converged_B = torch.zeros(count, dtype=torch.bool, device=data_BD.device)
     states = inference.states
     energy_B = inference.energy_B
     index = torch.arange(count, device=data_BD.device)
-    for step in range(1, steps + 1 if inference.last_free > 0 else 1):
+    if not tolerance:
+        steps_B += at_once
+        energy_B = inference.energy_B + network.log_det(mask_BD)
+        return Equilibrium(inference.states, energy_B, converged_B, steps_B)
+    for step in range(1, 1 if still else steps + 1):
         before_B = inference.energy_B
         expected_B = inference.step()
         steps_B[index[~inference.frozen_B]] = step
-        if not tolerance or step == steps:
+        if step == steps:
             continue
         allowed_B = tolerance * inference.energy_B.abs()
         change_B = before_B - inference.energy_B

@@ -15,6 +15,7 @@ from torch import Tensor
 from pcgen.config import InferenceTable
 from pcgen.inference.directions import Conjugate, Descent, Direction
 from pcgen.inference.errors import ErrorInference
+from pcgen.inference.fixed import Loops, fits
 from pcgen.inference.preconditioners import BlockDiagonal, BlockTridiagonal, ErrorDiagonal
 from pcgen.inference.states import StateInference
 from pcgen.model.network import Network
@@ -28,11 +29,13 @@ class Method:
         network: whose energy is lowered.
         kind: what moves: the states, or the errors that the states follow from.
         direction: makes the rule of one batch.
+        loops: the same rule for many steps at once, where there is one.
     """
 
     network: Network
     kind: type[StateInference]
     direction: Callable[[], Direction]
+    loops: Loops | None = None
 
     def begin(
         self,
@@ -40,25 +43,33 @@ class Method:
         mask_BD: Tensor | None = None,
         latent_BD: Tensor | None = None,
         clamp_latent: bool = False,
+        steps: int = 0,
     ) -> StateInference:
-        """Return a batch's states before the first move: the data, and what the latent predicts.
+        """Return a batch's states, which start from the data and what the latent predicts.
 
         Args:
             data_BD: the data layer; values under a 0 of the mask are never looked at.
             mask_BD: 1 visible, 0 hidden.
             latent_BD: where the latent starts, if not where the model's own start says.
             clamp_latent: keep the latent where it starts.
+            steps: moves to take at once, without a look at the energy where that is faster.
         """
         if mask_BD is not None:
             data_BD = torch.where(mask_BD > 0, data_BD, 0.0)
         if latent_BD is None:
             latent_BD = self.network.start_latent(data_BD, mask_BD)
-        states = [data_BD, *self.network.states_from(latent_BD)[1:]]
-        return self.kind(self.network, states, self.direction(), mask_BD, clamp_latent)
+        states = self.network.states_from(latent_BD, data_BD)
+        if steps and self.loops is not None and mask_BD is None:
+            states, steps = self.loops.run(states, steps, clamp_latent), 0
+        inference = self.kind(self.network, states, self.direction(), mask_BD, clamp_latent)
+        for _ in range(steps):
+            inference.step()
+        return inference
 
 
 def _descent(network: Network, table: InferenceTable) -> Method:
-    return Method(network, StateInference, lambda: Descent(table.rate, table.momentum))
+    loops = Loops(network, table.rate, table.momentum) if fits(network) else None
+    return Method(network, StateInference, lambda: Descent(table.rate, table.momentum), loops)
 
 
 def _majorise(network: Network, table: InferenceTable) -> Method:
@@ -84,6 +95,12 @@ SOLVERS: dict[str, Callable[[Network, InferenceTable], Method]] = {
 }
 
 
-def prepare(network: Network, table: InferenceTable) -> Method:
-    """Return the recipe's solver at the network's present weights."""
+def prepare(network: Network, table: InferenceTable, earlier: Method | None = None) -> Method:
+    """Return the recipe's solver at the network's present weights.
+
+    Args:
+        earlier: the same network's method at earlier weights, whose buffers may be used again.
+    """
+    if table.solver == "descent" and earlier is not None:
+        return earlier
     return SOLVERS[table.solver](network, table)

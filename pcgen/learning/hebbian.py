@@ -55,5 +55,7 @@ def optimiser_for(
 ) -> torch.optim.Optimizer:
     """Return the torch optimiser that steps the tensors from their `.grad`."""
     if kind == "sgd":
-        return torch.optim.SGD(tensors, lr=rate, momentum=momentum, weight_decay=weight_decay)
-    return torch.optim.AdamW(tensors, lr=rate, weight_decay=weight_decay)
+        return torch.optim.SGD(
+            tensors, lr=rate, momentum=momentum, weight_decay=weight_decay, fused=True
+        )
+    return torch.optim.AdamW(tensors, lr=rate, weight_decay=weight_decay, fused=True)

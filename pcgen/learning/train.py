@@ -13,7 +13,7 @@ from torch import Tensor
 from pcgen.config import LearningTable, Recipe
 from pcgen.data.images import Images, Rows, order, require_ok
 from pcgen.errors import DivergenceError
-from pcgen.inference.solvers import prepare
+from pcgen.inference.solvers import Method, prepare
 from pcgen.inference.states import StateInference
 from pcgen.learning.amortise import StartRegression
 from pcgen.learning.hebbian import optimiser_for, precision_gradients, weight_gradients
@@ -74,6 +74,7 @@ class Training:
         )
         self.precisions = network.log_precisions[:-1]
         self.precision_optimiser = torch.optim.Adam(self.precisions, lr=recipe.model.precision.rate)
+        self.method: Method | None = None
         self.counters = {"epoch": 0, "batch": 0, "updates": 0}
         self.sums = torch.zeros(3, dtype=torch.float64)
 
@@ -154,14 +155,15 @@ class Training:
         table, network = self.recipe.inference, self.network
         data_BD = rows.pixels_BD.to(self.weights[0].device)
         steps, incremental = table.steps, self.recipe.learning.incremental
-        inference = prepare(network, table).begin(data_BD)
-        for step in range(1, steps + 1):
-            inference.step()
-            if incremental:
+        self.method = prepare(network, table, self.method)
+        inference = self.method.begin(data_BD, steps=0 if incremental else steps)
+        if incremental:
+            for step in range(1, steps + 1):
+                inference.step()
                 self._update(inference, total_updates * steps)
                 if step < steps:
                     inference.refresh()
-        if not incremental:
+        else:
             self._update(inference, total_updates)
         states, energy_B = inference.states, inference.energy_B + network.log_det()
         network.typical_latents[: len(data_BD)] = states[-1][: len(network.typical_latents)]

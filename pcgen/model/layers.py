@@ -112,9 +112,9 @@ class Dense:
         return torch.addmm(pull_BU, signal_BD, self.weight, alpha=-1)
 
     def gradients(self, signal_BD: Tensor, above_BU: Tensor) -> list[Tensor]:
-        count = signal_BD.shape[0]
-        weight = signal_BD.T @ above_BU / -count
-        return [weight] if self.bias is None else [weight, signal_BD.sum(0) / -count]
+        signal_BD = signal_BD / -len(signal_BD)
+        weight = signal_BD.T @ above_BU
+        return [weight] if self.bias is None else [weight, signal_BD.sum(0)]
 
     def matrix(self) -> Tensor:
         return self.weight
@@ -218,7 +218,7 @@ class TransposedConvolution:
     def gradients(self, signal_BD: Tensor, above_BU: Tensor) -> list[Tensor]:
         count = len(signal_BD)
         signal = self._below_map(signal_BD)
-        above = _map(above_BU, self.above)
+        above = as_map(above_BU, self.above)
         # A transposed convolution's weight is that of the convolution which is its adjoint.
         weight = conv2d_weight(signal, self.weight.shape, above, self.stride, self.padding)  # type: ignore[no-untyped-call]
         weight = weight / -count
@@ -232,6 +232,11 @@ class TransposedConvolution:
     def set_prediction(self, drive_D: Tensor) -> None:
         assert self.bias is not None
         self.bias.copy_(self._below_map(drive_D[None]).mean((0, 2, 3)))
+
+    def paints_phases(self, states: Tensor) -> bool:
+        """Return whether a convolution that makes all phases at once is faster, where they are."""
+        few = self.above[0] * self.below[0] <= _FEW_CHANNELS
+        return few and self.stride > 1 and states.device.type == "cpu"
 
     def phase_weight(self) -> Tensor:
         """Return the kernel (stride^2 channels below, channels above, K, K) of all phases.
@@ -255,9 +260,8 @@ class TransposedConvolution:
 
     def _transposed(self, above_BU: Tensor, bias: Tensor | None) -> Tensor:
         """Return the map below, (B, C, H, W)."""
-        above = _map(above_BU, self.above)
-        few = self.above[0] * self.below[0] <= _FEW_CHANNELS
-        if above.device.type != "cpu" or self.stride == 1 or not few:
+        above = as_map(above_BU, self.above)
+        if not self.paints_phases(above):
             return functional.conv_transpose2d(
                 above, self.weight, bias, self.stride, self.padding, self.output_padding
             )
@@ -278,10 +282,10 @@ class TransposedConvolution:
     def _below_map(self, below_BD: Tensor) -> Tensor:
         if self.is_data:
             return below_BD.view(-1, *self.below)
-        return _map(below_BD, self.below)
+        return as_map(below_BD, self.below)
 
 
-def _map(flat_BU: Tensor, shape: Shape) -> Tensor:
+def as_map(flat_BU: Tensor, shape: Shape) -> Tensor:
     """Return flat hidden states as (B, C, H, W), without a copy."""
     channels, height, width = shape
     return flat_BU.reshape(-1, height, width, channels).permute(0, 3, 1, 2)

@@ -152,11 +152,18 @@ class Network:
         """Return the data (B, D_0) that a latent predicts, layer by layer, without errors."""
         return self.states_from(latent_BD)[0]
 
-    def states_from(self, latent_BD: Tensor) -> list[Tensor]:
-        """Return the states of all layers, data first, when each equals its prediction."""
+    def states_from(self, latent_BD: Tensor, data_BD: Tensor | None = None) -> list[Tensor]:
+        """Return the states of all layers, data first, when each equals its prediction.
+
+        Args:
+            data_BD: the data layer instead of its prediction.
+        """
         states = [latent_BD] * (self.depth + 1)
         for i, energy in reversed(list(enumerate(self.energies()))):
-            states[i] = energy.predict(self.drive(i, states))
+            if i > 0 or data_BD is None:
+                states[i] = energy.predict(self.drive(i, states))
+        if data_BD is not None:
+            states[0] = data_BD
         return states
 
     def terms(self, states: Sequence[Tensor], mask_BD: Tensor | None = None) -> list[Terms]:
