@@ -28,7 +28,7 @@ Kernel = Annotated[int, msgspec.Meta(ge=1, le=15)]
 
 ActivationName = Literal["linear", "tanh", "hard_tanh", "relu", "gelu", "sigmoid"]
 LikelihoodName = Literal["gaussian", "bernoulli", "categorical"]
-SolverName = Literal["majorise", "newton", "errors", "descent"]
+SolverName = Literal["majorise", "newton", "errors", "redblack", "auto", "descent"]
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

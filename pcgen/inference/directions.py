@@ -105,6 +105,25 @@ class Conjugate:
             self.decrement_B = self.decrement_B[index]
 
 
+class Steepest:
+    """Preconditioned descent without a memory; the length of each image's move is searched."""
+
+    searches = True
+
+    def __init__(self, precondition: Callable[[list[Tensor]], list[Tensor]]) -> None:
+        self.precondition = precondition
+
+    def __call__(self, slopes: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+        steepest = self.precondition(slopes)
+        return [-step for step in steepest], 0.5 * _dot(slopes, steepest)
+
+    def restart(self, images_B: Tensor) -> None:
+        pass
+
+    def select(self, index: Tensor) -> None:
+        pass
+
+
 def _dot(left: list[Tensor], right: list[Tensor]) -> Tensor:
     total = torch.linalg.vecdot(left[0], right[0])
     for a, b in zip(left[1:], right[1:], strict=True):

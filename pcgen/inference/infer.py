@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pcgen.inference.solvers import Method
-from pcgen.inference.states import StateInference
+from pcgen.inference.solvers import Inference, Method
 
 
 @dataclass(slots=True)
@@ -95,7 +94,7 @@ def infer(
 
 
 def _gather(
-    states: list[Tensor], energy_B: Tensor, inference: StateInference, index: Tensor
+    states: list[Tensor], energy_B: Tensor, inference: Inference, index: Tensor
 ) -> tuple[list[Tensor], Tensor]:
     """Put the states of the images still in hand back among the batch's."""
     if len(index) == len(energy_B):

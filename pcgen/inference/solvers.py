@@ -8,17 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from pcgen.config import InferenceTable
-from pcgen.inference.directions import Conjugate, Descent, Direction
+from pcgen.inference.auto import AutoInference, Begin
+from pcgen.inference.directions import Conjugate, Descent, Steepest
 from pcgen.inference.errors import ErrorInference
 from pcgen.inference.fixed import Loops, fits
-from pcgen.inference.preconditioners import BlockDiagonal, BlockTridiagonal, ErrorDiagonal
+from pcgen.inference.preconditioners import (
+    BlockDiagonal,
+    BlockTridiagonal,
+    ErrorDiagonal,
+    too_large,
+)
+from pcgen.inference.redblack import RedBlackInference
 from pcgen.inference.states import StateInference
 from pcgen.model.network import Network
+
+Inference = StateInference | AutoInference
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +43,8 @@ class Method:
     """
 
     network: Network
-    kind: type[StateInference]
-    direction: Callable[[], Direction]
+    kind: Callable[..., Inference]
+    direction: Callable[[], Any]
     loops: Loops | None = None
 
     def begin(
@@ -44,7 +54,7 @@ class Method:
         latent_BD: Tensor | None = None,
         clamp_latent: bool = False,
         steps: int = 0,
-    ) -> StateInference:
+    ) -> Inference:
         """Return a batch's states, which start from the data and what the latent predicts.
 
         Args:
@@ -61,10 +71,14 @@ class Method:
         states = self.network.states_from(latent_BD, data_BD)
         if steps and self.loops is not None and mask_BD is None:
             states, steps = self.loops.run(states, steps, clamp_latent), 0
-        inference = self.kind(self.network, states, self.direction(), mask_BD, clamp_latent)
+        inference = self.at(states, mask_BD, clamp_latent)
         for _ in range(steps):
             inference.step()
         return inference
+
+    def at(self, states: list[Tensor], mask_BD: Tensor | None, clamp_latent: bool) -> Inference:
+        """Return a batch that starts from these states."""
+        return self.kind(self.network, states, self.direction(), mask_BD, clamp_latent)
 
 
 def _descent(network: Network, table: InferenceTable) -> Method:
@@ -87,11 +101,39 @@ def _errors(network: Network, table: InferenceTable) -> Method:
     return Method(network, ErrorInference, lambda: Conjugate(precondition))
 
 
+def _redblack(network: Network, table: InferenceTable) -> Method:
+    precondition = BlockDiagonal(network)
+    return Method(network, RedBlackInference, lambda: Steepest(precondition))
+
+
+def _auto(network: Network, table: InferenceTable) -> Method:
+    first = _majorise if too_large(network) else _newton
+    begun: dict[int, Method] = {}
+
+    def begin(number: int, make: Callable[..., Method]) -> Begin:
+        def begin_at(
+            states: list[Tensor], mask_BD: Tensor | None, clamp_latent: bool
+        ) -> StateInference:
+            # A solver that no image needs is never prepared.
+            if number not in begun:
+                begun[number] = make(network, table)
+            inference = begun[number].at(states, mask_BD, clamp_latent)
+            assert isinstance(inference, StateInference)
+            return inference
+
+        return begin_at
+
+    solvers = [begin(i, make) for i, make in enumerate((first, _errors))]
+    return Method(network, AutoInference, lambda: solvers)
+
+
 SOLVERS: dict[str, Callable[[Network, InferenceTable], Method]] = {
     "descent": _descent,
     "majorise": _majorise,
     "newton": _newton,
     "errors": _errors,
+    "redblack": _redblack,
+    "auto": _auto,
 }
 
 

@@ -71,13 +71,13 @@ class StateInference:
 
     def slopes(self) -> list[Tensor]:
         """Return dE/dx (B, D_l) of the free layers 1.. upwards."""
-        signals = [terms.signal_BD for terms in self.terms]
-        slopes = []
-        for i in range(1, self.last_free + 1):
-            top = i == self.network.depth
-            pull = self.latent_precision * self.states[i] if top else self.terms[i].pull_BD
-            slopes.append(self.network.slope(i, pull, signals))
-        return slopes
+        return [self.slope(i) for i in range(1, self.last_free + 1)]
+
+    def slope(self, i: int) -> Tensor:
+        """Return dE/dx (B, D_i) of layer i."""
+        top = i == self.network.depth
+        pull = self.latent_precision * self.states[i] if top else self.terms[i].pull_BD
+        return self.network.slope(i, pull, [terms.signal_BD for terms in self.terms])
 
     def step(self) -> Tensor:
         """Move the states once; return the energy (B,) that a full step was expected to win."""

@@ -13,8 +13,7 @@ from torch import Tensor
 from pcgen.config import LearningTable, Recipe
 from pcgen.data.images import Images, Rows, order, require_ok
 from pcgen.errors import DivergenceError
-from pcgen.inference.solvers import Method, prepare
-from pcgen.inference.states import StateInference
+from pcgen.inference.solvers import Inference, Method, prepare
 from pcgen.learning.amortise import StartRegression
 from pcgen.learning.hebbian import optimiser_for, precision_gradients, weight_gradients
 from pcgen.learning.validate import Metrics, measure
@@ -182,7 +181,7 @@ class Training:
         )
         self.sums += torch.tensor([energy, squared, len(data_BD)], dtype=torch.float64)
 
-    def _update(self, inference: StateInference, total_updates: int) -> None:
+    def _update(self, inference: Inference, total_updates: int) -> None:
         """Step the weights, and the precisions where they learn."""
         states, terms = inference.states, inference.terms
         rate = rate_at(self.recipe.learning, self.counters["updates"], total_updates)
