@@ -89,7 +89,7 @@ class Training:
         total = batches * table.epochs
         while self.counters["epoch"] < table.epochs:
             for rows in self._batches(images):
-                self._learn(rows, total)
+                self.learn(rows, total)
                 self.counters["batch"] += 1
                 ends_epoch = self.counters["batch"] == batches
                 metrics = None
@@ -150,7 +150,8 @@ class Training:
                 require_ok(rows, images)
                 yield rows
 
-    def _learn(self, rows: Rows, total_updates: int) -> None:
+    def learn(self, rows: Rows, total_updates: int) -> None:
+        """Infer the states of a batch and step the weights, of `total_updates` in all."""
         table, network = self.recipe.inference, self.network
         data_BD = rows.pixels_BD.to(self.weights[0].device)
         steps, incremental = table.steps, self.recipe.learning.incremental

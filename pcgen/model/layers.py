@@ -221,7 +221,8 @@ class TransposedConvolution:
         above = as_map(above_BU, self.above)
         # A transposed convolution's weight is that of the convolution which is its adjoint.
         weight = conv2d_weight(signal, self.weight.shape, above, self.stride, self.padding)  # type: ignore[no-untyped-call]
-        weight = weight / -count
+        # The fused optimisers read memory in order, whatever the strides say.
+        weight = (weight / -count).contiguous()
         return [weight] if self.bias is None else [weight, signal.sum((0, 2, 3)) / -count]
 
     def matrix(self) -> Tensor:

@@ -84,6 +84,7 @@ def test_slopes_and_weight_gradients_are_autograds(build: str) -> None:
     gradients = [g * len(states[0]) for g in weight_gradients(network, states, terms)]
     for found, expected in zip([*slopes, *gradients], oracles, strict=True):
         torch.testing.assert_close(found, expected)
+    assert all(gradient.is_contiguous() for gradient in gradients)
 
 
 def test_a_start_drive_is_met_as_the_bias_allows() -> None:

@@ -53,9 +53,17 @@ class Peer:
         PeerError: no environment for this peer under `root`.
     """
 
-    def __init__(self, name: str, root: Path, threads: int = 1, worker: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        root: Path,
+        threads: int = 1,
+        worker: Path | None = None,
+        python: Path | None = None,
+    ) -> None:
+        """Start it; `python` and `worker` are another interpreter and script than the peer's."""
         self.name = name
-        python = _python(root, name)
+        python = python or _python(root, name)
         script = worker or Path(__file__).with_name(f"worker_{name}.py")
         if not os.access(python, os.X_OK):
             raise PeerError(f"{name}: no environment at {python.parents[1]}", "make peers")

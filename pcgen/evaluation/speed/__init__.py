@@ -1,0 +1,1 @@
+"""`pcgen bench speed`: the same network and the same steps, timed beside other libraries."""

@@ -1,0 +1,126 @@
+"""What is timed: four networks, their data and the descent that every library takes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcgen.config import Recipe, from_dict
+from pcgen.device import generator
+from pcgen.model.layers import Shape, TransposedConvolution
+from pcgen.model.network import Network, build
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A network and how it is trained.
+
+    Attributes:
+        shape: of the data.
+        equilibrium: whether the time to equilibrium is measured too.
+    """
+
+    name: str
+    layers: list[int | list[int]]
+    shape: Shape
+    batch: int
+    steps: int
+    rate: float
+    equilibrium: bool = False
+    model: dict[str, Any] = field(default_factory=dict)
+
+    def tables(self) -> dict[str, Any]:
+        """Return the recipe as plain tables."""
+        return {
+            "name": self.name,
+            "model": {"layers": self.layers, "activation": "tanh", **self.model},
+            "inference": {
+                "solver": "descent",
+                "steps": self.steps,
+                "rate": self.rate,
+                "momentum": MOMENTUM,
+            },
+            "learning": {"batch_size": self.batch, "rate": WEIGHT_RATE, "warmup": 0},
+        }
+
+    def recipe(self) -> Recipe:
+        return from_dict(self.tables())
+
+    def network(self) -> Network:
+        """Return the network with seeded random weights."""
+        return build(self.recipe().model, self.shape, generator(0, self.name))
+
+    def data(self, count: int) -> Tensor:
+        """Return seeded images (count, D) in [0, 1]: smooth mixtures of 40 patterns."""
+        draw = generator(0, self.name, "data")
+        patterns = torch.randn(40, math.prod(self.shape), generator=draw).cumsum(1)
+        patterns /= patterns.std(1, keepdim=True)
+        mixed = torch.randn(count, 40, generator=draw) @ patterns / math.sqrt(40)
+        return torch.sigmoid(2 * mixed)
+
+
+MOMENTUM, WEIGHT_RATE = 0.5, 1e-4
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload("W1", [64, 256, 256], (1, 1, 784), 200, 20, 0.05, equilibrium=True),
+        Workload("W2", [512, 2048, 2048], (1, 1, 12288), 50, 50, 0.02, equilibrium=True),
+        Workload("W3", [128] * 30, (1, 1, 128), 256, 60, 0.05),
+        Workload(
+            "W4",
+            [[8, 4, 4], [8, 8, 8], [5, 16, 16]],
+            (3, 32, 32),
+            200,
+            20,
+            0.02,
+            model={"kernel": 4},
+        ),
+    )
+}
+
+
+def write(network: Network, data_BD: Tensor, path: Path) -> None:
+    """Write weights, biases and data as the arrays that all workers read."""
+    arrays: dict[str, np.ndarray] = {"data_BD": data_BD.numpy()}
+    for i, layer in enumerate(network.layers):
+        assert layer.bias is not None
+        arrays[f"w{i}"], arrays[f"b{i}"] = layer.weight.numpy(), layer.bias.numpy()
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+
+
+def setup(workload: Workload, network: Network, npz: Path, mode: str) -> dict[str, Any]:
+    """Return the request that sets a worker up."""
+    message: dict[str, Any] = {
+        "do": "setup",
+        "npz": str(npz),
+        "activation": "tanh",
+        "output": "linear",
+        "kind": "dense",
+        "steps": workload.steps,
+        "rate": workload.rate,
+        "momentum": MOMENTUM,
+        "weight_rate": WEIGHT_RATE,
+        "mode": mode,
+        "tables": workload.tables(),
+        "shape": list(workload.shape),
+    }
+    convolutions = [x for x in network.layers if isinstance(x, TransposedConvolution)]
+    if convolutions:
+        message["kind"] = "deconv"
+        message["geometry"] = [
+            {
+                "stride": layer.stride,
+                "padding": layer.padding,
+                "output_padding": layer.output_padding,
+                "in": list(layer.above),
+                "out": list(layer.below),
+            }
+            for layer in convolutions
+        ]
+    return message
