@@ -10,8 +10,20 @@ from .options import data_dir_option, device_option, json_option, quiet_option
 from .output import write_json, write_rows
 from .progress import Story
 
-TABLES = ("reconstruction",)
-PLANNED = ("sampling", "memory", "ood", "speed")
+TABLES = ("reconstruction", "speed")
+PLANNED = ("sampling", "memory", "ood")
+SPEED_COLUMNS = (
+    "dataset",
+    "threads",
+    "method",
+    "metric",
+    "value",
+    "ci_low",
+    "ci_high",
+    "ratio",
+    "samples",
+    "note",
+)
 COLUMNS = (
     "dataset",
     "method",
@@ -44,6 +56,35 @@ def _table(ctx: click.Context, param: click.Parameter, name: str) -> str:
     help="Data sets, separated by commas.",
 )
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, metavar="N")
+@click.option(
+    "--workloads",
+    default="W1,W2,W3,W4",
+    show_default=True,
+    metavar="W,...",
+    help="Of the speed table, separated by commas.",
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Timings a cell of the speed table.",
+)
+@click.option(
+    "--threads",
+    default="1,2",
+    show_default=True,
+    metavar="N,...",
+    help="Processors of the speed table, a part for each number.",
+)
+@click.option(
+    "--peers",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    envvar="PCGEN_PEERS",
+    metavar="DIR",
+    help="Where make peers was run; the working folder otherwise.",
+)
 @device_option
 @data_dir_option
 @json_option
@@ -52,25 +93,58 @@ def command(
     table: str,
     data: str,
     seeds: int,
+    workloads: str,
+    samples: int,
+    threads: str,
+    peers: Path | None,
     device: str,
     data_dir: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Re-measure TABLE (reconstruction) beside its baselines and published values.
+    """Re-measure TABLE (reconstruction, speed) beside its baselines and published values.
 
-    Models are chosen on the validation split; the test set is used once, at the end.
+    reconstruction: models are chosen on the validation split; the test set is used once at the end.
+
+    speed: training batches and times to equilibrium beside other libraries, where make peers has
+    built them; ratios are to the faster mode of pcx.
     """
     from pcgen import api
 
-    names = tuple(name.strip() for name in data.split(",") if name.strip())
-    if not names:
-        raise click.BadParameter("no data set named", param_hint="--data")
+    names = _words(data, "--data")
     with Story(quiet) as story:
-        rows = api.bench_reconstruction(
-            names, seeds=seeds, device=device, data_dir=data_dir, on_progress=story
-        )
+        if table == "speed":
+            rows = api.bench_speed(
+                _words(workloads, "--workloads"),
+                samples=samples,
+                threads=_numbers(threads),
+                peers=peers,
+                on_progress=story,
+            )
+        else:
+            rows = api.bench_reconstruction(
+                names, seeds=seeds, device=device, data_dir=data_dir, on_progress=story
+            )
     if as_json:
         write_json("bench", {"table": rows})
     else:
-        write_rows(rows, COLUMNS, title=table)
+        write_rows(rows, SPEED_COLUMNS if table == "speed" else COLUMNS, title=table)
+
+
+def _words(text: str, flag: str) -> tuple[str, ...]:
+    """Return the words between commas.
+
+    Raises:
+        click.BadParameter: there is none.
+    """
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not words:
+        raise click.BadParameter("nothing named", param_hint=flag)
+    return words
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    words = _words(text, "--threads")
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise click.BadParameter(f"{text}: not numbers above 0", param_hint="--threads")
+    return tuple(int(word) for word in words)

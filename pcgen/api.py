@@ -513,6 +513,41 @@ def doctor(*, data_dir: Path | None = None) -> list[dict[str, Any]]:
     return rows
 
 
+def bench_speed(
+    workloads: Sequence[str] = ("W1", "W2", "W3", "W4"),
+    *,
+    samples: int = 20,
+    threads: Sequence[int] = (1, 2),
+    peers: Path | None = None,
+    on_progress: OnProgress = _silent,
+) -> list[dict[str, Any]]:
+    """Return the speed table: training batches and equilibria beside other libraries, on the CPU.
+
+    Args:
+        workloads: of W1 to W4, see docs/speed.md.
+        samples: timings a cell.
+        threads: processors each competitor may use; a part of the table for each number.
+        peers: the folder whose `.peers` `make peers` built; the working folder if not given.
+
+    Raises:
+        RecipeError: an unknown workload.
+    """
+    from pcgen.evaluation.speed.driver import speed_rows
+    from pcgen.evaluation.speed.workloads import WORKLOADS
+
+    unknown = [name for name in workloads if name not in WORKLOADS]
+    if unknown:
+        raise RecipeError(f"no workload {', '.join(unknown)}", f"There are: {', '.join(WORKLOADS)}")
+
+    def tell(stage: str, done: int, total: int) -> None:
+        on_progress(Event(stage, done, total))
+
+    import torch
+
+    with torch.no_grad():
+        return list(speed_rows(workloads, samples, threads, peers or Path(), tell))
+
+
 def recipes() -> list[dict[str, Any]]:
     """Return a row for every shipped recipe, with the measured error of its model."""
     from pcgen import config, shipped
