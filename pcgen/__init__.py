@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pcgen.api import bench_reconstruction as bench_reconstruction
+    from pcgen.api import bench_speed as bench_speed
     from pcgen.api import check as check
     from pcgen.api import datasets as datasets
     from pcgen.api import demo as demo
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "pcgen.api": (
         "bench_reconstruction",
+        "bench_speed",
         "check",
         "datasets",
         "demo",

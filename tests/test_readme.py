@@ -54,7 +54,7 @@ def test_links_lead_to_files() -> None:
             assert (page.parent / target).exists(), f"{page}: {target}"
 
 
-@pytest.mark.parametrize("name", ["digits", "mnist", "fashion-mnist"])
+@pytest.mark.parametrize("name", ["digits", "mnist", "fashion-mnist", "cifar10", "cifar10-large"])
 def test_shipped_models_are_small_and_are_what_their_recipes_say(name: str) -> None:
     import pcgen
     from pcgen import api

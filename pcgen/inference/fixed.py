@@ -13,14 +13,18 @@ precisions per unit go the general way.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pcgen.inference import captured
+from pcgen.inference.captured import Work
 from pcgen.model.energy import Gaussian
 from pcgen.model.layers import Dense, Layer, TransposedConvolution, as_map
 from pcgen.model.network import Network
@@ -107,26 +111,59 @@ _STACK = 8
 class Loops:
     """The fixed descents of a network, one for each size of batch, their buffers used again.
 
-    On a GPU each is captured as one graph at its first run. A batch of a size met only once, as an
-    epoch's last one, runs as it is: capturing costs more than it saves.
+    On a GPU a size that comes a second time is captured as one graph. A size met once, as that of
+    an epoch's last batch, runs as it is, and so does what cannot be captured: the same operations,
+    the same numbers.
     """
 
-    def __init__(self, network: Network, rate: float, momentum: float) -> None:
+    def __init__(
+        self,
+        network: Network,
+        rate: float,
+        momentum: float,
+        capture: Callable[[Work, Tensor, Sequence[Tensor]], Work] | None = None,
+    ) -> None:
+        """Begin without any loop.
+
+        Args:
+            capture: what turns a loop into a graph; `captured.capture` on a GPU if not given.
+        """
         self.network = network
         self.rate = rate
         self.momentum = momentum
-        self._loops: dict[tuple[int, int, bool], FixedDescent] = {}
+        on_gpu = network.layers[0].weight.device.type == "cuda"
+        self.capture = captured.capture if capture is None and on_gpu else capture
+        self._loops: dict[tuple[int, int, bool], _Loop] = {}
 
     def run(self, states: Sequence[Tensor], steps: int, clamp_latent: bool) -> list[Tensor]:
         """Return the states (B, D_l) of all layers, data first, so many steps after these."""
-        data_BD = states[0]
+        data_BD, start = states[0], states[1:]
         key = (len(data_BD), steps, clamp_latent)
         if key not in self._loops:
-            loop = FixedDescent(self.network, len(data_BD), steps, self.rate, self.momentum)
-            self._loops[key] = loop
+            descent = FixedDescent(self.network, len(data_BD), steps, self.rate, self.momentum)
+            work = partial(descent.run, clamp_latent=clamp_latent)
+            self._loops[key] = _Loop(descent, work, self.capture)
+        elif self._loops[key].capture is not None:
+            self._loops[key].become_a_graph(data_BD, start)
         loop = self._loops[key]
-        loop.run(data_BD, states[1:], clamp_latent)
-        return [data_BD, *(state.clone() for state in loop.states)]
+        loop.work(data_BD, start)
+        return [data_BD, *(state.clone() for state in loop.descent.states)]
+
+
+@dataclass(slots=True)
+class _Loop:
+    """A loop and the way it is run; `capture` until it was tried."""
+
+    descent: FixedDescent
+    work: Work
+    capture: Callable[[Work, Tensor, Sequence[Tensor]], Work] | None
+
+    def become_a_graph(self, data_BD: Tensor, start: Sequence[Tensor]) -> None:
+        capture, self.capture = self.capture, None
+        assert capture is not None
+        # What cannot be captured goes on as it is.
+        with contextlib.suppress(RuntimeError):
+            self.work = capture(self.work, data_BD, start)
 
 
 class FixedDescent:

@@ -106,6 +106,42 @@ def test_what_the_loop_does_not_know_goes_the_general_way(build: dict[str, Any])
     )
 
 
+def test_a_size_that_comes_again_is_captured_once_and_gives_the_same_numbers() -> None:
+    network = oracle.network()
+    start = oracle.states(network, oracle.data(network))
+    captured = []
+
+    def capture(work: Any, data: torch.Tensor, states: Any) -> Any:
+        captured.append(len(data))
+        return work
+
+    def refuse(work: Any, data: torch.Tensor, states: Any) -> Any:
+        captured.append(-1)
+        raise RuntimeError("an operation that cannot be captured")
+
+    expected = plain(network, start, 6, clamp=False).states
+    for way, count in ((capture, 6), (refuse, -1)):
+        loops = fixed.Loops(network, 0.03, 0.6, way)
+        captured.clear()
+        for _ in range(4):
+            found = loops.run(start, 6, False)
+            torch.testing.assert_close(found[-1], expected[-1], rtol=1e-9, atol=1e-9)
+        loops.run([states[:2] for states in start], 6, False)
+        assert captured == [count]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a cuda device")
+def test_a_graph_on_the_gpu_takes_the_loops_steps() -> None:
+    network = oracle.network(layers=(4, 4, 4), shape=9).to("cuda", torch.float64)
+    start = [s.cuda() for s in oracle.states(network, torch.rand(6, 9, dtype=torch.float64))]
+    loops = fixed.Loops(network, 0.03, 0.6)
+    first = loops.run(start, 8, False)
+    for _ in range(3):
+        for a, b in zip(loops.run(start, 8, False), first, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("width", [3, 512, 700])
 def test_a_gram_matrix_of_one_triangle_is_whole(width: int) -> None:
     draw = torch.Generator().manual_seed(0)

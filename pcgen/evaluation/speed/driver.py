@@ -40,6 +40,7 @@ _REFERENCE = "pcx"
 _TIE = 0.1  # medians that differ by less are called equal
 _AGREE = 1e-4
 _CHECKED_STEPS = 5
+_TURN = 5  # timings of one competitor in a row, after its warm-up
 _NEAR = 1e-3
 _UPDATES = 30
 _WAIT = 900.0  # seconds for one answer, compilation included
@@ -126,10 +127,10 @@ def speed_rows(
                 cells, peers = _set_up(workload, network, npz, count, root, stack)
                 _check(peers, cells)
                 metric = "ms per training batch"
-                for turn in range(samples):
-                    tell(f"{name}, {count} threads", turn, samples)
+                for done in range(0, samples, _TURN):
+                    tell(f"{name}, {count} threads", done, samples)
                     for method, peer in list(peers.items()):
-                        _time(peer, cells[method], peers)
+                        _time(peer, cells[method], peers, min(_TURN, samples - done))
                 reference = reference_of(list(cells.values()), metric)
                 for cell in cells.values():
                     yield cell.row(name, count, reference)
@@ -216,9 +217,9 @@ def _out(cell: Cell, why: str) -> None:
     cell.note = "; ".join(filter(None, [cell.note, why]))
 
 
-def _time(peer: Peer, cell: Cell, peers: dict[str, Peer]) -> None:
+def _time(peer: Peer, cell: Cell, peers: dict[str, Peer], repeats: int) -> None:
     try:
-        answer = peer.ask({"do": "batch", "repeats": 1}, _WAIT)
+        answer = peer.ask({"do": "batch", "repeats": repeats}, _WAIT)
     except PeerError as error:
         _out(cell, error.message.splitlines()[0])
         del peers[cell.method]
