@@ -91,12 +91,12 @@ import sys, time
 from pcgen import runs
 from pcgen.learning.train import Training
 runs._SAVE_EVERY = 0.0
-learn = Training._learn
+learn = Training.learn
 def slowly(self, *args):
     learn(self, *args)
     print("batch", flush=True)
     time.sleep(0.2)
-Training._learn = slowly
+Training.learn = slowly
 from pcgen.cli.main import main
 sys.argv = ["pcgen", *sys.argv[1:]]
 main()
