@@ -254,15 +254,11 @@ class Training:
         mine, states = group.share(count), inference.states
         data_BD, latent_BD = states[0][: len(mine)], states[-1][: len(mine)]
         squared_B = (states[0] - inference.terms[0].prediction_BD).square().mean(1)
-        numbers = torch.stack(
-            [column[: len(mine)].double().sum() for column in (inference.energy_B, squared_B)]
-            + [squared_B.new_tensor(group.asked()).double()]
-        )
-        # The bucket has the weights' type; two of them hold a number of twice the digits.
-        high = numbers.to(data_BD.dtype)
+        numbers = [column[: len(mine)].double().sum() for column in (inference.energy_B, squared_B)]
+        asked = numbers[0].new_tensor(float(group.asked()))
         typical = torch.zeros_like(self.network.typical_latents)
         typical[mine.start : mine.stop] = latent_BD[: max(0, len(typical) - mine.start)]
-        own = [high, (numbers - high).to(high.dtype), typical]
+        own = [torch.stack([*numbers, asked]).to(typical.dtype), typical]
         if self.start is not None:
             own.append(self.start.sums(data_BD, latent_BD))
         given = [gradient for gradient in gradients if gradient is not None]
@@ -273,8 +269,8 @@ class Training:
     def _take_in_shared(self, sums: list[Tensor], count: int) -> tuple[float, float]:
         """Do as `_take_in` does from all processes' sums; note whether one is to stop."""
         assert self.group is not None
-        high, low, typical, *moments = sums
-        energy, squared, asked = (high.double() + low.double()).tolist()
+        numbers, typical, *moments = sums
+        energy, squared, asked = numbers.tolist()
         self.group.stopping = asked > 0
         known = min(count, len(typical))
         self.network.typical_latents[:known] = typical[:known]
