@@ -37,7 +37,7 @@ def exit_code_of(error: Exception, *, as_json: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     if isinstance(error, PcgenError):
-        if not error.quiet:
+        if not error.quiet and (error.quiet is not None or is_first_process()):
             _say(error.kind, error.message, error.hint, as_json=as_json)
         return error.exit_code
     if isinstance(error, click.ClickException) and not is_first_process():

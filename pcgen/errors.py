@@ -14,12 +14,12 @@ class PcgenError(Exception):
         hint: what to do about it, usually a command; may be empty.
         kind: the machine-readable name, given as `error.kind` by `--json`.
         exit_code: what the command line exits with.
-        quiet: whether another process of the same run says it.
+        quiet: whether another process of the same run says it; None before they have met.
     """
 
     kind = "error"
     exit_code = 1
-    quiet = False
+    quiet: bool | None = None
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

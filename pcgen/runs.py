@@ -206,7 +206,7 @@ class Run:
                 }
             )
         saved = began = time.monotonic()
-        with _deferred_interrupt() as interrupted:
+        with _deferred_interrupt(once=group is None) as interrupted:
             asked = interrupted if group is None else group.listen(interrupted)
             for progress in self.training.run(images, validation):
                 if progress.ends_epoch:
@@ -274,8 +274,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C wait for the batch's end; yield whether it came."""
+def _deferred_interrupt(once: bool) -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C wait for the batch's end; yield whether it came.
+
+    Args:
+        once: let a second one through. A launcher repeats the first one, so there it must not be.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
@@ -285,10 +289,12 @@ def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
     def remember(number: int, frame: Any) -> None:
         nonlocal came
         came = True
-        signal.signal(signal.SIGINT, usual)
+        if once:
+            signal.signal(signal.SIGINT, usual)
 
     signal.signal(signal.SIGINT, remember)
     try:
         yield lambda: came
     finally:
-        signal.signal(signal.SIGINT, usual)
+        if once or not came:
+            signal.signal(signal.SIGINT, usual)
