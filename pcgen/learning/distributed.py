@@ -56,6 +56,8 @@ class Group:
             DistributedError: the others cannot be reached.
         """
         import torch.distributed as dist
+        from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+        from torch.distributed.rendezvous import rendezvous
 
         self.rank, self.size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
         self.asked: Callable[[], bool] = lambda: self.told_at is not None
@@ -63,10 +65,10 @@ class Group:
         self.told_at: float | None = None
         self._hint, self._dist = hint, dist
         self._usual: Any = None
-        self._store: dist.Store | None = None
+        self._store: Any = None
         with self._exchange():
-            store, _, _ = next(dist.rendezvous("env://", timeout=_PATIENCE))
-            self._store = dist.PrefixStore(f"pcgen/{next(_joined)}", store)
+            store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
+            self._store = PrefixStore(f"pcgen/{next(_joined)}", store)
 
     def open(self, device: str, local_rank: int) -> None:
         """Choose this process's device and connect it with the others'.
@@ -80,7 +82,7 @@ class Group:
         """
         self.device = choose_device(device)
         if self.device.type == "cuda":
-            if self.device.index is not None:
+            if ":" in device:
                 raise DeviceError(f"{device}: each process needs its own", "Use --device cuda")
             self.device = choose_device(f"cuda:{local_rank}")
             torch.cuda.set_device(self.device)
@@ -122,7 +124,7 @@ class Group:
                 self._await(self._dist.all_reduce(bucket, async_op=True))
             else:
                 self._dist.all_reduce(bucket)
-        parts = bucket.split([tensor.numel() for tensor in tensors])
+        parts = torch.split(bucket, [tensor.numel() for tensor in tensors])
         return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
     def wait(self) -> None:

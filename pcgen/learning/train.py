@@ -112,9 +112,7 @@ class Training:
                 ends_epoch = self.counters["batch"] == batches
                 metrics = None
                 if ends_epoch and validation is not None:
-                    metrics = measure(
-                        self.network, validation, self.recipe.inference, self.group
-                    )
+                    metrics = measure(self.network, validation, self.recipe.inference, self.group)
                 progress = self._progress(batches, metrics)
                 if ends_epoch:
                     self.counters.update(epoch=self.counters["epoch"] + 1, batch=0)
@@ -182,7 +180,7 @@ class Training:
 
     def _learn(self, rows: Rows, count: int, total_updates: int) -> None:
         table, network = self.recipe.inference, self.network
-        data_BD = rows.pixels_BD.to(self.weights[0].device)
+        data_BD = rows.pixels_BD.to(self.weights[0])
         steps, incremental = table.steps, self.recipe.learning.incremental
         self.method = prepare(network, table, self.method)
         inference = self.method.begin(data_BD, steps=0 if incremental else steps)
