@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 import click
 
-from pcgen.errors import PcgenError
+from pcgen.errors import PcgenError, is_out_of_memory
+
+from .options import is_first_process
 
 INTERRUPTED = 130
 
@@ -27,14 +29,18 @@ def exit_code_of(error: Exception, *, as_json: bool) -> int:
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if isinstance(error, click.Abort):
-        _say("interrupted", *_of_interrupt(error), as_json=as_json)
+        if is_first_process():
+            _say("interrupted", *_of_interrupt(error), as_json=as_json)
         return INTERRUPTED
     if isinstance(error, OSError) and error.errno == errno.EPIPE:
         # The reader of our output has gone; Python would complain once more as it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     if isinstance(error, PcgenError):
-        _say(error.kind, error.message, error.hint, as_json=as_json)
+        if not error.quiet and (error.quiet is not None or is_first_process()):
+            _say(error.kind, error.message, error.hint, as_json=as_json)
+        return error.exit_code
+    if isinstance(error, click.ClickException) and not is_first_process():
         return error.exit_code
     if isinstance(error, click.UsageError) and not as_json:
         error.show()
@@ -49,21 +55,12 @@ def exit_code_of(error: Exception, *, as_json: bool) -> int:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         _say("system", where + (error.strerror or str(error)), "", as_json=as_json)
         return 1
-    if _is_of_memory(error):
+    if is_out_of_memory(error):
         hint = "Make it smaller: --set learning.batch_size=..., --set model.layers=[...]"
         _say("memory", "not enough memory", hint, as_json=as_json)
         return 1
     _confess(error, as_json=as_json)
     return 1
-
-
-def _is_of_memory(error: Exception) -> bool:
-    """Return whether memory ran out; torch says so in words alone on the CPU."""
-    said = str(error)
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
-        and ("can't allocate memory" in said or "out of memory" in said)
-    )
 
 
 def printable(text: str) -> str:

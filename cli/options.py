@@ -68,3 +68,8 @@ def settings_of(environment: Mapping[str, str] = os.environ) -> list[str]:
         for name, value in sorted(environment.items())
         if name.startswith(PREFIX)
     ]
+
+
+def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
+    """Return whether this process speaks: it is alone, or the launcher's first."""
+    return environment.get("RANK", "0") == "0" or environment.get("WORLD_SIZE", "1") == "1"

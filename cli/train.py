@@ -11,6 +11,7 @@ import click
 from .options import (
     data_dir_option,
     device_option,
+    is_first_process,
     json_option,
     out_option,
     quiet_option,
@@ -112,8 +113,10 @@ def command(
         _show("train", api.check(recipe, **given).document(), "Nothing written.", as_json)
         return
     assert out is not None
-    with Story(quiet) as story:
+    with Story(quiet or not is_first_process()) as story:
         result = api.train(recipe, out, resume=resume, on_progress=story, **given)
+    if not is_first_process():
+        return
     _show("train", result.document(), "Trained", as_json)
     if not as_json:
         Story(quiet).say(f"Look at it: pcgen report {out}")

@@ -5,6 +5,7 @@ Imports stand inside the functions, so that looking at a checkpoint's header doe
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pcgen.checkpoint import Model
     from pcgen.config import InferenceTable, Recipe
     from pcgen.data.images import Images
+    from pcgen.learning.distributed import Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +217,8 @@ def train(
 ) -> TrainResult:
     """Train a model into a run folder and return its checkpoint and validation metrics.
 
+    Where a launcher such as torchrun has started several processes, they share each batch.
+
     Args:
         recipe: a shipped recipe's name, a TOML file, or a `Recipe`; None only with `resume`.
         out: the run's folder; with `resume`, one that holds a run.
@@ -223,6 +227,7 @@ def train(
 
     Raises:
         PcgenError: a bad recipe, data that cannot be used, a folder that cannot be written.
+        DistributedError: another of the launcher's processes was lost.
         Interrupted: after Ctrl-C, once the state is saved.
 
     Example:
@@ -242,21 +247,39 @@ def train(
         assert recipe is not None
         found = resolve_recipe(recipe, data=data, settings=settings, seed=seed)
 
+    from pcgen.learning.distributed import joined
+
+    hint = f"Continue, with any number of processes: pcgen train --resume --out {out}"
+    with joined(os.environ, device, hint) as group:
+        return _train(None if resume else found, Path(out), device, data_dir, on_progress, group)
+
+
+def _train(
+    recipe: Recipe | None,
+    out: Path,
+    device: str,
+    data_dir: Path | None,
+    on_progress: OnProgress,
+    group: Group | None,
+) -> TrainResult:
+    """Do as `train`; no recipe resumes the run's own."""
     from pcgen.device import choose_device, choose_threads
     from pcgen.learning.initial import initial_network, sample
     from pcgen.runs import Run, RunFolder
 
-    chosen = choose_device(device)
-    if resume:
-        folder, found = RunFolder.existing(Path(out))
+    chosen = choose_device(device) if group is None else group.device
+    if recipe is None:
+        folder, found = RunFolder.existing(out)
+    else:
+        folder, found = RunFolder(out), recipe
     images, validation = _training_data(found, data_dir)
     sample_BD = sample(images, found.seed)
     network = initial_network(found, sample_BD, images.shape).to(chosen)
     choose_threads(network.largest_product * found.learning.batch_size)
-    if not resume:
-        folder = RunFolder.create(Path(out), found, chosen)
-    run = Run(folder, network, found, images, sample_BD)
-    if resume:
+    if recipe is not None and (group is None or group.writes):
+        folder = RunFolder.create(out, found, chosen)
+    run = Run(folder, network, found, images, sample_BD, group)
+    if recipe is None:
         run.resume()
     seen, began = 0, time.monotonic()
     for progress in run.progress(images, validation):

@@ -14,10 +14,12 @@ class PcgenError(Exception):
         hint: what to do about it, usually a command; may be empty.
         kind: the machine-readable name, given as `error.kind` by `--json`.
         exit_code: what the command line exits with.
+        quiet: whether another process of the same run says it; None before they have met.
     """
 
     kind = "error"
     exit_code = 1
+    quiet: bool | None = None
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -49,7 +51,7 @@ class CheckpointError(PcgenError):
 
 
 class DeviceError(PcgenError):
-    """A device that is not there, or has too little memory."""
+    """A device that is not there."""
 
     kind = "device"
 
@@ -64,3 +66,24 @@ class DivergenceError(PcgenError):
     """States or weights that left the finite numbers."""
 
     kind = "divergence"
+
+
+class OutOfMemoryError(PcgenError):
+    """A batch or a network larger than the memory."""
+
+    kind = "memory"
+
+
+class DistributedError(PcgenError):
+    """Another process of the same run that was lost, or that has other files."""
+
+    kind = "distributed"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out; torch says so in words alone on the CPU."""
+    said = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("can't allocate memory" in said or "out of memory" in said)
+    )

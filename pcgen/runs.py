@@ -26,6 +26,7 @@ from pcgen import __version__, checkpoint
 from pcgen.config import Recipe, from_dict, from_toml, to_toml
 from pcgen.data.images import Images
 from pcgen.errors import CheckpointError, DataError, RunError
+from pcgen.learning.distributed import Group
 from pcgen.learning.train import Progress, Training
 from pcgen.model.network import Network
 
@@ -142,7 +143,7 @@ def describe_data(images: Images, count: int) -> dict[str, Any]:
 class Run:
     """A training run and its folder.
 
-    `progress` yields as `Training.run` does and saves on the way.
+    `progress` yields as `Training.run` does and saves on the way; of a group, one process writes.
     """
 
     def __init__(
@@ -152,11 +153,14 @@ class Run:
         recipe: Recipe,
         images: Images,
         sample_BD: torch.Tensor,
+        group: Group | None = None,
     ) -> None:
         self.folder = folder
         self.recipe = recipe
         self.network = network
-        self.training = Training(network, recipe, sample_BD)
+        self.group = group
+        self.writes = group is None or group.writes
+        self.training = Training(network, recipe, sample_BD, group)
         self.data = describe_data(images, len(images))
         self.best: dict[str, Any] | None = None
 
@@ -178,6 +182,8 @@ class Run:
             raise CheckpointError(f"{self.folder.last}: was made with another recipe")
         self.training.load(saved.tensors, saved.header["counters"])
         self.best = saved.header["best"]
+        if not self.writes:
+            return
         # Lines written after the last save would otherwise stand twice.
         done = self.training.counters["epoch"]
         lines = [line for line in _lines(self.folder.metrics) if line["epoch"] <= done]
@@ -190,8 +196,18 @@ class Run:
         Raises:
             Interrupted: after Ctrl-C, once the batch is done and saved; a second one does not wait.
         """
+        group = self.group
+        if group is not None:
+            group.require_equal(
+                {
+                    "recipe": self.recipe,
+                    "data": self.data["fingerprint"],
+                    "progress": self.training.counters,
+                }
+            )
         saved = began = time.monotonic()
-        with _deferred_interrupt() as asked:
+        with _deferred_interrupt(once=group is None) as interrupted:
+            asked = interrupted if group is None else group.listen(interrupted)
             for progress in self.training.run(images, validation):
                 if progress.ends_epoch:
                     self._end_epoch(progress, time.monotonic() - began)
@@ -201,10 +217,14 @@ class Run:
                     saved = time.monotonic()
                 yield progress
                 if asked():
+                    if group is not None:
+                        group.wait()
                     raise Interrupted(self.folder)
 
     def save(self) -> None:
         """Write last.safetensors."""
+        if not self.writes:
+            return
         header = {
             **checkpoint.model_header(self.network, self.recipe, self.data, self.best or {}),
             "kind": "run",
@@ -222,12 +242,15 @@ class Run:
             "seconds": seconds,
             "validation": None if progress.validation is None else asdict(progress.validation),
         }
-        with self.folder.metrics.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        if self.writes:
+            with self.folder.metrics.open("a") as file:
+                file.write(json.dumps(line) + "\n")
         metrics = line["validation"] or {"energy": progress.energy, "mse_last_hidden": progress.mse}
         found = {"epoch": progress.epoch, **metrics}
         if progress.validation is None or self.best is None or found["mse"] < self.best["mse"]:
             self.best = found
+            if not self.writes:
+                return
             header = checkpoint.model_header(self.network, self.recipe, self.data, found)
             checkpoint.save(self.folder.model, self.network.tensors(), header)
 
@@ -251,8 +274,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C wait for the batch's end; yield whether it came."""
+def _deferred_interrupt(once: bool) -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C wait for the batch's end; yield whether it came.
+
+    Args:
+        once: let a second one through. A launcher repeats the first one, so there it must not be.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
@@ -262,10 +289,12 @@ def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
     def remember(number: int, frame: Any) -> None:
         nonlocal came
         came = True
-        signal.signal(signal.SIGINT, usual)
+        if once:
+            signal.signal(signal.SIGINT, usual)
 
     signal.signal(signal.SIGINT, remember)
     try:
         yield lambda: came
     finally:
-        signal.signal(signal.SIGINT, usual)
+        if once or not came:
+            signal.signal(signal.SIGINT, usual)

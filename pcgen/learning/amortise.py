@@ -53,11 +53,31 @@ class StartRegression:
 
     def update(self, data_BD: Tensor, latent_BD: Tensor, updates: int) -> None:
         """Take in a batch's equilibrium."""
-        share = (1 - _DECAY) / len(data_BD)
+        self._decay()
+        self._add(self.moments, data_BD, latent_BD, (1 - _DECAY) / len(data_BD))
+        self._renew(updates)
+
+    def sums(self, data_BD: Tensor, latent_BD: Tensor) -> Tensor:
+        """Return what a part of a batch adds to the moments, for `take_in`."""
+        sums = torch.zeros_like(self.moments)
+        self._add(sums, data_BD, latent_BD, 1.0)
+        return sums
+
+    def take_in(self, sums: Tensor, count: int, updates: int) -> None:
+        """Do as `update` does with the sums of all parts of a batch of `count`."""
+        self._decay()
+        self.moments.add_(sums, alpha=(1 - _DECAY) / count)
+        self._renew(updates)
+
+    def _decay(self) -> None:
         self.weight.mul_(_DECAY).add_(1 - _DECAY)
         self.moments.mul_(_DECAY)
-        self.moments[:-1].addmm_((data_BD - self.mean_D).T, latent_BD, alpha=share)
-        self.moments[-1].add_(latent_BD.sum(0), alpha=share)
+
+    def _add(self, moments: Tensor, data_BD: Tensor, latent_BD: Tensor, share: float) -> None:
+        moments[:-1].addmm_((data_BD - self.mean_D).T, latent_BD, alpha=share)
+        moments[-1].add_(latent_BD.sum(0), alpha=share)
+
+    def _renew(self, updates: int) -> None:
         if updates % _EVERY == 0:
             assert self.network.start is not None
             slope = self.inverse @ self.moments[:-1] / self.weight

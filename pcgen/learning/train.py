@@ -6,15 +6,17 @@ import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
 
 from pcgen.config import LearningTable, Recipe
 from pcgen.data.images import Images, Rows, order, require_ok
-from pcgen.errors import DivergenceError
+from pcgen.errors import DivergenceError, OutOfMemoryError, is_out_of_memory
 from pcgen.inference.solvers import Inference, Method, prepare
 from pcgen.learning.amortise import StartRegression
+from pcgen.learning.distributed import Group
 from pcgen.learning.hebbian import optimiser_for, precision_gradients, weight_gradients
 from pcgen.learning.validate import Metrics, measure
 from pcgen.model.network import Network
@@ -54,14 +56,18 @@ class Training:
     all noise depend on the seed and these counters alone.
     """
 
-    def __init__(self, network: Network, recipe: Recipe, sample_BD: Tensor) -> None:
+    def __init__(
+        self, network: Network, recipe: Recipe, sample_BD: Tensor, group: Group | None = None
+    ) -> None:
         """Begin a run.
 
         Args:
             network: on the device to train on.
             sample_BD: data whose mean and covariance stand for all, from `initial.sample`.
+            group: the processes that share each batch, if there are several.
         """
         self.network = network
+        self.group = group
         self.start = None
         if network.start is not None:
             self.start = StartRegression(network, sample_BD.to(network.start))
@@ -83,18 +89,29 @@ class Training:
         Raises:
             DivergenceError: an energy that is not finite.
             DataError: an image that cannot be read.
+            OutOfMemoryError: a batch too large; it names one that fits.
+            DistributedError: another process was lost.
         """
         table = self.recipe.learning
         batches = math.ceil(len(images) / table.batch_size)
         total = batches * table.epochs
         while self.counters["epoch"] < table.epochs:
-            for rows in self._batches(images):
-                self.learn(rows, total)
+            for rows, count in self._batches(images):
+                try:
+                    self.learn(rows, total, count)
+                    too_large = False
+                except (MemoryError, RuntimeError) as error:
+                    too_large = is_out_of_memory(error)
+                    if not too_large:
+                        raise
+                # Only now are the failed batch's tensors free, which the exception held.
+                if too_large:
+                    raise self._too_large(rows, count)
                 self.counters["batch"] += 1
                 ends_epoch = self.counters["batch"] == batches
                 metrics = None
                 if ends_epoch and validation is not None:
-                    metrics = measure(self.network, validation, self.recipe.inference)
+                    metrics = measure(self.network, validation, self.recipe.inference, self.group)
                 progress = self._progress(batches, metrics)
                 if ends_epoch:
                     self.counters.update(epoch=self.counters["epoch"] + 1, batch=0)
@@ -135,41 +152,57 @@ class Training:
     def _optimisers(self) -> list[tuple[str, torch.optim.Optimizer]]:
         return [("optimiser", self.optimiser), ("precision_optimiser", self.precision_optimiser)]
 
-    def _batches(self, images: Images) -> Iterator[Rows]:
-        """Yield the epoch's batches from the present one on, reading one ahead."""
+    def _batches(self, images: Images) -> Iterator[tuple[Rows, int]]:
+        """Yield this process's rows and the size of each batch left, reading one ahead."""
         size = self.recipe.learning.batch_size
         whole = order(len(images), self.recipe.seed, self.counters["epoch"])
         chosen = torch.split(whole, size)
         chosen = chosen[self.counters["batch"] :]
         with ThreadPoolExecutor(1) as reader:
-            following = reader.submit(images.rows, chosen[0])
-            for indices in [*chosen[1:], None]:
+            following = reader.submit(images.rows, self._own(chosen[0]))
+            for present, indices in zip_longest(chosen, chosen[1:]):
                 rows = following.result()
                 if indices is not None:
-                    following = reader.submit(images.rows, indices)
+                    following = reader.submit(images.rows, self._own(indices))
                 require_ok(rows, images)
-                yield rows
+                yield rows, len(present)
 
-    def learn(self, rows: Rows, total_updates: int) -> None:
-        """Infer the states of a batch and step the weights, of `total_updates` in all."""
+    def _own(self, indices: Tensor) -> Tensor:
+        """Return what this process infers of a batch; without a share, its first, counted 0 times.
+
+        So that no process is without a batch, whose states it can make no step from.
+        """
+        if self.group is None:
+            return indices
+        mine = self.group.share(len(indices))
+        return indices[mine.start : mine.stop] if mine else indices[:1]
+
+    def learn(self, rows: Rows, total_updates: int, count: int = 0) -> None:
+        """Infer the states of a batch and step the weights.
+
+        Args:
+            rows: of the batch, or this process's share of it.
+            total_updates: of the whole run, which the rate's schedule spans.
+            count: images of the whole batch, where other processes have the rest.
+        """
+        count = count or len(rows.pixels_BD)
         table, network = self.recipe.inference, self.network
-        data_BD = rows.pixels_BD.to(self.weights[0].device)
+        data_BD = rows.pixels_BD.to(self.weights[0])
         steps, incremental = table.steps, self.recipe.learning.incremental
         self.method = prepare(network, table, self.method)
         inference = self.method.begin(data_BD, steps=0 if incremental else steps)
         if incremental:
             for step in range(1, steps + 1):
                 inference.step()
-                self._update(inference, total_updates * steps)
+                sums = self._update(inference, count, total_updates * steps)
                 if step < steps:
                     inference.refresh()
         else:
-            self._update(inference, total_updates)
-        states, energy_B = inference.states, inference.energy_B + network.log_det()
-        network.typical_latents[: len(data_BD)] = states[-1][: len(network.typical_latents)]
-        if self.start is not None:
-            self.start.update(data_BD, states[-1], self.counters["updates"])
-        energy = energy_B.double().sum().item()
+            sums = self._update(inference, count, total_updates)
+        if sums is None:
+            energy, squared = self._take_in(inference)
+        else:
+            energy, squared = self._take_in_shared(sums, count)
         if not math.isfinite(energy):
             epoch, batch = self.counters["epoch"] + 1, self.counters["batch"] + 1
             raise DivergenceError(
@@ -177,30 +210,110 @@ class Training:
                 "Lower it: --set learning.rate=..."
                 + (" or use --set inference.solver=majorise" if table.solver == "descent" else ""),
             )
-        squared = (
-            (states[0] - inference.terms[0].prediction_BD).square().mean(1).double().sum().item()
-        )
-        self.sums += torch.tensor([energy, squared, len(data_BD)], dtype=torch.float64)
+        self.sums += torch.tensor([energy, squared, count], dtype=torch.float64)
 
-    def _update(self, inference: Inference, total_updates: int) -> None:
-        """Step the weights, and the precisions where they learn."""
+    def _take_in(self, inference: Inference) -> tuple[float, float]:
+        """Learn from a batch's equilibrium; return its summed energy and squared error."""
+        network, states = self.network, inference.states
+        energy_B = inference.energy_B + network.log_det()
+        network.typical_latents[: len(energy_B)] = states[-1][: len(network.typical_latents)]
+        if self.start is not None:
+            self.start.update(states[0], states[-1], self.counters["updates"])
+        squared_B = (states[0] - inference.terms[0].prediction_BD).square().mean(1)
+        return energy_B.double().sum().item(), squared_B.double().sum().item()
+
+    def _update(self, inference: Inference, count: int, total_updates: int) -> list[Tensor] | None:
+        """Step the weights, and the precisions where they learn; return the group's sums."""
         states, terms = inference.states, inference.terms
         rate = rate_at(self.recipe.learning, self.counters["updates"], total_updates)
         self.counters["updates"] += 1
-        for tensor, gradient in zip(
-            self.weights, weight_gradients(self.network, states, terms), strict=True
-        ):
+        precision = self.recipe.model.precision
+        learned = precision.learned and self.counters["epoch"] >= precision.warmup
+        gradients: list[Tensor | None] = [*weight_gradients(self.network, states, terms)]
+        if learned:
+            gradients += precision_gradients(self.network, states, terms)
+        sums = None
+        if self.group is not None:
+            gradients, sums = self._share(self.group, inference, gradients, count)
+        for tensor, gradient in zip([*self.weights, *self.precisions], gradients, strict=False):
             tensor.grad = gradient
         self.optimiser.param_groups[0]["lr"] = rate
         self.optimiser.step()
-        precision = self.recipe.model.precision
-        if precision.learned and self.counters["epoch"] >= precision.warmup:
-            gradients = precision_gradients(self.network, states, terms)
-            for tensor, slope in zip(self.precisions, gradients, strict=False):
-                tensor.grad = slope
+        if learned:
             self.precision_optimiser.step()
             for tensor in self.precisions:
                 tensor.clamp_(max=-math.log(precision.floor))
+        return sums
+
+    def _share(
+        self, group: Group, inference: Inference, gradients: list[Tensor | None], count: int
+    ) -> tuple[list[Tensor | None], list[Tensor]]:
+        """Return the whole batch's gradients and its sums, for `_take_in_shared`, in one exchange.
+
+        Args:
+            gradients: means over this process's images.
+            count: of the whole batch.
+        """
+        mine, states = group.share(count), inference.states
+        data_BD, latent_BD = states[0][: len(mine)], states[-1][: len(mine)]
+        squared_B = (states[0] - inference.terms[0].prediction_BD).square().mean(1)
+        numbers = [column[: len(mine)].double().sum() for column in (inference.energy_B, squared_B)]
+        asked = numbers[0].new_tensor(float(group.asked()))
+        typical = torch.zeros_like(self.network.typical_latents)
+        typical[mine.start : mine.stop] = latent_BD[: max(0, len(typical) - mine.start)]
+        own = [torch.stack([*numbers, asked]).to(typical.dtype), typical]
+        if self.start is not None:
+            own.append(self.start.sums(data_BD, latent_BD))
+        given = [gradient for gradient in gradients if gradient is not None]
+        sums = group.sum([*(gradient * (len(mine) / count) for gradient in given), *own])
+        whole = iter(sums)
+        return [None if g is None else next(whole) for g in gradients], sums[len(given) :]
+
+    def _take_in_shared(self, sums: list[Tensor], count: int) -> tuple[float, float]:
+        """Do as `_take_in` does from all processes' sums; note whether one is to stop."""
+        assert self.group is not None
+        numbers, typical, *moments = sums
+        energy, squared, asked = numbers.tolist()
+        self.group.stopping = asked > 0
+        known = min(count, len(typical))
+        self.network.typical_latents[:known] = typical[:known]
+        if self.start is not None:
+            self.start.take_in(moments[0], count, self.counters["updates"])
+        return energy + count * float(self.network.log_det()), squared
+
+    def _too_large(self, rows: Rows, count: int) -> OutOfMemoryError:
+        """Return the error of a batch too large for the memory; try which would not be."""
+        self.method = None
+        for tensor in (*self.weights, *self.precisions):
+            tensor.grad = None
+        processes = 1 if self.group is None else self.group.size
+        size = len(rows.pixels_BD) // 2
+        while size and not self._fits(rows.pixels_BD[:size]):
+            size //= 2
+        said = f"a batch of {count} images does not fit into the memory"
+        if not size:
+            return OutOfMemoryError(f"{said}, nor does one image", "Use --set model.layers=[...]")
+        fits = size * processes
+        return OutOfMemoryError(
+            f"{said}, one of {fits} does", f"Use --set learning.batch_size={fits}"
+        )
+
+    def _fits(self, data_BD: Tensor) -> bool:
+        """Return whether a batch of these images can be inferred and learned from."""
+        table = self.recipe.inference
+        try:
+            if self.weights[0].is_cuda:
+                torch.cuda.empty_cache()
+            data_BD = data_BD.to(self.weights[0].device)
+            inference = prepare(self.network, table).begin(data_BD, steps=table.steps)
+            # As large as what the first step of the optimiser keeps.
+            held = [] if self.optimiser.state else [torch.empty_like(w) for w in self.weights * 2]
+            held += weight_gradients(self.network, inference.states, inference.terms)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
 
     def _progress(self, batches: int, validation: Metrics | None) -> Progress:
         energy, squared, count = self.sums.tolist()

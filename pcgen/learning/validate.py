@@ -12,6 +12,7 @@ from pcgen.config import InferenceTable
 from pcgen.data.images import Images, Rows
 from pcgen.inference.infer import Equilibrium, infer
 from pcgen.inference.solvers import prepare
+from pcgen.learning.distributed import Group
 from pcgen.model.network import Network
 
 BATCH = 500
@@ -70,12 +71,15 @@ def reconstructions(
         yield Reconstruction(first, rows, equilibrium, decoded_BD, last_hidden_BD)
 
 
-def measure(network: Network, images: Images, table: InferenceTable) -> Metrics:
-    """Return the means over all readable images."""
-    return summarise(reconstructions(network, images, table))
+def measure(
+    network: Network, images: Images, table: InferenceTable, group: Group | None = None
+) -> Metrics:
+    """Return the means over all readable images; of a group, each process infers its share."""
+    mine = images if group is None else images.subset(group.share(len(images)))
+    return summarise(reconstructions(network, mine, table), group)
 
 
-def summarise(batches: Iterator[Reconstruction]) -> Metrics:
+def summarise(batches: Iterator[Reconstruction], group: Group | None = None) -> Metrics:
     """Return the means over the batches' readable images; not a number if there are none."""
     columns: list[Tensor] = []
     for batch in batches:
@@ -91,6 +95,10 @@ def summarise(batches: Iterator[Reconstruction]) -> Metrics:
                 ]
             ).double()
         )
-    table = torch.cat(columns, 1)
-    energy, mse, mse_last_hidden, converged, steps = table.mean(1).tolist()
-    return Metrics(table.shape[1], energy, mse, mse_last_hidden, converged, steps)
+    table = torch.cat(columns, 1) if columns else torch.zeros(5, 0, dtype=torch.float64)
+    count, means = table.shape[1], table.mean(1)
+    if group is not None:
+        counts, sums = group.sum([torch.tensor([float(count)]).double(), table.sum(1).cpu()])
+        count, means = int(counts), sums / counts
+    energy, mse, mse_last_hidden, converged, steps = means.tolist()
+    return Metrics(count, energy, mse, mse_last_hidden, converged, steps)

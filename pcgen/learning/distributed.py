@@ -1,0 +1,234 @@
+"""Several processes that train one network: each infers its share of every batch.
+
+The launcher says through environment variables which process this is. torch.distributed is imported
+only where it does; one process alone knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pcgen.device import choose_device
+from pcgen.errors import DeviceError, DistributedError, PcgenError
+
+# A process that says nothing for so long is given up: reading a batch may take a while.
+_PATIENCE = timedelta(minutes=10)
+# Seconds that a process told to end waits for an exchange that may have lost its partner.
+_GRACE = 5.0
+_POLL = 1e-4
+_joined = itertools.count()
+
+
+def share(count: int, rank: int, size: int) -> range:
+    """Return the rows of `count` that a rank takes: contiguous, in rank order, equal within 1."""
+    return range(count * rank // size, count * (rank + 1) // size)
+
+
+class Group:
+    """This process among those that train together.
+
+    Attributes:
+        rank: from 0; rank 0 writes the files.
+        size: number of processes.
+        device: of this process.
+        asked: whether this process is to stop after the batch.
+        stopping: whether any process was, when the batch's sums were exchanged.
+    """
+
+    def __init__(self, environment: Mapping[str, str], hint: str) -> None:
+        """Find where the others are.
+
+        Args:
+            environment: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+            hint: of the error when another process is lost.
+
+        Raises:
+            DistributedError: the others cannot be reached.
+        """
+        import torch.distributed as dist
+        from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+        from torch.distributed.rendezvous import rendezvous
+
+        self.rank, self.size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
+        self.asked: Callable[[], bool] = lambda: self.told_at is not None
+        self.stopping = False
+        self.told_at: float | None = None
+        self._hint, self._dist = hint, dist
+        self._usual: Any = None
+        self._store: Any = None
+        # Its functions keep, as a default, the group there is when it is imported. An optimiser's
+        # first step imports it: our group would outlive `close`, and its threads the interpreter.
+        importlib.import_module("torch.distributed.nn.functional")
+        with self._exchange():
+            store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
+            self._store = PrefixStore(f"pcgen/{next(_joined)}", store)
+
+    def open(self, device: str, local_rank: int) -> None:
+        """Choose this process's device and connect it with the others'.
+
+        Args:
+            device: as the user names it; of several GPUs each process takes its own.
+            local_rank: among the processes of this machine.
+
+        Raises:
+            DeviceError: not a GPU for each process of this machine.
+        """
+        self.device = choose_device(device)
+        if self.device.type == "cuda":
+            if ":" in device:
+                raise DeviceError(f"{device}: each process needs its own", "Use --device cuda")
+            self.device = choose_device(f"cuda:{local_rank}")
+            torch.cuda.set_device(self.device)
+        if threading.current_thread() is threading.main_thread():
+            self._usual = signal.signal(signal.SIGTERM, self._remember)
+        with self._exchange():
+            self._dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo",
+                store=self._store,
+                rank=self.rank,
+                world_size=self.size,
+                timeout=_PATIENCE,
+                device_id=self.device if self.device.type == "cuda" else None,
+            )
+
+    @property
+    def writes(self) -> bool:
+        """Return whether this process writes the files."""
+        return self.rank == 0
+
+    def listen(self, interrupted: Callable[[], bool]) -> Callable[[], bool]:
+        """Take what tells of Ctrl-C; return what tells, on all processes alike, whether to stop."""
+        self.asked = lambda: interrupted() or self.told_at is not None
+        return lambda: self.stopping
+
+    def share(self, count: int) -> range:
+        """Return this process's rows of `count`; there may be none."""
+        return share(count, self.rank, self.size)
+
+    def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return the sums over all processes, equal to the bit on all, in one exchange.
+
+        Args:
+            tensors: of the same shapes everywhere, and of one type and device.
+        """
+        bucket = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        with self._exchange():
+            if bucket.is_cuda:
+                self._await(self._dist.all_reduce(bucket, async_op=True))
+            else:
+                self._dist.all_reduce(bucket)
+        parts = torch.split(bucket, [tensor.numel() for tensor in tensors])
+        return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+
+    def wait(self) -> None:
+        """Wait until all are here."""
+        self.sum([torch.zeros(1)])
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return every process's value, in rank order."""
+        found: list[Any] = [None] * self.size
+        with self._exchange():
+            self._dist.all_gather_object(found, value)
+        return found
+
+    def require_equal(self, facts: Mapping[str, Any]) -> None:
+        """Let processes pass that begin from the same.
+
+        Raises:
+            DistributedError: they do not; it says in what.
+        """
+        for rank, other in enumerate(self.gather(dict(facts))):
+            for name, value in facts.items():
+                if other[name] != value:
+                    raise DistributedError(
+                        f"processes {self.rank} and {rank} of the run differ in their {name}",
+                        "All need the same data and the same run folder",
+                    )
+
+    def leave(self, error: BaseException) -> None:
+        """Close the connections after an error; the first process to do so speaks of its own."""
+        if isinstance(error, PcgenError):
+            error.quiet = not self._is_first()
+            if not error.quiet and self._usual is not None:
+                # The launcher ends the others and us; let us say why.
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        elif not isinstance(error, KeyboardInterrupt):
+            self._is_first()
+        # NCCL waits for its partner when it closes; the end of the process does not.
+        if self._dist.is_initialized() and self.device.type == "cpu":
+            self._dist.destroy_process_group()
+
+    def close(self) -> None:
+        """Part in peace."""
+        self._dist.destroy_process_group()
+        if self._usual is not None:
+            signal.signal(signal.SIGTERM, self._usual)
+
+    def _is_first(self) -> bool:
+        if self._store is None:
+            return True
+        try:
+            return int(self._store.add("errors", 1)) == 1
+        except RuntimeError:  # whoever kept the count is lost: better said twice than never
+            return True
+
+    def _remember(self, number: int, frame: Any) -> None:
+        self.told_at = self.told_at or time.monotonic()
+
+    def _await(self, work: Any) -> None:
+        """Wait for an exchange between GPUs, which does not notice that a partner is gone."""
+        while not work.is_completed():
+            if self.told_at is not None and time.monotonic() - self.told_at > _GRACE:
+                raise RuntimeError("told to end")
+            time.sleep(_POLL)
+        work.wait()
+
+    @contextmanager
+    def _exchange(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            late = "timed out" in str(error).lower() or "timeout" in str(error).lower()
+            raise DistributedError(
+                f"process {self.rank} of the run's {self.size} lost another: "
+                + ("it does not answer" if late else "it was killed or its machine is gone")
+                + ". What was saved is whole",
+                self._hint,
+            ) from error
+
+
+@contextmanager
+def joined(environment: Mapping[str, str], device: str, hint: str) -> Iterator[Group | None]:
+    """Yield this process's group, or None where no launcher started several.
+
+    Args:
+        environment: the process's; a launcher sets RANK and WORLD_SIZE.
+        device: as the user names it.
+        hint: how to go on after another process was lost.
+
+    Raises:
+        DistributedError: another process was lost.
+    """
+    if "RANK" not in environment or int(environment.get("WORLD_SIZE", "1")) < 2:
+        yield None
+        return
+    group = Group(environment, hint)
+    try:
+        group.open(device, int(environment.get("LOCAL_RANK", environment["RANK"])))
+        yield group
+        group.wait()
+    except BaseException as error:
+        group.leave(error)
+        raise
+    group.close()
