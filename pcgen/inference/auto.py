@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pcgen.inference.states import StateInference
+from pcgen.inference.states import Inference
 from pcgen.model.energy import Terms
 from pcgen.model.network import Network
 
-Begin = Callable[[list[Tensor], Tensor | None, bool], StateInference]
+Begin = Callable[[list[Tensor], Tensor | None, bool], Inference]
 """Begins a solver at states, with a mask and perhaps a clamped latent."""
 
 # A step is poor if it wins less than this share of what was promised; after so many poor steps in a
@@ -36,7 +36,7 @@ class _Part:
 
     solver: int
     index: Tensor
-    inference: StateInference
+    inference: Inference
 
 
 class AutoInference:

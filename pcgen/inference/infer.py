@@ -7,7 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pcgen.inference.solvers import Inference, Method
+from pcgen.inference.solvers import Method
+from pcgen.inference.states import Inference
+
+# Once no more of the images than this share still move, only they are carried on.
+_SHRINK = 0.8
 
 
 @dataclass(slots=True)
@@ -78,7 +82,7 @@ def infer(
         done_B = finite_B & (change_B.abs() <= allowed_B) & (expected_B <= allowed_B)
         inference.frozen_B |= done_B
         left = int((~inference.frozen_B).sum())
-        if left <= len(index) // 2:
+        if left <= _SHRINK * len(index):
             states, energy_B = _gather(states, energy_B, inference, index)
             converged_B[index] = inference.frozen_B
             if left == 0:

@@ -6,6 +6,7 @@ A new one is one row in `SOLVERS`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +26,9 @@ from pcgen.inference.preconditioners import (
     too_large,
 )
 from pcgen.inference.redblack import RedBlackInference
-from pcgen.inference.states import StateInference
+from pcgen.inference.reduced import ReducedInference, reduce
+from pcgen.inference.states import Inference, StateInference
 from pcgen.model.network import Network
-
-Inference = StateInference | AutoInference
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +111,11 @@ def _auto(network: Network, table: InferenceTable) -> Method:
     begun: dict[int, Method] = {}
 
     def begin(number: int, make: Callable[..., Method]) -> Begin:
-        def begin_at(
-            states: list[Tensor], mask_BD: Tensor | None, clamp_latent: bool
-        ) -> StateInference:
+        def begin_at(states: list[Tensor], mask_BD: Tensor | None, clamp_latent: bool) -> Inference:
             # A solver that no image needs is never prepared.
             if number not in begun:
                 begun[number] = make(network, table)
-            inference = begun[number].at(states, mask_BD, clamp_latent)
-            assert isinstance(inference, StateInference)
-            return inference
+            return begun[number].at(states, mask_BD, clamp_latent)
 
         return begin_at
 
@@ -137,12 +133,37 @@ SOLVERS: dict[str, Callable[[Network, InferenceTable], Method]] = {
 }
 
 
-def prepare(network: Network, table: InferenceTable, earlier: Method | None = None) -> Method:
+def prepare(
+    network: Network, table: InferenceTable, earlier: Method | None = None, *, reduced: bool = True
+) -> Method:
     """Return the recipe's solver at the network's present weights.
 
     Args:
         earlier: the same network's method at earlier weights, whose buffers may be used again.
+        reduced: stand in fewer units for the data where the energy allows it; the weights must
+            then not change while a batch is inferred.
     """
-    if table.solver == "descent" and earlier is not None:
-        return earlier
-    return SOLVERS[table.solver](network, table)
+    if table.solver == "descent":
+        return earlier or _descent(network, table)
+    make = SOLVERS[table.solver]
+    reduction = reduce(network) if reduced else None
+    if reduction is None:
+        return make(network, table)
+    found = reduction
+    inner = make(found.network, table)
+    whole = functools.cache(lambda: make(network, table))
+
+    def kind(
+        _network: Network,
+        states: list[Tensor],
+        _direction: None,
+        mask_BD: Tensor | None,
+        clamp_latent: bool,
+    ) -> Inference:
+        if mask_BD is not None:
+            return whole().at(states, mask_BD, clamp_latent)
+        return ReducedInference(
+            found, lambda reduced: inner.at(reduced, None, clamp_latent), states
+        )
+
+    return Method(network, kind, lambda: None)

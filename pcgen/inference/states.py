@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +17,45 @@ from pcgen.model.network import Network
 # after a move that was taken so much longer, up to its full length.
 _SHORTER = 0.25
 _LONGER = 2.0
+
+
+class Inference(Protocol):
+    """The states of one batch, and their next move.
+
+    Attributes:
+        network: whose energy is lowered.
+        last_free: the uppermost layer that moves.
+        frozen_B: images that no longer move.
+    """
+
+    network: Network
+    last_free: int
+    frozen_B: Tensor
+
+    @property
+    def states(self) -> list[Tensor]:
+        """Return the states (B, D_l) of every layer, data first."""
+
+    @property
+    def energy_B(self) -> Tensor:
+        """Return nats per image, without the log-det constant."""
+
+    @property
+    def mask_BD(self) -> Tensor | None:
+        """Return 1 for visible data and 0 for hidden, if any is."""
+
+    @property
+    def terms(self) -> list[Terms]:
+        """Return every layer's energy and slopes at the states, data first."""
+
+    def step(self) -> Tensor:
+        """Move the states once; return the energy (B,) that a full step was expected to win."""
+
+    def refresh(self) -> None:
+        """Compute drives and energies anew, as after the weights changed."""
+
+    def select(self, index: Tensor) -> None:
+        """Go on with some of the images only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +140,10 @@ class StateInference:
         self.mask_BD = None if self.mask_BD is None else self.mask_BD[index]
         self.frozen_B = self.frozen_B[index]
         self.trust_B = self.trust_B[index]
+        self.energy_B = self.energy_B[index]
+        self.drives = [drive[index] for drive in self.drives]
+        self.terms = [terms.of(index) for terms in self.terms]
         self.direction.select(index)
-        self.refresh()
 
     def _search(self, slopes: list[Tensor], moves: list[Tensor], drive_moves: list[Tensor]) -> None:
         """Move by the Gauss-Newton length, times the trust; an energy that would rise stays."""

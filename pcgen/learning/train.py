@@ -14,7 +14,8 @@ from torch import Tensor
 from pcgen.config import LearningTable, Recipe
 from pcgen.data.images import Images, Rows, order, require_ok
 from pcgen.errors import DivergenceError, OutOfMemoryError, is_out_of_memory
-from pcgen.inference.solvers import Inference, Method, prepare
+from pcgen.inference.solvers import Method, prepare
+from pcgen.inference.states import Inference
 from pcgen.learning.amortise import StartRegression
 from pcgen.learning.distributed import Group
 from pcgen.learning.hebbian import optimiser_for, precision_gradients, weight_gradients
@@ -189,7 +190,7 @@ class Training:
         table, network = self.recipe.inference, self.network
         data_BD = rows.pixels_BD.to(self.weights[0])
         steps, incremental = table.steps, self.recipe.learning.incremental
-        self.method = prepare(network, table, self.method)
+        self.method = prepare(network, table, self.method, reduced=not incremental)
         inference = self.method.begin(data_BD, steps=0 if incremental else steps)
         if incremental:
             for step in range(1, steps + 1):

@@ -31,6 +31,16 @@ class Terms:
     slope_BD: Tensor | None
     """f'(a) of a Gaussian layer; the others need none."""
 
+    def of(self, index: Tensor) -> Terms:
+        """Return the terms of some of the images."""
+        return Terms(
+            self.energy_B[index],
+            self.prediction_BD[index],
+            self.pull_BD[index],
+            self.signal_BD[index],
+            None if self.slope_BD is None else self.slope_BD[index],
+        )
+
     def where_not(self, images_B: Tensor, other: Terms) -> Terms:
         """Return these terms, but another point's for the marked images."""
         column = images_B[:, None]

@@ -172,7 +172,7 @@ def test_auto_changes_a_solver_that_makes_no_progress() -> None:
     # Errors move along the curved valley of high precisions, states do not.
     network = oracle.network(activation="tanh", hidden=1e4, latent=0.1, gain=2.0)
     data = oracle.data(network, 30)
-    inference = prepare(network, AUTO).begin(data)
+    inference = prepare(network, AUTO, reduced=False).begin(data)
     for _ in range(60):
         inference.step()
     assert isinstance(inference, AutoInference)

@@ -310,9 +310,12 @@ def _equilibria(
 def _steps_note(answer: dict[str, Any]) -> str:
     if answer["steps"] is None:
         return "not within 400 steps"
-    prepared = answer.get("prepare")
-    share = f", of which {prepared:.3g} s once a weight update" if prepared else ""
-    return f"{answer['steps']} steps{share}"
+    note = f"{answer['steps']} steps"
+    if answer.get("tolerance"):
+        note += f" at most, tolerance {answer['tolerance']:g}"
+    if answer.get("prepare"):
+        note += f", of which {answer['prepare']:.3g} s once a weight update"
+    return note
 
 
 def least_energy(network: Network, data_BD: Tensor) -> Tensor:
