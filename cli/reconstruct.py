@@ -9,6 +9,7 @@ import click
 from .options import (
     data_dir_option,
     device_option,
+    is_first_process,
     json_option,
     jsonl_option,
     limit_option,
@@ -51,7 +52,7 @@ def command(
     """
     from pcgen import api
 
-    with Story(quiet) as story:
+    with Story(quiet or not is_first_process()) as story:
         result = api.reconstruct(
             model,
             data,
@@ -61,6 +62,8 @@ def command(
             data_dir=data_dir,
             on_progress=story,
         )
+    if not is_first_process():
+        return
     document = result.document()
     if as_jsonl:
         write_json_lines(result.rows())

@@ -373,6 +373,8 @@ def reconstruct(
 ) -> ReconstructResult:
     """Infer the states of data, decode them, and return the errors; with `out`, a picture too.
 
+    Where a launcher such as torchrun has started several processes, they share the images.
+
     Args:
         model: a checkpoint, a run's folder, or a shipped model's name.
         data: a data set's name or a path; images are brought to the model's shape.
@@ -380,23 +382,46 @@ def reconstruct(
 
     Raises:
         PcgenError: a model or data that cannot be used.
+        DistributedError: another of the launcher's processes was lost.
     """
+    from pcgen.learning.distributed import joined
+
+    with joined(os.environ, device, "Start it again; nothing was written") as group:
+        return _reconstruct(model, data, out, limit, device, data_dir, on_progress, group)
+
+
+def _reconstruct(
+    model: str | Path,
+    data: str,
+    out: Path | None,
+    limit: int | None,
+    device: str,
+    data_dir: Path | None,
+    on_progress: OnProgress,
+    group: Group | None,
+) -> ReconstructResult:
+    """Do as `reconstruct`; of a group, the first process writes."""
     from pcgen.data.sources import open_data
     from pcgen.device import choose_device, choose_threads
     from pcgen.learning.validate import BATCH
     from pcgen.tasks import reconstruct as task
 
-    chosen = choose_device(device)
+    chosen = choose_device(device) if group is None else group.device
     loaded = open_model(model, chosen)
     choose_threads(loaded.network.largest_product * BATCH)
     images = open_data(
         data, data_dir=data_dir, limit=limit, like=loaded.shape, like_scale=loaded.scale
     )
+    processes = 1
+    if group is not None:
+        group.require_equal({"number of images": len(images)})
+        processes = group.size
 
     def tell(done: int) -> None:
-        on_progress(Event("reconstructing", done, len(images)))
+        on_progress(Event("reconstructing", min(processes * done, len(images)), len(images)))
 
-    found = task.reconstruct(loaded.network, images, loaded.recipe.inference, on_batch=tell)
+    table = loaded.recipe.inference
+    found = task.reconstruct(loaded.network, images, table, on_batch=tell, group=group)
     if not found.metrics.count:
         first = found.rows[0]
         raise DataError(
@@ -404,7 +429,7 @@ def reconstruct(
             f"first, {first['id']}: {first['reason']}"
         )
     picture = None
-    if out is not None:
+    if out is not None and (group is None or group.writes):
         picture = _write_reconstructions(out, found, images, loaded)
     return ReconstructResult(
         loaded, str(chosen), asdict(found.metrics), found.rows, images.preprocessing, picture
@@ -627,6 +652,7 @@ def _training_data(recipe: Recipe, data_dir: Path | None) -> tuple[Images, Image
         limit=table.limit,
         size=None if table.size is None else (table.size[0], table.size[1]),
         channels=table.channels,
+        memory=table.memory * 2**20,
     )
     kept, held_out = split(images, table.validation, recipe.seed)
     return kept, held_out if len(held_out) else None

@@ -48,6 +48,8 @@ class DataTable(Table, frozen=True):
     """Height and width that images are brought to; none keeps the source's own."""
     channels: Literal[1, 3] | None = None
     """Channels that images are brought to; none keeps the source's own."""
+    memory: Annotated[int, msgspec.Meta(ge=0)] = 1024
+    """MiB of decoded pictures, or of an array mapped from disk, to keep in memory."""
 
 
 class PrecisionTable(Table, frozen=True):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+import mmap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,12 @@ from pcgen.errors import DataError
 
 Array = NDArray[Any]
 
-# Larger arrays are not looked at in full when their range or fingerprint is asked for.
+# Larger arrays are not looked at in full when their range or fingerprint is asked for; others are,
+# so many bytes at a time.
 _WHOLE = 2**30
+_CHUNK = 2**24
+# With a byte that is touched a system maps up to so many around it.
+_AROUND = 2**21
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,7 @@ class ArrayStore:
         divisor: what the array's numbers are divided by to be in [0, 1].
         shape: what rows are brought to.
         pixels: whether values must be in [0, 1]; a table's need not be.
+        memory: bytes of an array mapped from disk that may stay in memory.
     """
 
     array: Array
@@ -45,6 +51,7 @@ class ArrayStore:
     divisor: float
     shape: Shape
     pixels: bool = True
+    memory: int = 2**30
 
     def __len__(self) -> int:
         return len(self.array)
@@ -55,7 +62,7 @@ class ArrayStore:
 
     def read(self, index_B: Tensor) -> tuple[Tensor, list[str], list[str]]:
         """Return pixels (B, D), statuses and reasons."""
-        taken = np.take(self.array, index_B.numpy(), axis=0)
+        taken = self._take(index_B.numpy())
         count, channels, height, width = len(taken), *self.native
         status, reason = ["ok"] * count, [""] * count
         if taken.dtype == np.uint8:
@@ -74,6 +81,17 @@ class ArrayStore:
             raw = torch.from_numpy(taken.reshape(count, channels, height, width))
             taken = fit(raw, self.shape).numpy()
         return unit(taken.reshape(count, math.prod(self.shape)), divisor), status, reason
+
+    def _take(self, rows: Array) -> Array:
+        if self.array.nbytes <= self.memory:
+            return np.take(self.array, rows, axis=0)
+        taken = np.empty((len(rows), *self.array.shape[1:]), self.array.dtype)
+        row = self.array.nbytes // len(self.array) + _AROUND
+        step = max(1, self.memory // (4 * row))
+        for first in range(0, len(rows), step):
+            taken[first : first + step] = self.array[rows[first : first + step]]
+            _release(self.array)
+        return taken
 
     def _judge(self, values_BD: Array, status: list[str], reason: list[str]) -> None:
         """Say which rows cannot be used, and set those to zeros."""
@@ -101,11 +119,23 @@ class ArrayStore:
         return hashed.digest()
 
 
-def _parts(array: Array, rows: int) -> list[Array]:
-    """Return the array whole, or some evenly spread rows of a very large one."""
-    if array.nbytes <= _WHOLE:
-        return [array]
-    return [array[i : i + 1] for i in np.linspace(0, len(array) - 1, rows).astype(int)]
+def _parts(array: Array, rows: int) -> Iterator[Array]:
+    """Yield the array in parts, or some evenly spread rows of a very large one."""
+    if array.nbytes > _WHOLE:
+        for i in np.linspace(0, len(array) - 1, rows).astype(int):
+            yield array[i : i + 1]
+    else:
+        step = max(1, _CHUNK * len(array) // max(1, array.nbytes))
+        for first in range(0, len(array), step):
+            yield array[first : first + step]
+            _release(array)
+
+
+def _release(array: Array) -> None:
+    """Give back the memory that a mapped array's pages have taken; they are read again on use."""
+    mapped: mmap.mmap | None = getattr(array, "_mmap", None)
+    if mapped is not None and hasattr(mapped, "madvise"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def images_of(
@@ -139,9 +169,8 @@ def images_of(
         # A mask is 0 or 1, which 8 bits hold as well.
         array, divisor = array.astype(np.uint8), 1.0
     shape = wanted.shape_of_image(native)
-    store = ArrayStore(
-        array, name, native, channels_last, divisor or _divisor(array, wanted.source), shape
-    )
+    divisor = divisor or _divisor(array, wanted.source)
+    store = ArrayStore(array, name, native, channels_last, divisor, shape, memory=wanted.memory)
     return Images(
         name,
         wanted.source,
@@ -192,7 +221,7 @@ def _divisor(array: Array, name: str) -> float:
         finite = part[np.isfinite(part)] if part.dtype.kind == "f" else part
         if finite.size:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-            whole = whole and high > 1 and bool((finite == np.trunc(finite)).all())
+            whole = whole and bool((finite == np.trunc(finite)).all())
     if low > high or (low >= 0 and high <= 1):
         return 1.0
     if low >= 0 and high <= 255 and whole:

@@ -43,7 +43,7 @@ def open_data(
         download: whether a name that is nowhere may be fetched.
         like: a model's (C, H, W), which images are brought to and a table must have.
         like_scale: a table model's means and deviations, instead of those of the data.
-        memory: bytes of decoded pictures to keep.
+        memory: bytes of decoded pictures, or of an array mapped from disk, to keep.
 
     Raises:
         DataError: data that cannot be found, read, or brought to the shape.

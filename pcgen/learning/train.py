@@ -20,6 +20,7 @@ from pcgen.learning.amortise import StartRegression
 from pcgen.learning.distributed import Group
 from pcgen.learning.hebbian import optimiser_for, precision_gradients, weight_gradients
 from pcgen.learning.validate import Metrics, measure
+from pcgen.model.energy import Terms
 from pcgen.model.network import Network
 
 
@@ -48,6 +49,19 @@ class Progress:
     @property
     def ends_epoch(self) -> bool:
         return self.batch == self.batches
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Where a batch's inference ended, at the weights that it was inferred with."""
+
+    states: list[Tensor]
+    terms: list[Terms]
+    energy_B: Tensor
+
+    @classmethod
+    def of(cls, inference: Inference) -> _Found:
+        return cls(inference.states, inference.terms, inference.energy_B)
 
 
 class Training:
@@ -195,13 +209,15 @@ class Training:
         if incremental:
             for step in range(1, steps + 1):
                 inference.step()
-                sums = self._update(inference, count, total_updates * steps)
+                found = _Found.of(inference)
+                sums = self._update(found, count, total_updates * steps)
                 if step < steps:
                     inference.refresh()
         else:
-            sums = self._update(inference, count, total_updates)
+            found = _Found.of(inference)
+            sums = self._update(found, count, total_updates)
         if sums is None:
-            energy, squared = self._take_in(inference)
+            energy, squared = self._take_in(found)
         else:
             energy, squared = self._take_in_shared(sums, count)
         if not math.isfinite(energy):
@@ -213,19 +229,19 @@ class Training:
             )
         self.sums += torch.tensor([energy, squared, count], dtype=torch.float64)
 
-    def _take_in(self, inference: Inference) -> tuple[float, float]:
+    def _take_in(self, found: _Found) -> tuple[float, float]:
         """Learn from a batch's equilibrium; return its summed energy and squared error."""
-        network, states = self.network, inference.states
-        energy_B = inference.energy_B + network.log_det()
+        network, states = self.network, found.states
+        energy_B = found.energy_B + network.log_det()
         network.typical_latents[: len(energy_B)] = states[-1][: len(network.typical_latents)]
         if self.start is not None:
             self.start.update(states[0], states[-1], self.counters["updates"])
-        squared_B = (states[0] - inference.terms[0].prediction_BD).square().mean(1)
+        squared_B = (states[0] - found.terms[0].prediction_BD).square().mean(1)
         return energy_B.double().sum().item(), squared_B.double().sum().item()
 
-    def _update(self, inference: Inference, count: int, total_updates: int) -> list[Tensor] | None:
+    def _update(self, found: _Found, count: int, total_updates: int) -> list[Tensor] | None:
         """Step the weights, and the precisions where they learn; return the group's sums."""
-        states, terms = inference.states, inference.terms
+        states, terms = found.states, found.terms
         rate = rate_at(self.recipe.learning, self.counters["updates"], total_updates)
         self.counters["updates"] += 1
         precision = self.recipe.model.precision
@@ -235,7 +251,7 @@ class Training:
             gradients += precision_gradients(self.network, states, terms)
         sums = None
         if self.group is not None:
-            gradients, sums = self._share(self.group, inference, gradients, count)
+            gradients, sums = self._share(self.group, found, gradients, count)
         for tensor, gradient in zip([*self.weights, *self.precisions], gradients, strict=False):
             tensor.grad = gradient
         self.optimiser.param_groups[0]["lr"] = rate
@@ -247,7 +263,7 @@ class Training:
         return sums
 
     def _share(
-        self, group: Group, inference: Inference, gradients: list[Tensor | None], count: int
+        self, group: Group, found: _Found, gradients: list[Tensor | None], count: int
     ) -> tuple[list[Tensor | None], list[Tensor]]:
         """Return the whole batch's gradients and its sums, for `_take_in_shared`, in one exchange.
 
@@ -255,10 +271,10 @@ class Training:
             gradients: means over this process's images.
             count: of the whole batch.
         """
-        mine, states = group.share(count), inference.states
+        mine, states = group.share(count), found.states
         data_BD, latent_BD = states[0][: len(mine)], states[-1][: len(mine)]
-        squared_B = (states[0] - inference.terms[0].prediction_BD).square().mean(1)
-        numbers = [column[: len(mine)].double().sum() for column in (inference.energy_B, squared_B)]
+        squared_B = (states[0] - found.terms[0].prediction_BD).square().mean(1)
+        numbers = [column[: len(mine)].double().sum() for column in (found.energy_B, squared_B)]
         asked = numbers[0].new_tensor(float(group.asked()))
         typical = torch.zeros_like(self.network.typical_latents)
         typical[mine.start : mine.stop] = latent_BD[: max(0, len(typical) - mine.start)]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pcgen.config import InferenceTable
 from pcgen.data.images import Images
+from pcgen.learning.distributed import Group
 from pcgen.learning.validate import Metrics, Reconstruction, reconstructions, summarise
 from pcgen.model.network import Network
 
@@ -80,13 +81,23 @@ def reconstruct(
     *,
     pictures: int = 24,
     on_batch: Callable[[int], None] = lambda done: None,
+    group: Group | None = None,
 ) -> Reconstructed:
-    """Return the reconstruction errors of all images, and the first pictures."""
-    keeper = _Keeper(images, pictures, on_batch)
-    metrics = summarise(keeper.watch(reconstructions(network, images, table)))
+    """Return the reconstruction errors of all images, and the first pictures.
+
+    Args:
+        on_batch: told how many images are done.
+        group: processes that share the images, if there are several; each returns the whole.
+    """
+    mine = images if group is None else images.subset(group.share(len(images)))
+    keeper = _Keeper(mine, pictures, on_batch)
+    metrics = summarise(keeper.watch(reconstructions(network, mine, table)), group)
+    parts = [(keeper.rows, keeper.inputs, keeper.outputs)]
+    if group is not None:
+        parts = group.gather(parts[0])
     return Reconstructed(
         metrics,
-        keeper.rows,
-        torch.cat(keeper.inputs)[:pictures],
-        torch.cat(keeper.outputs)[:pictures],
+        [row for rows, _, _ in parts for row in rows],
+        torch.cat([batch for _, inputs, _ in parts for batch in inputs])[:pictures],
+        torch.cat([batch for _, _, outputs in parts for batch in outputs])[:pictures],
     )

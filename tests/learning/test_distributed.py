@@ -296,3 +296,23 @@ def test_processes_with_other_data_are_refused(tmp_path: Path) -> None:
     assert codes == [1, 1]
     assert len(errors_in(said)) == 1
     assert "differ in their data" in said
+
+
+def test_two_processes_reconstruct_what_one_does(tmp_path: Path) -> None:
+    words = ["-m", "pcgen", "reconstruct", "digits", "digits:test", "--limit", "31", "--jsonl"]
+    codes, alone, _ = end([launch(words, dict(os.environ))])
+    assert codes == [0]
+    codes, shared, said = end(start([*words, "--out", str(tmp_path / "out")], 2))
+    assert codes == [0, 0], said
+    rows, others = ([json.loads(line) for line in text.splitlines()] for text in (alone, shared))
+    assert [row["id"] for row in others] == [row["id"] for row in rows]
+    for row, other in zip(rows, others, strict=True):
+        assert other["energy"] == pytest.approx(row["energy"], rel=1e-4)
+    assert (tmp_path / "out" / "reconstructions.png").exists()
+
+
+def test_more_processes_than_images_reconstruct(tmp_path: Path) -> None:
+    words = ["-m", "pcgen", "reconstruct", "digits", "digits:test", "--limit", "1", "--json"]
+    codes, out, said = end(start(words, 2))
+    assert codes == [0, 0], said
+    assert json.loads(out)["count"] == 1

@@ -1,0 +1,52 @@
+"""Data larger than the memory that is set aside for them pass through it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+# Prints the most memory (MiB) that a training run has held; VmHWM is this process's alone.
+PEAK = """
+import sys
+from pathlib import Path
+import pcgen
+data, memory, out = sys.argv[1:]
+settings = [
+    f"data.memory={memory}", "data.validation=100", "model.layers=[2]", "learning.epochs=1",
+    "model.start=zero", "inference.steps=1", "inference.test_steps=1", "learning.batch_size=100",
+]
+pcgen.train("digits", out, data=data, settings=settings, device="cpu")
+lines = Path("/proc/self/status").read_text().splitlines()
+print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
+"""
+MIB = 2**20
+
+
+def peak(data: Path, memory: int, out: Path) -> float:
+    words = [sys.executable, "-c", PEAK, str(data), str(memory), str(out)]
+    said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    return int(said.split()[-1]) / 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_training_on_a_mapped_array_four_times_the_limit_stays_within_it(tmp_path: Path) -> None:
+    # 64 MiB may stay in memory, of 256; both files have more images than the sample that training
+    # begins with.
+    limit, width = 64, 3 * 64 * 64
+    for name, size in (("small", 36), ("large", 4 * limit)):
+        rows = size * MIB // width
+        array = np.lib.format.open_memmap(
+            tmp_path / f"{name}.npy", "w+", np.uint8, (rows, 64, 64, 3)
+        )
+        array[:] = np.arange(rows, dtype=np.uint8)[:, None, None, None]
+        array.flush()
+        del array
+    least = peak(tmp_path / "small.npy", limit, tmp_path / "a")
+    bounded = peak(tmp_path / "large.npy", limit, tmp_path / "b")
+    free = peak(tmp_path / "large.npy", 1024, tmp_path / "c")
+    assert bounded < least + limit
+    assert free > least + 2 * limit
