@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import data_dir_option, device_option, json_option, quiet_option
+from .options import data_dir_option, device_option, json_option, out_option, quiet_option
 from .output import write_json, write_rows
 from .progress import Story
 
@@ -85,6 +85,7 @@ def _table(ctx: click.Context, param: click.Parameter, name: str) -> str:
     metavar="DIR",
     help="Where make peers was run; the working folder otherwise.",
 )
+@out_option("Folder for the speed table's page and numbers.")
 @device_option
 @data_dir_option
 @json_option
@@ -97,6 +98,7 @@ def command(
     samples: int,
     threads: str,
     peers: Path | None,
+    out: Path | None,
     device: str,
     data_dir: Path | None,
     as_json: bool,
@@ -119,6 +121,7 @@ def command(
                 samples=samples,
                 threads=_numbers(threads),
                 peers=peers,
+                out=out,
                 on_progress=story,
             )
         else:

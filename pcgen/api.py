@@ -567,6 +567,7 @@ def bench_speed(
     samples: int = 20,
     threads: Sequence[int] = (1, 2),
     peers: Path | None = None,
+    out: Path | None = None,
     on_progress: OnProgress = _silent,
 ) -> list[dict[str, Any]]:
     """Return the speed table: training batches and equilibria beside other libraries, on the CPU.
@@ -576,9 +577,11 @@ def bench_speed(
         samples: timings a cell.
         threads: processors each competitor may use; a part of the table for each number.
         peers: the folder whose `.peers` `make peers` built; the working folder if not given.
+        out: a folder for `index.html`, the table with charts, and `speed.json`.
 
     Raises:
         RecipeError: an unknown workload.
+        RunError: a folder that cannot be written.
     """
     from pcgen.evaluation.speed.driver import speed_rows
     from pcgen.evaluation.speed.workloads import WORKLOADS
@@ -593,7 +596,15 @@ def bench_speed(
     import torch
 
     with torch.no_grad():
-        return list(speed_rows(workloads, samples, threads, peers or Path(), tell))
+        rows = list(speed_rows(workloads, samples, threads, peers or Path(), tell))
+    if out is not None:
+        import json
+
+        from pcgen.report import speed_page
+
+        speed_page.write(rows, out / "index.html")
+        (out / "speed.json").write_text(json.dumps(rows, indent=1) + "\n")
+    return rows
 
 
 def recipes() -> list[dict[str, Any]]:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pcgen.errors import RecipeError
+from pcgen.device import generator
 from pcgen.model.network import Network
 
 _DECAY = 0.98
 _RIDGE = 0.01
 _EVERY = 10
-_LARGEST = 4096
+# Data units up to which the whole covariance is inverted; of wider data, so many principal
+# components are looked at.
+_WIDE = 4096
+_COMPONENTS = 512
 
 
 class StartRegression:
     """Keeps `network.start` at the least-squares map from data to latent.
 
     The data's covariance is fixed, so it is inverted once; its covariance with the latents follows
-    the weights as a running mean. Only the start of inference depends on it, not the energy.
+    the weights as a running mean. Only the start of inference depends on it, not the energy. Wide
+    data are looked at through their principal components.
 
     Source: the amortised inference of Tschantz et al. (2023), with a linear map in closed form.
     """
@@ -29,26 +33,18 @@ class StartRegression:
         Args:
             network: with a `start`.
             sample_BD: data whose mean and covariance stand for all.
-
-        Raises:
-            RecipeError: data too wide for its covariance.
         """
         assert network.start is not None
-        width = sample_BD.shape[1]
-        if width > _LARGEST:
-            raise RecipeError(
-                f"model.start: linear needs at most {_LARGEST} data units, here are {width}",
-                "Use --set model.start=zero",
-            )
         self.network = network
         self.mean_D = sample_BD.mean(0)
         centred = sample_BD - self.mean_D
-        covariance = centred.T @ centred / len(centred)
+        self.basis_DK = _principal(centred) if sample_BD.shape[1] > _WIDE else None
+        features = self._features(sample_BD)
+        covariance = features.T @ features / len(features)
         covariance.diagonal().add_(_RIDGE)
         self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
-        latent = network.sizes[-1]
-        # Rows: the covariance of each data unit with the latents, then the latents' mean.
-        self.moments = sample_BD.new_zeros(width + 1, latent)
+        # Rows: the covariance of each feature with the latents, then the latents' mean.
+        self.moments = sample_BD.new_zeros(features.shape[1] + 1, network.sizes[-1])
         self.weight = sample_BD.new_zeros(())
 
     def update(self, data_BD: Tensor, latent_BD: Tensor, updates: int) -> None:
@@ -69,21 +65,40 @@ class StartRegression:
         self.moments.add_(sums, alpha=(1 - _DECAY) / count)
         self._renew(updates)
 
+    def _features(self, data_BD: Tensor) -> Tensor:
+        centred = data_BD - self.mean_D
+        return centred if self.basis_DK is None else centred @ self.basis_DK
+
     def _decay(self) -> None:
         self.weight.mul_(_DECAY).add_(1 - _DECAY)
         self.moments.mul_(_DECAY)
 
     def _add(self, moments: Tensor, data_BD: Tensor, latent_BD: Tensor, share: float) -> None:
-        moments[:-1].addmm_((data_BD - self.mean_D).T, latent_BD, alpha=share)
+        moments[:-1].addmm_(self._features(data_BD).T, latent_BD, alpha=share)
         moments[-1].add_(latent_BD.sum(0), alpha=share)
 
     def _renew(self, updates: int) -> None:
         if updates % _EVERY == 0:
             assert self.network.start is not None
             slope = self.inverse @ self.moments[:-1] / self.weight
+            if self.basis_DK is not None:
+                slope = self.basis_DK @ slope
             self.network.start[:-1] = slope
             self.network.start[-1] = self.moments[-1] / self.weight - self.mean_D @ slope
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a resumed run needs."""
         return {"start_moments": self.moments, "start_weight": self.weight}
+
+
+def _principal(centred_BD: Tensor) -> Tensor:
+    """Return the data's largest principal components (D, K), by a random projection.
+
+    Source: Halko, Martinsson and Tropp (2011), with two power iterations.
+    """
+    count = min(_COMPONENTS, *centred_BD.shape)
+    draw = torch.randn(centred_BD.shape[1], count, generator=generator(0, "principal"))
+    basis = draw.to(centred_BD)
+    for _ in range(3):
+        basis = torch.linalg.qr(centred_BD.T @ (centred_BD @ basis)).Q
+    return basis

@@ -1,4 +1,4 @@
-"""Line charts as inline SVG; the page's stylesheet colours them, light and dark."""
+"""Charts as inline SVG; the page's stylesheet colours them, light and dark."""
 
 from __future__ import annotations
 
@@ -74,6 +74,49 @@ def line_chart(series: Sequence[Series], *, x_label: str, y_label: str) -> str:
                     f'<circle class="dot s{i % 4}" cx="{across(x):.1f}" cy="{down(y):.1f}" r="3">'
                     f"<title>{says}</title></circle>"
                 )
+    parts.append("</svg>")
+    return "".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A named value with its range, for instance its quartiles."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    ours: bool = False
+
+
+_NAMES, _BAR, _VALUES = 165, 26, 72
+
+
+def bar_chart(bars: Sequence[Bar], *, label: str) -> str:
+    """Return the SVG of horizontal bars from 0, shortest first, or nothing where there is none."""
+    drawn = sorted((bar for bar in bars if math.isfinite(bar.value)), key=lambda bar: bar.value)
+    if not drawn:
+        return ""
+    # A range that reaches far beyond the longest bar is cut: it would hide the others.
+    longest = min(max(bar.high for bar in drawn), 1.3 * drawn[-1].value) or 1.0
+    scale = (_WIDTH - _NAMES - _VALUES) / longest
+    height = _BAR * len(drawn) + 6
+    parts = [f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(label)}">']
+    for i, bar in enumerate(drawn):
+        middle = _BAR * i + _BAR / 2 + 3
+        low, high = (_NAMES + scale * min(x, longest) for x in (bar.low, bar.high))
+        name = escape(bar.name)
+        parts.append(f'<text class="tick" x="{_NAMES - 8}" y="{middle + 4:.1f}">{name}</text>')
+        parts.append(
+            f'<rect class="bar s{0 if bar.ours else 1}" x="{_NAMES}" y="{middle - 8:.1f}" '
+            f'width="{max(1.0, scale * bar.value):.1f}" height="16" rx="2">'
+            f"<title>{name}: {bar.value:.4g}, {bar.low:.4g} to {bar.high:.4g}</title></rect>"
+        )
+        parts.append(f'<path class="range" d="M{low:.1f} {middle:.1f}H{high:.1f}"/>')
+        end = max(high, _NAMES + scale * bar.value) + 7
+        parts.append(
+            f'<text class="value" x="{end:.1f}" y="{middle + 4:.1f}">{bar.value:.3g}</text>'
+        )
     parts.append("</svg>")
     return "".join(parts)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pcgen.report.charts import Series, line_chart
+from pcgen.report.charts import Bar, Series, bar_chart, line_chart
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,25 @@ class Chart:
     def names(self) -> list[str]:
         """Return what the legend says, in the order of the colours."""
         return [line.name for line in self.series if line.finite()]
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """A chart of horizontal bars, each with its name beside it."""
+
+    title: str
+    bars: Sequence[Bar]
+    kind: str = "chart"
+
+    @property
+    def svg(self) -> str:
+        """Return the drawing, or nothing where there is no bar."""
+        return bar_chart(self.bars, label=self.title)
+
+    @property
+    def names(self) -> list[str]:
+        """Return nothing: bars need no legend."""
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +101,7 @@ class Code:
     kind: str = "code"
 
 
-Block = Chart | Picture | Table | Facts | Code
+Block = Chart | Bars | Picture | Table | Facts | Code
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +113,14 @@ class Section:
     text: str = ""
 
     @property
-    def charts(self) -> list[Chart]:
-        """Return the charts that have a point to draw."""
-        return [block for block in self.blocks if isinstance(block, Chart) and block.svg]
+    def charts(self) -> list[Chart | Bars]:
+        """Return the charts that have something to draw."""
+        return [block for block in self.blocks if isinstance(block, Chart | Bars) and block.svg]
 
     @property
     def others(self) -> list[Block]:
         """Return what stands below the charts."""
-        return [block for block in self.blocks if not isinstance(block, Chart)]
+        return [block for block in self.blocks if not isinstance(block, Chart | Bars)]
 
 
 @dataclass(frozen=True, slots=True)

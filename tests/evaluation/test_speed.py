@@ -18,6 +18,7 @@ from pcgen.evaluation.speed.driver import Cell, quartiles, reference_of
 from pcgen.evaluation.speed.floor import measured_rate, multiply_adds
 from pcgen.evaluation.speed.workloads import WORKLOADS, Workload, setup, write
 from pcgen.inference.solvers import prepare
+from pcgen.report import speed_page
 
 TINY = Workload("tiny", [2, 3], (1, 1, 12), 6, 4, 0.05, equilibrium=True)
 METRIC = "ms per training batch"
@@ -101,6 +102,13 @@ def test_the_table_is_whole_without_the_peers(
     assert "times the floor" in table["floor of the operations", METRIC]["note"]
     for solver in ("majorise", "newton", "errors", "auto", "descent"):
         assert table[f"pcgen, {solver}", "seconds to equilibrium"]["value"] > 0
+    reached = table["pcgen, descent", "seconds to the validation MSE"]
+    assert reached["value"] > 0
+    assert "updates" in reached["note"]
+    assert table["torch autograd, descent", "seconds to the validation MSE"]["value"] > 0
+    page = speed_page.write(rows, tmp_path / "out" / "index.html").read_text()
+    assert page.count('class="bar s0"') >= 8
+    assert "tiny, one thread" in page
 
 
 def test_a_convolution_is_described_to_the_peers(tmp_path: Path) -> None:

@@ -48,6 +48,10 @@ _WAIT = 900.0  # seconds for one answer, compilation included
 RATES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2)
 MOMENTA = (0.5, 0.8, 0.9)
 SOLVERS = ("majorise", "newton", "errors", "auto")
+# Updates of the time to an error, how often it is looked at, and the rate of the weights.
+_CURVE, _EVERY, _CURVE_RATE = 40, 4, 1e-3
+_HELD_OUT = 50
+LEARNERS = (("majorise", 5), ("newton", 3), ("errors", 5))
 
 
 @dataclass(slots=True)
@@ -66,6 +70,7 @@ class Cell:
         row: dict[str, Any] = {
             "dataset": dataset,
             "threads": threads,
+            "device": "cpu",
             "method": self.method,
             "metric": self.metric,
             "value": None,
@@ -135,6 +140,8 @@ def speed_rows(
                 for cell in cells.values():
                     yield cell.row(name, count, reference)
                 yield from _floor_row(workload, network, count, cells)
+                tell(f"{name}, time to an error", 0, 1)
+                yield from _errors(workload, peers, cells, Path(folder), count)
                 if workload.equilibrium:
                     tell(f"{name}, time to equilibrium", 0, 1)
                     yield from _equilibria(
@@ -241,6 +248,59 @@ def _floor_row(
     median = quartiles(cells["pcgen"].seconds)[1]
     cell.note = f"pcgen takes {median / floor:.2f} times the floor"
     yield cell.row(workload.name, threads, None)
+
+
+def _errors(
+    workload: Workload,
+    peers: dict[str, Peer],
+    batches: dict[str, Cell],
+    folder: Path,
+    threads: int,
+) -> Iterator[dict[str, Any]]:
+    """Yield the seconds of training until the validation MSE that descent ends with.
+
+    The other libraries' descent takes our updates, as its energies are ours, and its own time.
+    """
+    stream = folder / "stream.npz"
+    images_BD = workload.data(workload.batch * _CURVE + _HELD_OUT)
+    train_TBD = images_BD[:-_HELD_OUT].reshape(_CURVE, workload.batch, -1)
+    np.savez(stream, train_TBD=train_TBD.numpy(), held_out_BD=images_BD[-_HELD_OUT:].numpy())
+    request = {
+        "do": "curve",
+        "stream_npz": str(stream),
+        "updates": _CURVE,
+        "every": _EVERY,
+        "rate": _CURVE_RATE,
+    }
+    metric = "seconds to the validation MSE"
+    curves = {"pcgen, descent": peers["pcgen"].ask(request, _WAIT)["curve"]}
+    for solver, steps in LEARNERS:
+        table = {"inference": {"solver": solver, "steps": steps}}
+        try:
+            found = peers["pcgen"].ask(request | table, _WAIT)["curve"]
+        except PeerError:
+            found = []
+        curves[f"pcgen, {solver}, {steps} steps"] = found
+    if "backprop autoencoder" in peers:
+        curves["backprop autoencoder"] = peers["backprop autoencoder"].ask(request, _WAIT)["curve"]
+    target = curves["pcgen, descent"][-1][2]
+    cells = []
+    for method, curve in curves.items():
+        cell = Cell(method, metric)
+        reached = next(((n, t) for n, t, mse in curve if mse <= target), None)
+        if reached is None:
+            cell.note = f"not {target:.3g} within {_CURVE} updates" if curve else "cannot be used"
+        else:
+            cell.note, cell.seconds = f"{target:.3g} after {reached[0]} updates", [reached[1]]
+        cells.append(cell)
+    for method, batch in batches.items():
+        if method not in ("pcgen", "backprop autoencoder") and batch.seconds and batch.ranked:
+            seconds = _CURVE * quartiles(batch.seconds)[1]
+            note = f"{_CURVE} times its batch"
+            cells.append(Cell(f"{method}, descent", metric, [seconds], note))
+    reference = reference_of(cells, metric)
+    for cell in cells:
+        yield cell.row(workload.name, threads, reference)
 
 
 def _equilibria(

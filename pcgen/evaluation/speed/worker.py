@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcgen.config import InferenceTable, from_dict
+from pcgen.config import InferenceTable, Recipe, from_dict
 from pcgen.data.images import Rows
 from pcgen.device import generator
 from pcgen.evaluation.baselines import autoencoder
@@ -32,6 +32,8 @@ from pcgen.model.network import Network, build
 Message = dict[str, Any]
 # How a solver arrives: its run, the steps and the tolerance that it stops at.
 _Arrival = tuple[Callable[[], object], int, float | None]
+_UPDATES = 1000  # that the rate's schedule spans; the benchmark takes the first few
+_TEST_STEPS = 30
 # Of the energy, relative: one of them for each solver, as a descent has its rate.
 TOLERANCES = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
 
@@ -47,7 +49,7 @@ class Bench:
         self.data_BD = self.arrays.pop("data_BD")
         self.shape = (message["shape"][0], message["shape"][1], message["shape"][2])
         self.network = build(self.recipe.model, self.shape, generator(0))
-        self.work = _WORK[message["mode"]](self)
+        self.learner = _LEARNERS[message["mode"]](self, self.recipe)
         return {"ok": True, "library": "pcgen", "note": ""}
 
     def restore(self) -> Network:
@@ -61,8 +63,12 @@ class Bench:
     def batch(self, message: Message) -> Message:
         """Time whole training batches."""
         self.restore()
-        self.work()
-        seconds = [clock(self.work) for _ in range(message["repeats"])]
+
+        def work() -> None:
+            self.learner.learn(self.data_BD)
+
+        work()
+        seconds = [clock(work) for _ in range(message["repeats"])]
         finite = all(bool(weight.isfinite().all()) for weight in self.network.weights())
         return {"seconds": seconds, "finite": finite}
 
@@ -111,6 +117,27 @@ class Bench:
         run()
         seconds = [clock(run) for _ in range(message["repeats"])]
         return {"seconds": seconds, "steps": steps, "prepare": prepared, "tolerance": tolerance}
+
+    def curve(self, message: Message) -> Message:
+        """Train on a stream of batches; return [updates, seconds, validation MSE] on the way.
+
+        The error is the same for all, and its time does not count: of what the latent decodes to
+        where the energy is least.
+        """
+        with np.load(message["stream_npz"]) as arrays:
+            batches = [torch.from_numpy(arrays["train_TBD"])[i] for i in range(message["updates"])]
+            held_out_BD = torch.from_numpy(arrays["held_out_BD"])
+        tables = dict(self.message["tables"])
+        tables["inference"] = message.get("inference", tables["inference"])
+        tables["learning"] = tables["learning"] | {"rate": message["rate"]}
+        learner = _LEARNERS[self.message["mode"]](self, from_dict(tables))
+        seconds, curve = 0.0, []
+        for update, batch_BD in enumerate(batches, start=1):
+            seconds += clock(lambda batch_BD=batch_BD: learner.learn(batch_BD))  # type: ignore[misc]
+            if update % message["every"] == 0:
+                output_BD = learner.reconstruct(held_out_BD)
+                curve.append([update, seconds, float((output_BD - held_out_BD).square().mean())])
+        return {"curve": curve}
 
     def _descend(
         self, network: Network, table: InferenceTable, target_B: Tensor, most: int
@@ -171,54 +198,69 @@ def _energy(network: Network, states: list[Tensor]) -> Tensor:
     return total
 
 
-def _training(bench: Bench) -> Callable[[], None]:
-    count = len(bench.data_BD)
-    training = Training(bench.network, bench.recipe, bench.data_BD)
-    rows = Rows(bench.data_BD, ["ok"] * count, [""] * count, torch.arange(count))
-    return lambda: training.learn(rows, 1000)
+class Energies:
+    """Learns by the recipe's inference."""
+
+    def __init__(self, bench: Bench, recipe: Recipe) -> None:
+        self.network = bench.restore()
+        self.training = Training(self.network, recipe, bench.data_BD)
+
+    def learn(self, data_BD: Tensor) -> None:
+        count = len(data_BD)
+        rows = Rows(data_BD, ["ok"] * count, [""] * count, torch.arange(count))
+        self.training.learn(rows, _UPDATES)
+
+    def reconstruct(self, data_BD: Tensor) -> Tensor:
+        """Return what the latent decodes to at the equilibrium."""
+        method = prepare(self.network, InferenceTable(solver="majorise"))
+        return self.network.decode(infer(method, data_BD, steps=_TEST_STEPS).states[-1])
 
 
-def _autograd(bench: Bench) -> Callable[[], None]:
-    network, table = bench.network, bench.recipe.learning
-    weights = network.weights()
-    optimiser = optimiser_for(weights, "adamw", table.rate, 0.0, 0.0)
+class Autograd:
+    """Learns by the same steps, with autograd for every slope."""
 
-    def work() -> None:
-        count = len(bench.data_BD)
-        states = autograd_states(
-            network, bench.data_BD, bench.recipe.inference.steps, bench.recipe.inference
-        )
-        for weight in weights:
+    def __init__(self, bench: Bench, recipe: Recipe) -> None:
+        self.network, self.table = bench.network, recipe.inference
+        self.weights = self.network.weights()
+        self.optimiser = optimiser_for(self.weights, "adamw", recipe.learning.rate, 0.0, 0.0)
+
+    def learn(self, data_BD: Tensor) -> None:
+        states = autograd_states(self.network, data_BD, self.table.steps, self.table)
+        for weight in self.weights:
             weight.requires_grad_()
         with torch.enable_grad():
-            gradients = torch.autograd.grad(_energy(network, states) / count, weights)
-        for weight, gradient in zip(weights, gradients, strict=True):
+            energy = _energy(self.network, states) / len(data_BD)
+            gradients = torch.autograd.grad(energy, self.weights)
+        for weight, gradient in zip(self.weights, gradients, strict=True):
             weight.requires_grad_(False)
             weight.grad = gradient
-        optimiser.step()
-
-    return work
+        self.optimiser.step()
 
 
-def _backprop(bench: Bench) -> Callable[[], None]:
-    model = autoencoder(bench.recipe, bench.shape)
-    parameters = list(model.parameters())
-    for parameter in parameters:
-        parameter.requires_grad_()
-    optimiser = torch.optim.AdamW(parameters, lr=bench.recipe.learning.rate, fused=True)
-    count = len(bench.data_BD)
+class Backprop:
+    """An autoencoder with the same decoder learns by backpropagation."""
 
-    def work() -> None:
-        optimiser.zero_grad()
+    def __init__(self, bench: Bench, recipe: Recipe) -> None:
+        self.model = autoencoder(recipe, bench.shape)
+        parameters = list(self.model.parameters())
+        for parameter in parameters:
+            parameter.requires_grad_()
+        self.optimiser = torch.optim.AdamW(parameters, lr=recipe.learning.rate, fused=True)
+
+    def learn(self, data_BD: Tensor) -> None:
+        self.optimiser.zero_grad()
         with torch.enable_grad():
-            loss = 0.5 * (model(bench.data_BD) - bench.data_BD).square().sum() / count
+            loss = 0.5 * (self.model(data_BD) - data_BD).square().sum() / len(data_BD)
             loss.backward()
-        optimiser.step()
+        self.optimiser.step()
 
-    return work
+    def reconstruct(self, data_BD: Tensor) -> Tensor:
+        """Return what goes through the bottleneck."""
+        output_BD: Tensor = self.model(data_BD)
+        return output_BD
 
 
-_WORK = {"pcgen": _training, "autograd": _autograd, "backprop": _backprop}
+_LEARNERS: dict[str, Any] = {"pcgen": Energies, "autograd": Autograd, "backprop": Backprop}
 
 
 def serve(bench: Bench) -> None:

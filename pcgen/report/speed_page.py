@@ -1,0 +1,67 @@
+"""The page of a speed table: a chart of bars for each workload, and every number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from pcgen.errors import RunError
+from pcgen.report import page as html
+from pcgen.report.charts import Bar
+
+Rows = Sequence[dict[str, Any]]
+_COLUMNS = ("method", "metric", "value", "ci_low", "ci_high", "ratio", "samples", "note")
+
+
+def write(rows: Rows, out: Path) -> Path:
+    """Write the page of the rows of `api.bench_speed` and return its path.
+
+    Raises:
+        RunError: a page that cannot be written.
+    """
+    try:
+        return html.write(build(rows), out)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written: {error.strerror}") from None
+
+
+def build(rows: Rows) -> html.Page:
+    """Return the page; rows stand in the order of the benchmark."""
+    return html.Page(
+        title="Speed of predictive coding",
+        lead="Medians with their quartiles, shorter is better. The ratio is to the faster mode of "
+        "pcx; gaps under 10 % are ties.",
+        sections=[
+            _section(f"{name}, {where}", list(part))
+            for (name, where), part in groupby(rows, key=lambda row: (row["dataset"], _where(row)))
+        ],
+    )
+
+
+def _where(row: dict[str, Any]) -> str:
+    if row["device"] != "cpu":
+        return str(row["device"])
+    return "one thread" if row["threads"] == 1 else f"{row['threads']} threads"
+
+
+def _section(heading: str, rows: Rows) -> html.Section:
+    metrics = dict.fromkeys(row["metric"] for row in rows)
+    charts = [html.Bars(metric, _bars(rows, metric)) for metric in metrics]
+    table = html.Table(_COLUMNS, [[row[name] for name in _COLUMNS] for row in rows])
+    return html.Section(heading, [*charts, table])
+
+
+def _bars(rows: Rows, metric: str) -> list[Bar]:
+    return [
+        Bar(
+            row["method"],
+            row["value"],
+            row["ci_low"],
+            row["ci_high"],
+            row["method"].startswith("pcgen"),
+        )
+        for row in rows
+        if row["metric"] == metric and row["value"] is not None
+    ]
