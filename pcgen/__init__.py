@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pcgen.api import recipes as recipes
     from pcgen.api import reconstruct as reconstruct
     from pcgen.api import train as train
+    from pcgen.errors import CalibrationError as CalibrationError
     from pcgen.errors import CheckpointError as CheckpointError
     from pcgen.errors import DataError as DataError
     from pcgen.errors import DeviceError as DeviceError
@@ -48,6 +49,7 @@ _HOMES = {
         "train",
     ),
     "pcgen.errors": (
+        "CalibrationError",
         "CheckpointError",
         "DataError",
         "DeviceError",
