@@ -74,7 +74,7 @@ def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None
     from safetensors.torch import save as serialise
 
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps({**header, "sha256": _digest(ready)})
+    text = json.dumps({**header, "sha256": digest(ready)})
     write_whole(path, serialise(ready, metadata={_KEY: text}))
 
 
@@ -92,7 +92,7 @@ def load(path: Path) -> Checkpoint:
         tensors = load_file(path)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
-    if _digest(tensors) != header.get("sha256"):
+    if digest(tensors) != header.get("sha256"):
         raise CheckpointError(f"{path}: damaged: its tensors are not those that were saved")
     return Checkpoint(path, header, tensors)
 
@@ -115,13 +115,14 @@ def write_whole(path: Path, content: bytes) -> None:
         raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def digest(tensors: dict[str, Tensor]) -> str:
+    """Return a hash of the tensors' names, types, shapes and values."""
+    hashed = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.view(-1).numpy().tobytes())
-    return digest.hexdigest()
+        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        hashed.update(tensor.view(-1).numpy().tobytes())
+    return hashed.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +152,19 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
     Raises:
         CheckpointError: what `load` says, or tensors that are not those of its recipe.
     """
+    return model_of(load(path), device)
+
+
+def model_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Model:
+    """Return the network that a header and its tensors make.
+
+    Raises:
+        CheckpointError: tensors that are not those of the header's recipe.
+    """
     from pcgen.device import generator
     from pcgen.model.network import build
 
-    checkpoint = load(path)
+    path = checkpoint.path
     try:
         recipe = from_dict(checkpoint.header["recipe"], str(path))
         shape = [int(side) for side in checkpoint.header["data"]["shape"]]

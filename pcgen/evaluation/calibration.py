@@ -45,7 +45,7 @@ def p_values(scores_B: Any, calibration_N: Any) -> Array:
     """
     ordered_N = np.sort(finite(calibration_N))
     below_B = np.searchsorted(ordered_N, finite(scores_B), side="left")
-    return (1.0 + len(ordered_N) - below_B) / (1.0 + len(ordered_N))
+    return np.asarray((1 + len(ordered_N) - below_B) / (1 + len(ordered_N)), np.float64)
 
 
 def fisher(scores_BJ: Any, calibration_NJ: Any) -> Array:
