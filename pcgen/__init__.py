@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pcgen.errors import PcgenError as PcgenError
     from pcgen.errors import RecipeError as RecipeError
     from pcgen.errors import RunError as RunError
+    from pcgen.ood import ood_calibrate as ood_calibrate
+    from pcgen.ood import ood_score as ood_score
 
 __version__ = "0.1.0"
 
@@ -58,6 +60,7 @@ _HOMES = {
         "RecipeError",
         "RunError",
     ),
+    "pcgen.ood": ("ood_calibrate", "ood_score"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

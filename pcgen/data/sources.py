@@ -6,6 +6,7 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,49 @@ def open_data(
     if like_scale is None and like is not None and images.is_table:
         raise DataError(f"{data}: holds a table of numbers, the model takes images")
     return images.head(limit) if limit is not None else images
+
+
+def open_inputs(
+    inputs: Sequence[str],
+    *,
+    data_dir: Path | None = None,
+    like: Shape,
+    like_scale: Sequence[Any] | None = None,
+    native: Shape | None = None,
+    memory: int = 2**26,
+) -> list[Images]:
+    """Return the data of several names or paths, in order; pictures beside one another together.
+
+    Raises:
+        DataError: what `open_data` says of one of them.
+    """
+    from pcgen.data.decode import SUFFIXES
+    from pcgen.data.files import FolderFiles
+    from pcgen.data.folders import open_files
+    from pcgen.data.wanted import Wanted
+
+    def is_picture(data: str) -> bool:
+        return data.lower().endswith(SUFFIXES) and Path(data).is_file()
+
+    found = []
+    for together, group in groupby(inputs, is_picture):
+        names = list(group)
+        if together and like_scale is None and len(names) > 1:
+            wanted = Wanted("pictures", like=like, native=native, memory=memory)
+            found.append(open_files(FolderFiles(None, names), "pictures", wanted))
+            continue
+        found += [
+            open_data(
+                name,
+                data_dir=data_dir,
+                like=like,
+                like_scale=like_scale,
+                native=native,
+                memory=memory,
+            )
+            for name in names
+        ]
+    return found
 
 
 def _open(data: str, wanted: Wanted, data_dir: Path | None, download: bool) -> Images:
