@@ -120,6 +120,7 @@ def ood_calibrate(
     from pcgen.detector import file
     from pcgen.detector.calibrate import calibrate, rows_for
     from pcgen.device import choose_device, choose_threads
+
     scores = import_module("pcgen.tasks.scores")
     from pcgen.tasks.ood import BATCH
 
@@ -188,8 +189,8 @@ def ood_score(
         CalibrationError: too few calibration inputs for the false-alarm rate.
         ScoringInterrupted: after Ctrl-C, once the rows so far are written.
     """
+    from pcgen.detector.formats import require_format
     from pcgen.detector.job import Job
-    from pcgen.detector.output import require_format
     from pcgen.detector.rows import Question
     from pcgen.learning.distributed import joined
 
