@@ -504,7 +504,7 @@ def _initial(
 
     if recipe.classifier is not None:
         return initial_classifier(recipe, images, validation)
-    return initial_network(recipe, sample_BD, images.shape)
+    return initial_network(recipe, sample_BD, images.shape, images.class_count)
 
 
 def open_model(model: str | Path, device: torch.device | str = "cpu") -> Model:

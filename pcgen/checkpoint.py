@@ -185,7 +185,8 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
     from pcgen.model.network import build
 
     def built(recipe: Recipe, shape: tuple[int, int, int], header: dict[str, Any]) -> Network:
-        return build(recipe.model, shape, generator(recipe.seed))
+        classes = int(header["sizes"][-1]) if recipe.model.labels else 0
+        return build(recipe.model, shape, generator(recipe.seed), classes)
 
     network, recipe, header = _load(path, built, is_classifier=False)
     return Model(path, network.to(device), recipe, header)
