@@ -692,7 +692,7 @@ def _model_path(model: str | Path) -> Path:
 
 
 def _training_data(recipe: Recipe, data_dir: Path | None) -> tuple[Images, Images | None]:
-    from pcgen.data.images import split
+    from pcgen.data.images import parts
     from pcgen.data.sources import open_data
 
     table = recipe.data
@@ -704,7 +704,7 @@ def _training_data(recipe: Recipe, data_dir: Path | None) -> tuple[Images, Image
         channels=table.channels,
         memory=table.memory * 2**20,
     )
-    kept, held_out = split(images, table.validation, recipe.seed)
+    kept, held_out, _ = parts(images, table.validation, table.calibration, recipe.seed)
     return kept, held_out if len(held_out) else None
 
 

@@ -78,7 +78,7 @@ def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None
     from safetensors.torch import save as serialise
 
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps({**header, "sha256": _digest(ready)})
+    text = json.dumps({**header, "sha256": digest(ready)})
     write_whole(path, serialise(ready, metadata={_KEY: text}))
 
 
@@ -96,7 +96,7 @@ def load(path: Path) -> Checkpoint:
         tensors = load_file(path)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
-    if _digest(tensors) != header.get("sha256"):
+    if digest(tensors) != header.get("sha256"):
         raise CheckpointError(f"{path}: damaged: its tensors are not those that were saved")
     return Checkpoint(path, header, tensors)
 
@@ -119,13 +119,14 @@ def write_whole(path: Path, content: bytes) -> None:
         raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def digest(tensors: dict[str, Tensor]) -> str:
+    """Return a hash of the tensors' names, types, shapes and values."""
+    hashed = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.view(-1).numpy().tobytes())
-    return digest.hexdigest()
+        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        hashed.update(tensor.view(-1).numpy().tobytes())
+    return hashed.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,15 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
     Raises:
         CheckpointError: what `load` says, a classifier, or tensors that are not its recipe's.
     """
+    return model_of(load(path), device)
+
+
+def model_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Model:
+    """Return the network that a header and its tensors make.
+
+    Raises:
+        CheckpointError: a classifier, or tensors that are not those of the header's recipe.
+    """
     from pcgen.device import generator
     from pcgen.model.network import build
 
@@ -188,8 +198,8 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
         classes = int(header["sizes"][-1]) if recipe.model.labels else 0
         return build(recipe.model, shape, generator(recipe.seed), classes)
 
-    network, recipe, header = _load(path, built, is_classifier=False)
-    return Model(path, network.to(device), recipe, header)
+    network, recipe = _made(checkpoint, built, is_classifier=False)
+    return Model(checkpoint.path, network.to(device), recipe, checkpoint.header)
 
 
 def load_classifier(path: Path, device: torch.device | str = "cpu") -> ClassifierModel:
@@ -197,6 +207,15 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> Classifie
 
     Raises:
         CheckpointError: what `load` says, no classifier, or tensors that are not its recipe's.
+    """
+    return classifier_of(load(path), device)
+
+
+def classifier_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> ClassifierModel:
+    """Return the classifier that a header and its tensors make.
+
+    Raises:
+        CheckpointError: no classifier, or tensors that are not those of the header's recipe.
     """
     from pcgen.device import generator
     from pcgen.model.classifier import build_classifier
@@ -206,18 +225,18 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> Classifie
         count = int(header["sizes"][-1])
         return build_classifier(recipe.classifier, shape, count, generator(recipe.seed))
 
-    network, recipe, header = _load(path, built, is_classifier=True)
-    return ClassifierModel(path, network.to(device), recipe, header)
+    network, recipe = _made(checkpoint, built, is_classifier=True)
+    return ClassifierModel(checkpoint.path, network.to(device), recipe, checkpoint.header)
 
 
-def _load(
-    path: Path,
+def _made(
+    checkpoint: Checkpoint,
     built: Callable[[Recipe, tuple[int, int, int], dict[str, Any]], Kind],
     *,
     is_classifier: bool,
-) -> tuple[Kind, Recipe, dict[str, Any]]:
-    """Return what a checkpoint holds, its recipe and its header."""
-    checkpoint = load(path)
+) -> tuple[Kind, Recipe]:
+    """Return what a checkpoint holds, and its recipe."""
+    path = checkpoint.path
     try:
         recipe = from_dict(checkpoint.header["recipe"], str(path))
         _require_kind(path, recipe, is_classifier)
@@ -240,7 +259,7 @@ def _load(
                 f"Show it: pcgen info {path}",
             )
     network.load(checkpoint.tensors)
-    return network, recipe, checkpoint.header
+    return network, recipe
 
 
 def _require_kind(path: Path, recipe: Recipe, is_classifier: bool) -> None:

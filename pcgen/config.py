@@ -45,6 +45,9 @@ class DataTable(Table, frozen=True):
     """Use the first so many rows only."""
     validation: Annotated[float, msgspec.Meta(ge=0)] = 0.1
     """Held-out share of the training rows if below 1, else their number. Drawn with the seed."""
+    calibration: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Share or number of rows set aside before, for `pcgen ood-calibrate`: neither trained on nor
+    used to choose the epoch. Drawn with the seed."""
     size: Annotated[list[Count], msgspec.Meta(min_length=2, max_length=2)] | None = None
     """Height and width that images are brought to; none keeps the source's own."""
     channels: Literal[1, 3] | None = None
