@@ -152,3 +152,39 @@ def test_a_table_s_columns_must_be_the_model_s(tmp_path: Path) -> None:
     np.save(tmp_path / "z.npy", random_pixels(3, 5))
     with pytest.raises(pcgen.DataError, match="5 columns, the model takes 4"):
         pcgen.ood_score(out, str(tmp_path / "z.npy"), guarantee="marginal")
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of a network and a classifier that set the same rows aside."""
+    folder = tmp_path_factory.mktemp("both")
+    settings = ["learning.epochs=2", "data.calibration=240"]
+    pcgen.train("digits", folder / "model", settings=settings)
+    settings += ["classifier.channels=[4]", "classifier.hidden=[16]", "data.validation=100"]
+    pcgen.train("mnist-classifier", folder / "classifier", data="digits", settings=settings)
+    return folder
+
+
+def test_a_classifier_s_scores_stand_beside_the_network_s(both: Path, tmp_path: Path) -> None:
+    out = tmp_path / "d.safetensors"
+    pcgen.ood_calibrate(both / "model", "digits", out, classifier=both / "classifier")
+    detector = open_detector(out)
+    assert detector.names[0] == COMBINED
+    assert {"msp", "odin", "mahalanobis", "knn"} <= {*detector.names}
+    assert not {"msp", "odin"} & {*detector.components}
+    rows = list(pcgen.ood_score(out, "digits:test", scores=["msp", "energy-lse"]).rows())
+    assert all(row["score"] == row["msp"] for row in rows)
+    assert np.mean([row["is_ood"] for row in rows]) < 0.12
+    assert rows[0]["energy_lse"] is not None
+
+
+def test_a_classifier_that_was_trained_on_the_calibration_rows_is_refused(
+    both: Path, tmp_path: Path
+) -> None:
+    settings = ["learning.epochs=1", "data.validation=100", "data.calibration=0"]
+    pcgen.train("mnist-classifier", tmp_path / "run", data="digits", settings=settings)
+    with pytest.raises(CalibrationError, match="rows of digits that calibrate") as caught:
+        pcgen.ood_calibrate(
+            both / "model", "digits", tmp_path / "d.safetensors", classifier=tmp_path / "run"
+        )
+    assert "data.calibration" in caught.value.hint
