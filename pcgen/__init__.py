@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pcgen.api import recipes as recipes
     from pcgen.api import reconstruct as reconstruct
     from pcgen.api import train as train
+    from pcgen.detector.estimator import PCNOutlierDetector as PCNOutlierDetector
     from pcgen.errors import CalibrationError as CalibrationError
     from pcgen.errors import CheckpointError as CheckpointError
     from pcgen.errors import DataError as DataError
@@ -50,6 +51,7 @@ _HOMES = {
         "reconstruct",
         "train",
     ),
+    "pcgen.detector.estimator": ("PCNOutlierDetector",),
     "pcgen.errors": (
         "CalibrationError",
         "CheckpointError",
