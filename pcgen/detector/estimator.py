@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,6 +28,7 @@ from pcgen.evaluation.calibration import Guarantee
 from pcgen.learning.initial import initial_network, sample
 from pcgen.learning.train import Training
 from pcgen.runs import describe_data
+from pcgen.tasks import scores
 from pcgen.tasks.ood import Scorer, scored
 
 Array = NDArray[np.float64]
@@ -196,7 +196,6 @@ class _Rounded:
 
     def __init__(self, model: Model, fit: Images) -> None:
         """Fit the model's scores to rows."""
-        scores: Any = import_module("pcgen.tasks.scores")
         table = model.recipe.inference
         tensors = scores.fit(model.network, fit, table).tensors()
         precise = {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
