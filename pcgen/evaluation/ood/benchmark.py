@@ -77,7 +77,7 @@ def benchmark(
     if images.labels is None:
         raise DataError(f"{images.source}: has no labels, which the classifiers need")
     test = test.head(limit)
-    validation = recipes.network.data.validation
+    validation = recipes.classifier.data.validation
     outcome = Outcome(name, test)
 
     def whole(seed: int) -> Split:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import torch
 
-from pcgen.config import ClassifierTable, Recipe, units
+from pcgen.config import ClassifierTable, Recipe, to_dict, units
 from pcgen.evaluation.baselines import seeded, train_autoencoder
 from pcgen.evaluation.benchmark import Tell, train_network
 from pcgen.evaluation.ood.sets import Known
@@ -44,7 +45,22 @@ class Recipes:
     classifier: Recipe
 
 
-Family = Callable[[Known, Recipes, torch.device, Tell], Scorer]
+Train = Callable[[Known, Recipes, torch.device, Tell], Scorer]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A kind of method.
+
+    Attributes:
+        train: gives its scorer.
+        settings: all that this depends on but the known images and their seed.
+        bare: whether its scores need not say whose they are.
+    """
+
+    train: Train
+    settings: Callable[[Recipes, Known], Any]
+    bare: bool = False
 
 
 def pc(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scorer:
@@ -102,19 +118,6 @@ def trivial(known: Known, recipes: Recipes, device: torch.device, tell: Tell) ->
     return TrivialScorer.fit(known.kept)
 
 
-FAMILIES: dict[str, Family] = {
-    "pc": pc,
-    "convnet": convnet,
-    "mlp": mlp,
-    "discriminative-pcn": discriminative_pcn,
-    "autoencoder": autoencoder,
-    "ppca": ppca,
-    "trivial": trivial,
-}
-BARE = ("pc", "ppca", "autoencoder", "trivial")
-"""Families whose scores need not say whose they are."""
-
-
 def dense_recipe(recipes: Recipes, known: Known, rule: str) -> Recipe:
     """Return the recipe of a dense classifier of the network's size.
 
@@ -162,3 +165,20 @@ def _classifier(recipe: Recipe, known: Known, device: torch.device, tell: Tell) 
     recipe = seeded(recipe, known.seed)
     network = train_classifier(recipe, known, device, tell)
     return ClassifierScorer.fit(network, known.kept, recipe.inference)
+
+
+def _network(recipes: Recipes, known: Known) -> Any:
+    return to_dict(recipes.network)
+
+
+FAMILIES = {
+    "pc": Family(pc, _network, bare=True),
+    "convnet": Family(convnet, lambda recipes, known: to_dict(recipes.classifier)),
+    "mlp": Family(mlp, lambda recipes, known: to_dict(dense_recipe(recipes, known, "backprop"))),
+    "discriminative-pcn": Family(
+        discriminative_pcn, lambda recipes, known: to_dict(dense_recipe(recipes, known, "pc"))
+    ),
+    "autoencoder": Family(autoencoder, _network, bare=True),
+    "ppca": Family(ppca, lambda recipes, known: units(recipes.network.model.layers[0]), bare=True),
+    "trivial": Family(trivial, lambda recipes, known: None, bare=True),
+}

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from pcgen import __version__
-from pcgen.config import to_dict
 from pcgen.data.images import Images
 from pcgen.errors import DataError, RunError
 from pcgen.evaluation.benchmark import Tell
@@ -72,7 +71,7 @@ def measure(
         if found is not None:
             return found
     began = time.monotonic()
-    scorer = FAMILIES[family](known, recipes, device, tell)
+    scorer = FAMILIES[family].train(known, recipes, device, tell)
     trained = time.monotonic() - began
     named = {KNOWN: known.test, PART_A: known.part_a, PART_B: known.part_b}
     named |= {one.name: one.images for one in unusual}
@@ -125,7 +124,7 @@ def _fingerprint(family: str, known: Known, unusual: Sequence[Unusual], recipes:
         __version__,
         family,
         str(known.seed),
-        json.dumps([to_dict(recipes.network), to_dict(recipes.classifier)], sort_keys=True),
+        json.dumps(FAMILIES[family].settings(recipes, known), sort_keys=True),
         *(table.fingerprint() for table in images),
         *(f"{one.name} {one.images.fingerprint()}" for one in unusual),
     ]

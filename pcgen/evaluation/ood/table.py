@@ -11,7 +11,7 @@ import numpy as np
 from pcgen.evaluation import calibration
 from pcgen.evaluation.calibration import Array
 from pcgen.evaluation.detection import METRICS, Bootstrap, Estimate, estimate, estimates
-from pcgen.evaluation.ood.families import BARE
+from pcgen.evaluation.ood.families import FAMILIES
 from pcgen.evaluation.ood.measured import KNOWN, PART_A, PART_B, Measured
 from pcgen.evaluation.ood.sets import Unusual
 
@@ -67,7 +67,7 @@ def methods(found: Sequence[Sequence[Measured]]) -> list[Scores]:
         first = seeds[0]
         columns = [combined(one) for one in seeds]
         for name in columns[0][KNOWN]:
-            method = name if first.family in BARE else f"{first.family} {name}"
+            method = name if FAMILIES[first.family].bare else f"{first.family} {name}"
             known = [one[KNOWN][name] for one in columns]
             sets = [key for key in columns[0] if key not in (KNOWN, PART_A, PART_B)]
             unusual = {key: [one[key][name] for one in columns] for key in sets}
@@ -174,9 +174,12 @@ def promise_rows(known: str, found: Sequence[Measured]) -> list[dict[str, Any]]:
 
     `false_alarms_at_5`: the share of known test images flagged, mean and range over seeds.
     `splits_within_5`: of splits of the held-out training images into calibration and new ones, the
-    share in which at most 5 % of the new ones are flagged.
+    share in which at most 5 % of the new ones are flagged. Nothing where too few are held out.
     """
     rates, kept = [], []
+    least = calibration.smallest(FPR, "pac")
+    if min(len(_parts(one, PART_B)) for one in found) < 1.5 * least:
+        return []
     for one in found:
         columns = combined(one)
         limit = calibration.threshold(columns[PART_B][COMBINED], FPR, "pac")
@@ -192,7 +195,8 @@ def promise_rows(known: str, found: Sequence[Measured]) -> list[dict[str, Any]]:
 def _splits_kept(found: Measured) -> float:
     """Return the share of splits of the held-out known images in which the promise was kept."""
     held_out = np.concatenate([_parts(found, PART_A), _parts(found, PART_B)])
-    count, kept = round(_PARTS * len(held_out)), 0
+    count = max(round(_PARTS * len(held_out)), calibration.smallest(FPR, "pac"))
+    kept = 0
     for split in range(SPLITS):
         order = np.random.default_rng(split).permutation(len(held_out))
         part_a, part_b, new = np.split(held_out[order], [count, 2 * count])
