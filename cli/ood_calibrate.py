@@ -21,6 +21,11 @@ from .progress import Story
     metavar="DETECTOR",
     help="The detector's file.",
 )
+@click.option(
+    "--classifier",
+    metavar="MODEL",
+    help="A trained classifier, whose scores (msp, odin, ...) stand beside MODEL's.",
+)
 @device_option
 @data_dir_option
 @json_option
@@ -29,6 +34,7 @@ def command(
     model: str,
     data: str,
     out: Path,
+    classifier: str | None,
     device: str,
     data_dir: Path | None,
     as_json: bool,
@@ -48,7 +54,13 @@ def command(
 
     with Story(quiet) as story:
         result = ood.ood_calibrate(
-            model, data, out, device=device, data_dir=data_dir, on_progress=story
+            model,
+            data,
+            out,
+            classifier=classifier,
+            device=device,
+            data_dir=data_dir,
+            on_progress=story,
         )
     document = result.document()
     if as_json:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pcgen.detector.rows import Row
     from pcgen.evaluation.calibration import Guarantee
     from pcgen.learning.distributed import Group
-    from pcgen.tasks.ood import Scored
+    from pcgen.tasks.ood import Scored, Scorer
 
 
 class ScoringInterrupted(KeyboardInterrupt):
@@ -99,6 +99,7 @@ def ood_calibrate(
     data: str,
     out: Path | str,
     *,
+    classifier: str | Path | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
     on_progress: OnProgress = lambda event: None,
@@ -110,18 +111,20 @@ def ood_calibrate(
         data: the data that the model was trained on, of which the rows set aside are taken; or
             other data of the same kind.
         out: the detector's file.
+        classifier: a trained classifier, whose scores are to stand beside the model's.
 
     Raises:
         PcgenError: a model or data that cannot be used.
         CalibrationError: no rows that the model has not seen.
     """
-    from pcgen.api import open_model
+    from pcgen.api import open_classifier, open_model
     from pcgen.data.sources import open_data
     from pcgen.detector import file
-    from pcgen.detector.calibrate import calibrate, rows_for
+    from pcgen.detector.calibrate import calibrate, require_unseen, rows_for
     from pcgen.device import choose_device, choose_threads
 
     scores = import_module("pcgen.tasks.scores")
+    from pcgen.tasks.baseline_scores import ClassifierScorer
     from pcgen.tasks.ood import BATCH
 
     chosen = choose_device(device)
@@ -130,19 +133,27 @@ def ood_calibrate(
     images = open_data(data, data_dir=data_dir, like=loaded.shape, like_scale=loaded.scale)
     _require_columns(images, loaded.header["data"].get("columns"))
     rows = rows_for(images, loaded)
+    judge = None
+    if classifier is not None:
+        judge = open_classifier(classifier, chosen)
+        require_unseen(judge, images, rows)
     on_progress(Event("fitting scores", 0, len(rows.fit)))
-    scorer = scores.fit(
-        loaded.network,
-        rows.fit,
-        loaded.recipe.inference,
-        labels=rows.fit.labels,
-        device=str(chosen),
-    )
+    scorers: list[Scorer] = [
+        scores.fit(
+            loaded.network,
+            rows.fit,
+            loaded.recipe.inference,
+            labels=rows.fit.labels,
+            device=str(chosen),
+        )
+    ]
+    if judge is not None:
+        scorers.append(ClassifierScorer.fit(judge.network, rows.fit, judge.recipe.inference))
 
     def tell(done: int) -> None:
         on_progress(Event("calibrating", done, len(rows.held_out)))
 
-    detector = calibrate(loaded, rows, [scorer], on_batch=tell)
+    detector = calibrate(loaded, rows, scorers, classifier=judge, on_batch=tell)
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     return OodCalibrateResult(path, file.save(path, detector), str(chosen))
@@ -189,8 +200,8 @@ def ood_score(
         CalibrationError: too few calibration inputs for the false-alarm rate.
         ScoringInterrupted: after Ctrl-C, once the rows so far are written.
     """
+    from pcgen.detector.formats import require_format
     from pcgen.detector.job import Job
-    from pcgen.detector.output import require_format
     from pcgen.detector.rows import Question
     from pcgen.learning.distributed import joined
 

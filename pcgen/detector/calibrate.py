@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pcgen import __version__
-from pcgen.checkpoint import Model, digest
+from pcgen.checkpoint import ClassifierModel, Model, digest
 from pcgen.data.images import Images, parts, split
 from pcgen.detector.detector import COMBINED, Detector
 from pcgen.errors import CalibrationError, DataError
@@ -50,31 +50,70 @@ def rows_for(images: Images, model: Model) -> Rows:
     Raises:
         CalibrationError: the model was trained on all of them, or on an earlier state of them.
     """
-    table, seed = model.recipe.data, model.recipe.seed
-    trained_on = model.header["data"]
-    whole = images if table.limit is None else images.head(table.limit)
-    try:
-        kept, chose, aside = parts(whole, table.validation, table.calibration, seed)
-    except DataError:
-        kept, chose, aside = whole, whole.head(0), whole.head(0)
-    if kept.fingerprint() == trained_on["fingerprint"]:
-        if len(aside):
-            return Rows(kept, aside, "set aside before training")
-        if len(chose):
-            return Rows(kept, chose, "held out from training; they chose the epoch")
+    kept, others = _trained_on(images, model)
+    if kept is not None:
+        for rows, origin in zip(others, _ORIGINS, strict=True):
+            if len(rows):
+                return Rows(kept, rows, origin)
         raise CalibrationError(
             f"{images.source}: the model was trained on every row of it, which leaves none to "
             "calibrate on",
             "Name other data of the same kind, or train with --set data.calibration=0.2",
         )
-    if images.source == trained_on["source"]:
+    if images.source == model.header["data"]["source"]:
         raise CalibrationError(
             f"{images.source}: the model was trained on another state of these data, so rows that "
             "it was trained on cannot be told from new ones",
             "Name data that it was not trained on, or train again",
         )
-    held_out, fit = split(images, _FITTED, seed, "fit")
+    held_out, fit = split(images, _FITTED, model.recipe.seed, "fit")
     return Rows(fit, held_out, f"other data than the model was trained on: {images.source}")
+
+
+_ORIGINS = ("set aside before training", "held out from training; they chose the epoch")
+
+
+def _trained_on(
+    images: Images, model: Model | ClassifierModel
+) -> tuple[Images | None, tuple[Images, ...]]:
+    """Return the rows that a model was trained on, set aside, and chose the epoch by.
+
+    None and none where these are not the data that it was trained on.
+    """
+    table, seed = model.recipe.data, model.recipe.seed
+    whole = images if table.limit is None else images.head(table.limit)
+    try:
+        kept, chose, aside = parts(whole, table.validation, table.calibration, seed)
+    except DataError:  # too few rows to divide so
+        return None, ()
+    if kept.fingerprint() != model.header["data"]["fingerprint"]:
+        return None, ()
+    return kept, (aside, chose)
+
+
+def require_unseen(classifier: ClassifierModel, images: Images, rows: Rows) -> None:
+    """Let a classifier pass that was not trained on the rows that calibrate.
+
+    Args:
+        images: of which `rows` are parts.
+
+    Raises:
+        CalibrationError: it was; its scores of them would be those of no new image.
+    """
+    seen, _ = _trained_on(images, classifier)
+    if seen is None and images.source != classifier.header["data"]["source"]:
+        return
+    ours = rows.held_out.index
+    if seen is not None and seen.index is not None and ours is not None:
+        shared = int(torch.isin(ours, seen.index).sum())
+        if not shared:
+            return
+    table = rows.held_out
+    raise CalibrationError(
+        f"{classifier.path}: was trained on rows of {images.source} that calibrate",
+        f"Train it with the model's own data.calibration and seed, so that the {len(table)} rows "
+        "are set aside for both",
+    )
 
 
 def calibrate(
@@ -82,15 +121,15 @@ def calibrate(
     rows: Rows,
     scorers: Sequence[Scorer],
     *,
+    classifier: ClassifierModel | None = None,
     on_batch: Callable[[int], None] = lambda done: None,
-    extra: dict[str, Any] | None = None,
 ) -> Detector:
     """Return the detector that the held-out rows make of a model and its fitted scorers.
 
     Args:
-        scorers: the network's own first; its names are what is combined.
+        scorers: the network's own first, whose names are what is combined; then the classifier's.
+        classifier: whose scores are among them, if there is one.
         on_batch: told how many rows are scored.
-        extra: more of the header.
 
     Raises:
         CalibrationError: too few rows that can be read for any use.
@@ -137,7 +176,6 @@ def calibrate(
             "sha256": digest({n: torch.from_numpy(c) for n, c in together.items()}),
             "statement": _statement(counts[1]),
         },
-        **(extra or {}),
     }
     return Detector(
         model,
@@ -148,6 +186,7 @@ def calibrate(
         counts[0],
         _scale(main, part_b, device),
         header,
+        classifier,
     )
 
 

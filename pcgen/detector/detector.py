@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcgen.checkpoint import Model
+from pcgen.checkpoint import ClassifierModel, Model
 from pcgen.errors import CalibrationError
 from pcgen.evaluation import calibration
 from pcgen.evaluation.calibration import Array, Guarantee
@@ -36,6 +36,7 @@ class Detector:
         part_a: how many of them are part A.
         heat_scale: 99 % of the calibration pixels have a smaller prediction error.
         header: what the file says beside the tensors.
+        classifier: whose scores stand beside the network's, where there is one.
     """
 
     model: Model
@@ -46,6 +47,7 @@ class Detector:
     part_a: int
     heat_scale: float
     header: dict[str, Any] = field(default_factory=dict)
+    classifier: ClassifierModel | None = None
 
     @property
     def device(self) -> torch.device:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pcgen.data.images import Images
-from pcgen.detector import output
+from pcgen.detector import formats
 from pcgen.detector.detector import Detector
 from pcgen.detector.meta import Tally, meta_of
-from pcgen.detector.output import Kept, Part, Rows
+from pcgen.detector.part import Kept, Part, Rows
 from pcgen.detector.rows import Question, Row, RowMaker, decide
 from pcgen.learning.distributed import Group
 from pcgen.tasks.ood import Scored, scored
@@ -116,7 +116,7 @@ class Job:
         if out is not None:
             if complete and isinstance(part, Part):
                 part.remove()
-            return meta, lambda: output.read_rows(out)
+            return meta, lambda: formats.read_rows(out)
         return meta, rows
 
     def _write(
@@ -130,7 +130,7 @@ class Job:
             return itertools.chain.from_iterable(each.rows() for each in parts)
 
         def rows() -> Iterator[Row]:
-            return output.with_verdicts(undecided(), verdicts)
+            return formats.with_verdicts(undecided(), verdicts)
 
         tally = Tally.of(undecided())
         verdicts = decide(*tally.arrays, self.threshold, self.question.fdr)
@@ -144,8 +144,8 @@ class Job:
             complete=complete,
         )
         if out is not None:
-            output.write_rows(rows(), self.maker.columns, out)
-            output.write_meta(meta, out)
+            formats.write_rows(rows(), self.maker.columns, out)
+            formats.write_meta(meta, out)
         return meta, rows
 
 
