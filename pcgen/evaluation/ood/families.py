@@ -65,7 +65,7 @@ class Family:
 
 def pc(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scorer:
     """Return the scores of the predictive coding network."""
-    from pcgen.tasks import scores  # type: ignore[attr-defined]
+    from pcgen.tasks import scores
 
     recipe = seeded(recipes.network, known.seed)
     network = train_network(recipe, known.kept, known.validation, device, tell)
