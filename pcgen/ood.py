@@ -121,7 +121,6 @@ def ood_calibrate(
     from pcgen.detector import file
     from pcgen.detector.calibrate import calibrate, require_unseen, rows_for
     from pcgen.device import choose_device, choose_threads
-
     from pcgen.tasks import scores
     from pcgen.tasks.baseline_scores import ClassifierScorer
     from pcgen.tasks.ood import BATCH

@@ -63,6 +63,8 @@ def cards(lines: Lines, header: dict[str, Any]) -> list[html.Card]:
         )
     if (mse := best.get("mse_last_hidden")) is not None:
         found.append(html.Card("MSE, last hidden layer", _thousandths(mse), "decoded one layer up"))
+    if (accuracy := best.get("accuracy")) is not None:
+        found.append(html.Card("Accuracy", f"{100 * accuracy:.2f} %", "validation"))
     if (energy := best.get("energy")) is not None:
         found.append(html.Card("Energy", f"{energy:.4g}", "nats per image"))
     if (parameters := header.get("parameters")) is not None:
@@ -89,6 +91,9 @@ def charts(lines: Lines) -> list[html.Chart]:
         html.Chart(
             "Energy, nats per image",
             [series("training", "energy"), series("validation", "energy", True)],
+        ),
+        html.Chart(
+            "Accuracy", [series("training", "accuracy"), series("validation", "accuracy", True)]
         ),
         html.Chart(
             "MSE per pixel, by what it is decoded from",
@@ -122,10 +127,15 @@ def _epochs(lines: Lines) -> html.Table:
                 held_out.get("mse"),
                 held_out.get("mse_last_hidden"),
                 held_out.get("converged"),
+                held_out.get("accuracy"),
                 line["seconds"],
             ]
         )
-    header = ["epoch", "energy", "energy (val.)", "MSE", "MSE last hidden", "converged", "seconds"]
+    header = ["epoch", "energy", "energy (val.)", "MSE", "MSE last hidden", "converged"]
+    header += ["accuracy", "seconds"]
+    # Of a network or a classifier: what this one has no number for is left out.
+    kept = [i for i, _ in enumerate(header) if any(row[i] is not None for row in rows)]
+    header, rows = [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
     left_out = len(lines) - len(shown)
     return html.Table(header, rows, f"{left_out} epochs in between left out." if left_out else "")
 
