@@ -566,23 +566,28 @@ def bench_speed(
     *,
     samples: int = 20,
     threads: Sequence[int] = (1, 2),
+    device: str = "cpu",
     peers: Path | None = None,
     out: Path | None = None,
     on_progress: OnProgress = _silent,
 ) -> list[dict[str, Any]]:
-    """Return the speed table: training batches and equilibria beside other libraries, on the CPU.
+    """Return the speed table: training batches and equilibria beside other libraries.
 
     Args:
-        workloads: of W1 to W4, see docs/speed.md.
+        workloads: of W1 to W4, see docs/speed.md, or W2-4096, for a GPU.
         samples: timings a cell.
         threads: processors each competitor may use; a part of the table for each number.
+        device: `cpu`, or a GPU, where only pcgen's own competitors run.
         peers: the folder whose `.peers` `make peers` built; the working folder if not given.
         out: a folder for `index.html`, the table with charts, and `speed.json`.
 
     Raises:
         RecipeError: an unknown workload.
+        DeviceError: a device that is not here.
         RunError: a folder that cannot be written.
     """
+    from pcgen.device import choose_device
+    from pcgen.evaluation.speed.cells import Place
     from pcgen.evaluation.speed.driver import speed_rows
     from pcgen.evaluation.speed.workloads import WORKLOADS
 
@@ -590,13 +595,18 @@ def bench_speed(
     if unknown:
         raise RecipeError(f"no workload {', '.join(unknown)}", f"There are: {', '.join(WORKLOADS)}")
 
+    chosen = choose_device(device)
+    places = [Place(count) for count in threads]
+    if chosen.type != "cpu":
+        places = [Place(1, str(chosen))]
+
     def tell(stage: str, done: int, total: int) -> None:
         on_progress(Event(stage, done, total))
 
     import torch
 
     with torch.no_grad():
-        rows = list(speed_rows(workloads, samples, threads, peers or Path(), tell))
+        rows = list(speed_rows(workloads, samples, places, peers or Path(), tell))
     if out is not None:
         import json
 
