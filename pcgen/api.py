@@ -263,7 +263,7 @@ def _train(
     group: Group | None,
 ) -> TrainResult:
     """Do as `train`; no recipe resumes the run's own."""
-    from pcgen.device import choose_device, choose_threads
+    from pcgen.device import choose_device, choose_products, choose_threads
     from pcgen.learning.initial import initial_network, sample
     from pcgen.runs import Run, RunFolder
 
@@ -276,6 +276,7 @@ def _train(
     sample_BD = sample(images, found.seed)
     network = initial_network(found, sample_BD, images.shape, images.class_count).to(chosen)
     choose_threads(network.largest_product * found.learning.batch_size)
+    choose_products(found.inference.products)
     if recipe is not None and (group is None or group.writes):
         folder = RunFolder.create(out, found, chosen)
     run = Run(folder, network, found, images, sample_BD, group)
@@ -330,7 +331,7 @@ def check(
     Raises:
         PcgenError: what `train` would raise before its first epoch.
     """
-    from pcgen.device import choose_device, choose_threads
+    from pcgen.device import choose_device, choose_products, choose_threads
     from pcgen.learning.initial import initial_network, sample
     from pcgen.learning.train import Training
 
@@ -340,6 +341,7 @@ def check(
     sample_BD = sample(images, found.seed)
     network = initial_network(found, sample_BD, images.shape, images.class_count).to(chosen)
     choose_threads(network.largest_product * found.learning.batch_size)
+    choose_products(found.inference.products)
     training = Training(network, found, sample_BD)
     steps = training.run(images, None)
     first = next(steps)
@@ -402,13 +404,14 @@ def _reconstruct(
 ) -> ReconstructResult:
     """Do as `reconstruct`; of a group, the first process writes."""
     from pcgen.data.sources import open_data
-    from pcgen.device import choose_device, choose_threads
+    from pcgen.device import choose_device, choose_products, choose_threads
     from pcgen.learning.validate import BATCH
     from pcgen.tasks import reconstruct as task
 
     chosen = choose_device(device) if group is None else group.device
     loaded = open_model(model, chosen)
     choose_threads(loaded.network.largest_product * BATCH)
+    choose_products(loaded.recipe.inference.products)
     images = open_data(
         data, data_dir=data_dir, limit=limit, like=loaded.shape, like_scale=loaded.scale
     )
