@@ -129,7 +129,7 @@ def command(
     reconstruction: models are chosen on the validation split; the test set is used once at the end.
 
     speed: training batches and times to equilibrium beside other libraries, where make peers has
-    built them; ratios are to the faster mode of pcx.
+    built them; ratios are to the faster mode of pcx. On the CPU, unless --device names a GPU.
     """
     from pcgen import api
 
@@ -140,6 +140,7 @@ def command(
                 _words(workloads, "--workloads"),
                 samples=samples,
                 threads=_numbers(threads),
+                device="cpu" if device == "auto" else device,
                 peers=peers,
                 out=out,
                 on_progress=story,

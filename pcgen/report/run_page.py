@@ -11,6 +11,7 @@ from typing import Any
 from pcgen import checkpoint, config, runs
 from pcgen.errors import RunError
 from pcgen.report import page as html
+from pcgen.report import scores_page
 from pcgen.report.charts import Series
 
 Lines = Sequence[dict[str, Any]]
@@ -38,6 +39,7 @@ def build(run: Path) -> html.Page:
     sections = [
         html.Section("Training", charts(lines), _progress(lines, recipe)),
         html.Section("Pictures", _pictures(run)),
+        _scores(run / "scores.csv"),
         html.Section("Epochs", [_epochs(lines)] if lines else []),
         html.Section("Model and data", [html.Facts(_model_facts(header))] if header else []),
         html.Section(
@@ -142,6 +144,14 @@ def _epochs(lines: Lines) -> html.Table:
 
 def _pictures(run: Path) -> list[html.Picture]:
     return [html.Picture(path.read_bytes(), path.stem) for path in sorted(run.glob("*.png"))]
+
+
+def _scores(path: Path) -> html.Section:
+    """Return what a detector said of the inputs beside the run, if there are any."""
+    if not scores_page.is_scores(path):
+        return html.Section("Scored inputs")
+    table = scores_page.groups_table(scores_page.Summary.of(path))
+    return html.Section("Scored inputs", [table], scores_page.read_meta(path)["statement"])
 
 
 def _model_facts(header: dict[str, Any]) -> dict[str, Any]:
