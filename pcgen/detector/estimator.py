@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from pcgen.checkpoint import Model, model_header
-from pcgen.config import Recipe, from_dict
+from pcgen.config import InferenceTable, Recipe, from_dict
 from pcgen.data.images import Images, split
 from pcgen.data.tables import table_of
 from pcgen.data.wanted import Wanted
@@ -27,9 +27,10 @@ from pcgen.evaluation import calibration
 from pcgen.evaluation.calibration import Guarantee
 from pcgen.learning.initial import initial_network, sample
 from pcgen.learning.train import Training
+from pcgen.model.network import Network
 from pcgen.runs import describe_data
 from pcgen.tasks import scores
-from pcgen.tasks.ood import Scorer, scored
+from pcgen.tasks.ood import scored
 
 Array = NDArray[np.float64]
 
@@ -160,7 +161,7 @@ class PCNOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
                         "floor": 0.01,
                     },
                 },
-                "inference": {"solver": "errors", "steps": 4, "test_steps": 50},
+                "inference": {"steps": 8, "test_steps": 60, "tolerance": 1e-6},
                 "learning": {"epochs": int(self.epochs), "batch_size": 50, "rate": 3e-3},
             },
             type(self).__name__,
@@ -196,12 +197,17 @@ class _Rounded:
 
     def __init__(self, model: Model, fit: Images) -> None:
         """Fit the model's scores to rows."""
-        table = model.recipe.inference
-        tensors = scores.fit(model.network, fit, table).tensors()
-        precise = {n: t.double() if t.is_floating_point() else t for n, t in tensors.items()}
-        self.scorer: Scorer = scores.load(model.network.to("cpu", torch.float64), table, precise)
-        self.names = self.scorer.names
-        self.components = tuple(getattr(self.scorer, "components", self.names))
+        fitted = scores.fit(model.network, fit, model.recipe.inference)
+        network = model.network.to("cpu", torch.float64)
+        self.__setstate__((network, model.recipe.inference, fitted.tensors()))
+
+    def __getstate__(self) -> tuple[Network, InferenceTable, dict[str, Tensor]]:
+        """Return what can be pickled: without what inference prepares from it."""
+        return self.scorer.network, self.scorer.table, self.scorer.tensors()
+
+    def __setstate__(self, state: tuple[Network, InferenceTable, dict[str, Tensor]]) -> None:
+        self.scorer = scores.load(*state)
+        self.names, self.components = self.scorer.names, self.scorer.components
 
     def __call__(self, data_BD: Tensor) -> dict[str, Tensor]:
         return {name: found.float() for name, found in self.scorer(data_BD.double()).items()}
