@@ -73,7 +73,7 @@ def classify(
         PcgenError: no classifier, data that cannot be used, or a file that cannot be written.
     """
     from pcgen.data.sources import open_data
-    from pcgen.detector.output import require_format, write_rows
+    from pcgen.detector.formats import require_format, write_rows
     from pcgen.device import choose_device, choose_threads
     from pcgen.learning.validate import BATCH
     from pcgen.tasks import classify as task
