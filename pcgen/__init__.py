@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pcgen.api import reconstruct as reconstruct
     from pcgen.api import train as train
     from pcgen.benchmarks import bench_ood as bench_ood
+    from pcgen.detector.estimator import PCNOutlierDetector as PCNOutlierDetector
     from pcgen.errors import CalibrationError as CalibrationError
     from pcgen.errors import CheckpointError as CheckpointError
     from pcgen.errors import DataError as DataError
@@ -52,6 +53,7 @@ _HOMES = {
         "reconstruct",
         "train",
     ),
+    "pcgen.detector.estimator": ("PCNOutlierDetector",),
     "pcgen.benchmarks": ("bench_ood",),
     "pcgen.labelling": ("classify",),
     "pcgen.errors": (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,8 +121,7 @@ def ood_calibrate(
     from pcgen.detector import file
     from pcgen.detector.calibrate import calibrate, require_unseen, rows_for
     from pcgen.device import choose_device, choose_threads
-
-    scores = import_module("pcgen.tasks.scores")
+    from pcgen.tasks import scores
     from pcgen.tasks.baseline_scores import ClassifierScorer
     from pcgen.tasks.ood import BATCH
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
 import pcgen
 from pcgen.detector.detector import Detector
-
-from . import stand_in
-
-sys.modules.setdefault("pcgen.tasks.scores", stand_in)
 
 
 @pytest.fixture(scope="session")

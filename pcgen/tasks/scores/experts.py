@@ -126,11 +126,13 @@ class Experts:
             name: tensor.to(like) if tensor.is_floating_point() else tensor.to(like.device)
             for name, tensor in tensors.items()
         }
-        window, networks, usual = (
-            kind(**{name: found[name] for name in _names(kind)})
-            for kind in (Window, LinearNetworks, Usual)
+        return cls(
+            Window(**{name: found[name] for name in _names(Window)}),
+            LinearNetworks(**{name: found[name] for name in _names(LinearNetworks)}),
+            found["class_E"],
+            Usual(**{name: found[name] for name in _names(Usual)}),
+            found["known_K"],
         )
-        return cls(window, networks, found["class_E"], usual, found["known_K"])
 
 
 _HALF = ("basis_DP", "factors_EPQ")
@@ -157,10 +159,10 @@ def fit_experts(data_ND: Tensor, labels_N: Tensor | None, seed: int = 0) -> Expe
     seen_NP, outside_N = window.see(data_ND)
     if labels_N is None:
         count = min(_CLUSTERS, max(1, len(data_ND) // _CLUSTER_IMAGES))
-        known_K, class_N = _alike(seen_NP, count, seed).unique(return_inverse=True)
+        known_K, class_N = torch.unique(_alike(seen_NP, count, seed), return_inverse=True)
         known_K = torch.full_like(known_K, -1)
     else:
-        known_K, class_N = labels_N.to(data_ND.device).unique(return_inverse=True)
+        known_K, class_N = torch.unique(labels_N.to(data_ND.device), return_inverse=True)
     rows = [(class_N == k).nonzero().squeeze(1) for k in range(len(known_K))]
     all_PP = sum(_scatter(seen_NP[own]) for own in rows) / len(seen_NP)
     assert isinstance(all_PP, Tensor)
@@ -223,7 +225,9 @@ def _alike(seen_NP: Tensor, count: int, seed: int) -> Tensor:
 def _usual(experts: Experts, data_ND: Tensor, class_N: Tensor) -> Usual:
     """Return what is usual in each class, from its own images."""
     own, parts = [], []
-    for data_BD, class_B in zip(data_ND.split(_BATCH), class_N.split(_BATCH), strict=True):
+    for data_BD, class_B in zip(
+        torch.split(data_ND, _BATCH), torch.split(class_N, _BATCH), strict=True
+    ):
         least_BK, parts_BK2 = experts.energies(data_BD)
         own.append(_of(least_BK[:, :, None], class_B)[:, 0])
         parts.append(_of(parts_BK2, class_B))

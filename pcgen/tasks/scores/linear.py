@@ -128,7 +128,7 @@ def fit_networks(
     units, factors = len(window.mean_D), window.factors
     floor = _FLOOR * (class_PP.diagonal().sum() + outside_N.double().mean()) / units + 1e-12
     means, maps, variances, noises, constants = [], [], [], [], []
-    for member in member_N.unique():
+    for member in torch.unique(member_N):
         own = member_N == member
         own_NP, count = seen_NP[own], int(own.sum())
         centred = (own_NP - own_NP.mean(0)).double()

@@ -63,7 +63,7 @@ class Normal:
 def neighbour_distance(points_BF: Tensor, bank_NF: Tensor) -> Tensor:
     """Return the distance (B,) of each point to its fifth nearest in the bank."""
     nearest = min(_NEIGHBOUR, len(bank_NF))
-    blocks = points_BF.split(max(1, _BLOCK // len(bank_NF)))
+    blocks = torch.split(points_BF, max(1, _BLOCK // len(bank_NF)))
     return torch.cat(
         [torch.cdist(block, bank_NF).topk(nearest, largest=False).values[:, -1] for block in blocks]
     )

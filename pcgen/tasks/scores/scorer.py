@@ -154,7 +154,7 @@ def fit(
     experts = fit_experts(data_ND, own_N)
     method = prepare(network, table)
     logs, energies, latents = [], [], []
-    for data_BD in data_ND[:_INFERRED].split(_BATCH):
+    for data_BD in torch.split(data_ND[:_INFERRED], _BATCH):
         found = equilibrium(method, table, data_BD)
         logs.append(_logs(network, found.states))
         energies.append(found.energy_B)
@@ -227,7 +227,7 @@ def _within(latents_NL: Tensor, class_N: Tensor | None) -> Normal:
     mean_L = latents_NL.double().mean(0)
     centred = latents_NL.double() - mean_L
     if class_N is not None:
-        for label in class_N.unique():
+        for label in torch.unique(class_N):
             centred[class_N == label] -= centred[class_N == label].mean(0)
     covariance = centred.T @ centred / len(centred)
     return Normal.with_covariance(mean_L, covariance, latents_NL.dtype)
