@@ -29,7 +29,7 @@ from pcgen.tasks.ood import Scorer
 
 # The autoencoder's rate, and its epochs per PC epoch, so that it never has less time.
 _AUTOENCODER_RATE = 1e-3
-_AUTOENCODER_EPOCHS = 2
+_AUTOENCODER_EPOCHS = 4
 # Of the discriminative network: it starts where its errors are 0 but at the label.
 _PC_STEPS, _PC_TEST_STEPS = 8, 50
 
