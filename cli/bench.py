@@ -100,6 +100,12 @@ def _table(ctx: click.Context, param: click.Parameter, name: str) -> str:
     metavar="N",
     help="Images of a set of the ood table at most.",
 )
+@click.option(
+    "--left-out/--no-left-out",
+    default=True,
+    show_default=True,
+    help="Whether the ood table trains again without one class, which is then unusual.",
+)
 @out_option("Folder for the page and numbers of speed and ood, and for the scores of ood.")
 @device_option
 @data_dir_option
@@ -115,6 +121,7 @@ def command(
     peers: Path | None,
     methods: str | None,
     limit: int,
+    left_out: bool,
     out: Path | None,
     device: str,
     data_dir: Path | None,
@@ -153,6 +160,7 @@ def command(
                 seeds=seeds,
                 methods=None if methods is None else _words(methods, "--methods"),
                 limit=limit,
+                left_out=left_out,
                 out=out,
                 device=device,
                 data_dir=data_dir,

@@ -24,6 +24,7 @@ def bench_ood(
     seeds: int = 3,
     methods: Sequence[str] | None = None,
     limit: int = 10_000,
+    left_out: bool = True,
     out: Path | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
@@ -39,6 +40,7 @@ def bench_ood(
         data: what is known, a table each.
         methods: families of methods, all if not given.
         limit: images of a set at most.
+        left_out: whether to train all again without one class, another for each seed.
         out: a folder for `index.html`, `ood.json` and the scores, from which a later call goes on.
 
     Raises:
@@ -49,7 +51,7 @@ def bench_ood(
     recipes = {name: _recipes(name) for name in data}
 
     from pcgen.data.sources import open_data
-    from pcgen.device import choose_device, choose_threads
+    from pcgen.device import choose_device
     from pcgen.evaluation.ood.benchmark import benchmark
     from pcgen.evaluation.ood.families import FAMILIES
 
@@ -57,7 +59,6 @@ def bench_ood(
     if unknown:
         raise RecipeError(f"no methods {', '.join(unknown)}", f"There are: {', '.join(FAMILIES)}")
     chosen = choose_device(device)
-    choose_threads(0)
     outcomes = []
     for name, own in recipes.items():
         source = own.network.data.source
@@ -85,6 +86,7 @@ def bench_ood(
                 device=chosen,
                 tell=tell,
                 limit=limit,
+                with_left_out=left_out,
                 families=tuple(methods or FAMILIES),
                 keep=None if out is None else out / "scores",
             )

@@ -61,6 +61,7 @@ def benchmark(
     device: torch.device,
     tell: Tell,
     limit: int = LIMIT,
+    with_left_out: bool = True,
     families: Sequence[str] = tuple(FAMILIES),
     keep: Path | None = None,
 ) -> Outcome:
@@ -68,6 +69,7 @@ def benchmark(
 
     Args:
         opened: gives the other data sets.
+        with_left_out: whether to train again without one class, another for each seed.
         families: of `FAMILIES`, the first of them the network's where it is wanted at all.
         keep: a folder for the scores, from which a later call goes on.
 
@@ -104,6 +106,6 @@ def benchmark(
         if own[0].components:
             outcome.rows += table.promise_rows(name, own)
     chosen = [family for family in families if family in _LEFT_OUT]
-    if chosen and test.class_count > 2:
+    if with_left_out and chosen and test.class_count > 2:
         measured(without, chosen)
     return outcome

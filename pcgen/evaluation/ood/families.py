@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import torch
 
-from pcgen.config import ClassifierTable, Recipe, to_dict, units
+from pcgen.config import ClassifierTable, InferenceTable, Recipe, to_dict, units
 from pcgen.evaluation.baselines import seeded, train_autoencoder
 from pcgen.evaluation.benchmark import Tell, train_network
 from pcgen.evaluation.ood.sets import Known
@@ -29,7 +29,9 @@ from pcgen.tasks.ood import Scorer
 
 # The autoencoder's rate, and its epochs per PC epoch, so that it never has less time.
 _AUTOENCODER_RATE = 1e-3
-_AUTOENCODER_EPOCHS = 2
+_AUTOENCODER_EPOCHS = 4
+# Of the discriminative network: it starts where its errors are 0 but at the label.
+_PC_STEPS, _PC_TEST_STEPS = 8, 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ def dense_recipe(recipes: Recipes, known: Known, rule: str) -> Recipe:
         count = sum(tensor.numel() for tensor in network.weights())
         inputs = math.prod(known.kept.shape)
         hidden = [max(1, round((math.sqrt(inputs**2 + 4 * count) - inputs) / 2))] * 2
-    convnet = recipes.classifier.classifier
+    convnet, inference = recipes.classifier.classifier, recipes.classifier.inference
     assert convnet is not None
     table = ClassifierTable(
         kind="mlp",
@@ -144,7 +146,9 @@ def dense_recipe(recipes: Recipes, known: Known, rule: str) -> Recipe:
         dropout=convnet.dropout if rule == "backprop" else 0.0,
         rule="pc" if rule == "pc" else "backprop",
     )
-    return msgspec.structs.replace(recipes.classifier, classifier=table)
+    if rule == "pc":
+        inference = InferenceTable(steps=_PC_STEPS, test_steps=_PC_TEST_STEPS)
+    return msgspec.structs.replace(recipes.classifier, classifier=table, inference=inference)
 
 
 def train_classifier(recipe: Recipe, known: Known, device: torch.device, tell: Tell) -> Classifier:

@@ -14,9 +14,12 @@ from pcgen.evaluation.detection import METRICS, Bootstrap, Estimate, estimate, e
 from pcgen.evaluation.ood.families import FAMILIES
 from pcgen.evaluation.ood.measured import KNOWN, PART_A, PART_B, Measured
 from pcgen.evaluation.ood.sets import Unusual
+from pcgen.tasks.baseline_scores.classifier import LOGIT_SCORES
 
 COMBINED = "pc-fisher"
 SOFTMAX = "convnet msp"
+_CONVNET = "convnet "
+_OF_LOGITS = (*LOGIT_SCORES, "odin")
 FPR = 0.05
 SPLITS = 20
 # Of the held-out known images: both calibration parts and the rest, which stands for new ones. With
@@ -128,17 +131,16 @@ def rows_of(pair: Pair, table: Sequence[Scores]) -> list[dict[str, Any]]:
 
 
 def _compared(pair: Pair, table: Sequence[Scores]) -> Iterator[tuple[str, str]]:
-    """Yield which of ours is compared with what: softmax, and the best of all baselines here."""
-    ours = COMBINED if COMBINED in pair.exact else next(s.method for s in table if s.is_ours)
-    others = [s.method for s in table if not s.is_ours]
-    if SOFTMAX in others:
-        yield ours, SOFTMAX
-    best = best_of(pair, others)
-    if best and best != SOFTMAX:
-        yield ours, best
-    softmax = best_of(pair, [name for name in others if name.startswith("convnet ")])
-    if softmax and softmax not in (best, SOFTMAX):
-        yield ours, softmax
+    """Yield what ours is compared with: softmax, the convnet's best such and best score, the best."""
+    ours = COMBINED if COMBINED in pair.exact else next((s.method for s in table if s.is_ours), None)
+    others = [scores.method for scores in table if not scores.is_ours]
+    of_convnet = [name for name in others if name.startswith(_CONVNET)]
+    of_logits = [name for name in of_convnet if name.removeprefix(_CONVNET) in _OF_LOGITS]
+    softmax = [name for name in others if name == SOFTMAX]
+    best = [best_of(pair, names) for names in (softmax, of_logits, of_convnet, others)]
+    for against in dict.fromkeys(best):
+        if ours is not None and against is not None:
+            yield ours, against
 
 
 def best_of(pair: Pair, names: Sequence[str]) -> str | None:
