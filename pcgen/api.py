@@ -332,7 +332,7 @@ def check(
     """
     from pcgen.device import choose_device, choose_threads
     from pcgen.learning.initial import initial_network, sample
-    from pcgen.learning.train import Training
+    from pcgen.learning.memorise import training_of
 
     chosen = choose_device(device)
     found = resolve_recipe(recipe, data=data, settings=settings, seed=seed)
@@ -340,7 +340,7 @@ def check(
     sample_BD = sample(images, found.seed)
     network = initial_network(found, sample_BD, images.shape, images.class_count).to(chosen)
     choose_threads(network.largest_product * found.learning.batch_size)
-    training = Training(network, found, sample_BD)
+    training = training_of(network, found, sample_BD, len(images))
     steps = training.run(images, None)
     first = next(steps)
     began = time.monotonic()

@@ -132,6 +132,8 @@ class Model:
     network: Network
     recipe: Recipe
     header: dict[str, Any]
+    latents: Tensor | None = None
+    """(N, D_latent) of the memorised images, where the model is a memory."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -152,6 +154,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
         CheckpointError: what `load` says, or tensors that are not those of its recipe.
     """
     from pcgen.device import generator
+    from pcgen.learning.memorise import LATENTS
     from pcgen.model.network import build
 
     checkpoint = load(path)
@@ -176,7 +179,10 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
                 f"Show it: pcgen info {path}",
             )
     network.load(checkpoint.tensors)
-    return Model(path, network.to(device), recipe, checkpoint.header)
+    latents = checkpoint.tensors.get(LATENTS)
+    if latents is not None:
+        latents = latents.to(device)
+    return Model(path, network.to(device), recipe, checkpoint.header, latents)
 
 
 def model_header(

@@ -27,7 +27,8 @@ from pcgen.config import Recipe, from_dict, from_toml, to_toml
 from pcgen.data.images import Images
 from pcgen.errors import CheckpointError, DataError, RunError
 from pcgen.learning.distributed import Group
-from pcgen.learning.train import Progress, Training
+from pcgen.learning.memorise import training_of
+from pcgen.learning.train import Progress
 from pcgen.model.network import Network
 
 # Seconds between two saves within an epoch: what a killed run loses at most.
@@ -160,7 +161,7 @@ class Run:
         self.network = network
         self.group = group
         self.writes = group is None or group.writes
-        self.training = Training(network, recipe, sample_BD, group)
+        self.training = training_of(network, recipe, sample_BD, len(images), group)
         self.data = describe_data(images, len(images))
         self.best: dict[str, Any] | None = None
 
@@ -252,7 +253,7 @@ class Run:
             if not self.writes:
                 return
             header = checkpoint.model_header(self.network, self.recipe, self.data, found)
-            checkpoint.save(self.folder.model, self.network.tensors(), header)
+            checkpoint.save(self.folder.model, self.training.model_tensors(), header)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

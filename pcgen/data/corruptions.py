@@ -30,7 +30,7 @@ _KNOWN = "noise:S, mask:bottom, mask:75%, mask:FILE, occlude:K, none"
 _LEAST_SIDE, _LARGEST_SIDE = 0.125, 0.375
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Cues:
     """Damaged images.
 

@@ -1,0 +1,103 @@
+"""Inference under a prior that knows single latents: a mixture with one component for each.
+
+    E_prior(z) = -log 1/N sum_n exp(-pi/2 ||z - z_n||^2),   dE/dz = pi (z - c(z))
+    c(z) = sum_n r_n z_n,   r_n ~ exp(-pi/2 ||z - z_n||^2)
+
+It is the prior under which a memory of N latents is most likely, and the energy of a modern
+Hopfield network over latents: z <- c(z) is its retrieval step. Where the components are far apart
+every stored latent is a minimum of the prior.
+
+Source: Tomczak and Welling (2018), the aggregated posterior as a prior; Ramsauer et al. (2021), the
+energy. Here the data's energy decides with it, and c(z) is a proposal that must lower their sum.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from pcgen.inference.directions import Conjugate, Direction
+from pcgen.inference.errors import ErrorInference
+from pcgen.inference.preconditioners import ErrorDiagonal
+from pcgen.inference.solvers import Method
+from pcgen.model.network import Network
+
+
+def mixture(latent_BL: Tensor, stored_NL: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the prior's energy (B,) in nats and the centre c(z) (B, L)."""
+    squared_BN = (
+        latent_BL.square().sum(1, keepdim=True)
+        + stored_NL.square().sum(1)
+        - 2 * latent_BL @ stored_NL.T
+    )
+    least_B1, nearest_B1 = squared_BN.min(1, keepdim=True)
+    share_BN = -0.5 * precision * (squared_BN - least_B1)
+    # The nearest distance as a difference: as a sum of products it is wrong by nats.
+    distance_B = (latent_BL - stored_NL[nearest_B1[:, 0]]).square().sum(1)
+    energy_B = 0.5 * precision * distance_B - share_BN.logsumexp(1) + math.log(len(stored_NL))
+    return energy_B, share_BN.softmax(1) @ stored_NL
+
+
+class MixtureErrors(ErrorInference):
+    """The errors and latents of one batch under the mixture; the network's prior is its width."""
+
+    def __init__(
+        self,
+        network: Network,
+        states: list[Tensor],
+        direction: Direction,
+        mask_BD: Tensor | None = None,
+        clamp_latent: bool = False,
+        *,
+        stored_NL: Tensor,
+    ) -> None:
+        self.stored_NL = stored_NL
+        self.centre_BL = states[-1]
+        super().__init__(network, states, direction, mask_BD, clamp_latent)
+
+    def slopes(self) -> list[Tensor]:
+        *slopes, latent = super().slopes()
+        return [*slopes, latent - self.latent_precision * self.centre_BL]
+
+    def select(self, index: Tensor) -> None:
+        super().select(index)
+        self.centre_BL = self.centre_BL[index]
+
+    def _add_up(self) -> None:
+        prior_B, self.centre_BL = mixture(self.states[-1], self.stored_NL, self.latent_precision)
+        self.energy_B = prior_B + sum(terms.energy_B for terms in self.terms)
+
+    def _return(self, before: object, refused_B: Tensor) -> None:
+        super()._return(before, refused_B)  # type: ignore[arg-type]
+        _, self.centre_BL = mixture(self.states[-1], self.stored_NL, self.latent_precision)
+
+
+def prepare_mixture(network: Network, stored_NL: Tensor) -> Method:
+    """Return the solver `errors` under the mixture of latents, at the network's present weights.
+
+    Args:
+        network: its latent precision is each component's.
+    """
+    precondition = ErrorDiagonal(network)
+    kind = partial(MixtureErrors, stored_NL=stored_NL)
+    return Method(network, kind, lambda: Conjugate(precondition))
+
+
+def retrieve(method: Method, states: list[Tensor], mask_BD: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the latents (B, L) after one retrieval step, and which images took it (B,).
+
+    The step z <- c(z), with every state as c(z) predicts it, is taken where it lowers the energy.
+
+    Args:
+        method: from `prepare_mixture`.
+        states: of all layers, data first.
+    """
+    here = method.at(states, mask_BD, clamp_latent=False)
+    assert isinstance(here, MixtureErrors)
+    centre_BL = here.centre_BL
+    there = method.begin(states[0], mask_BD, centre_BL)
+    taken_B = there.energy_B < here.energy_B
+    return torch.where(taken_B[:, None], centre_BL, states[-1]), taken_B
