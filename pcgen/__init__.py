@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pcgen.errors import PcgenError as PcgenError
     from pcgen.errors import RecipeError as RecipeError
     from pcgen.errors import RunError as RunError
+    from pcgen.memories import bench_memory as bench_memory
     from pcgen.memories import forget as forget
     from pcgen.memories import memorise as memorise
     from pcgen.memories import recall as recall
@@ -59,7 +60,7 @@ _HOMES = {
         "RecipeError",
         "RunError",
     ),
-    "pcgen.memories": ("forget", "memorise", "recall"),
+    "pcgen.memories": ("bench_memory", "forget", "memorise", "recall"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
