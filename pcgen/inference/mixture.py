@@ -8,7 +8,7 @@ Hopfield network over latents: z <- c(z) is its retrieval step. Where the compon
 every stored latent is a minimum of the prior.
 
 Source: Tomczak and Welling (2018), the aggregated posterior as a prior; Ramsauer et al. (2021), the
-energy. Here the data's energy decides with it, and c(z) is a proposal that must lower their sum.
+energy. Here the data's energy decides with it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pcgen.inference.directions import Conjugate, Direction
 from pcgen.inference.errors import ErrorInference
-from pcgen.inference.preconditioners import ErrorDiagonal
+from pcgen.inference.preconditioners import ErrorDiagonal, latent_curvature
 from pcgen.inference.solvers import Method
 from pcgen.model.network import Network
 
@@ -86,18 +86,46 @@ def prepare_mixture(network: Network, stored_NL: Tensor) -> Method:
     return Method(network, kind, lambda: Conjugate(precondition))
 
 
-def retrieve(method: Method, states: list[Tensor], mask_BD: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the latents (B, L) after one retrieval step, and which images took it (B,).
+class Retrieval:
+    """The step from where a Gaussian prior ends to the stored latent that explains the data best.
 
-    The step z <- c(z), with every state as c(z) predicts it, is taken where it lowers the energy.
+    Around the latent z that has the least energy under a Gaussian prior of precision 1, with the
+    data's curvature C over the latent, another latent's data have
 
-    Args:
-        method: from `prepare_mixture`.
-        states: of all layers, data first.
+        E_data(z_n) = 1/2 (z_n - z)' (C + 1) (z_n - z) - 1/2 ||z_n||^2 + constant
+
+    as far as decoding is linear. Distances between latents alone would count those directions in
+    full that the visible data say nothing of.
     """
-    here = method.at(states, mask_BD, clamp_latent=False)
-    assert isinstance(here, MixtureErrors)
-    centre_BL = here.centre_BL
-    there = method.begin(states[0], mask_BD, centre_BL)
-    taken_B = there.energy_B < here.energy_B
-    return torch.where(taken_B[:, None], centre_BL, states[-1]), taken_B
+
+    def __init__(self, method: Method, gaussian: Network, stored_NL: Tensor) -> None:
+        """Take the curvature at the Gaussian's network.
+
+        Args:
+            method: from `prepare_mixture`.
+        """
+        curvature_LL = latent_curvature(gaussian).double()
+        curvature_LL.diagonal().add_(1.0)
+        self.method = method
+        self.stored_NL = stored_NL
+        self.factor_LL = torch.linalg.cholesky(curvature_LL)
+        self.seen_NL = stored_NL.double() @ self.factor_LL
+        self.own_N = 0.5 * stored_NL.double().square().sum(1)
+
+    def nearest(self, latent_BL: Tensor) -> Tensor:
+        """Return the numbers (B,) of the stored latents that should explain the data best."""
+        here_BL = latent_BL.double() @ self.factor_LL
+        half_N = 0.5 * self.seen_NL.square().sum(1) - self.own_N
+        return (half_N - here_BL @ self.seen_NL.T).argmin(1)
+
+    def __call__(self, states: list[Tensor], mask_BD: Tensor | None) -> Tensor:
+        """Return the latents (B, L) after the step, which is taken where it lowers the energy.
+
+        Args:
+            states: of all layers, data first, at the least energy under the Gaussian.
+        """
+        here = self.method.at(states, mask_BD, clamp_latent=False)
+        found_BL = self.stored_NL[self.nearest(states[-1])]
+        there = self.method.begin(states[0], mask_BD, found_BL)
+        taken_B = there.energy_B < here.energy_B
+        return torch.where(taken_B[:, None], found_BL, states[-1])

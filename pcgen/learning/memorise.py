@@ -19,6 +19,7 @@ from pcgen.errors import DataError, OutOfMemoryError, RecipeError
 from pcgen.learning.distributed import Group
 from pcgen.learning.least_squares import fit, fit_precisions, require_dense
 from pcgen.learning.train import Progress, Training, _Found
+from pcgen.model.layers import Dense
 from pcgen.model.network import Network
 
 LATENTS = "memory.latents"
@@ -73,6 +74,11 @@ class MemoryTraining(Training):
             raise RecipeError("learning.memory: one process memorises", "Start it without torchrun")
         if network.table.labels:
             raise RecipeError("learning.memory: a latent of an image, not of its label")
+        if not isinstance(network.layers[-1], Dense):
+            raise RecipeError(
+                "learning.memory: a prior is learnt for a latent of units, not a map",
+                "Put units on top: --set model.layers=[512,...]",
+            )
         if count < 2:
             raise DataError("a memory needs at least two images")
         self.by_least_squares = recipe.learning.optimiser == "least-squares"
@@ -125,11 +131,13 @@ class MemoryTraining(Training):
         fit(self.network, states, self.network.terms(states))
 
     def _update(self, found: _Found, count: int, total_updates: int) -> list[Tensor] | None:
-        if not self.by_least_squares:
-            return super()._update(found, count, total_updates)
-        self.counters["updates"] += 1
-        fit(self.network, found.states, found.terms)
+        if self.by_least_squares:
+            self.counters["updates"] += 1
+            fit(self.network, found.states, found.terms)
+        else:
+            super()._update(found, count, total_updates)
         precision = self.recipe.model.precision
+        # So few images leave so little error that steps of a fixed rate would never get there.
         if precision.learned and self.counters["epoch"] >= precision.warmup:
             fit_precisions(self.network, found.states, found.terms, precision.floor)
         return None

@@ -19,7 +19,7 @@ from torch import Tensor
 from pcgen.config import InferenceTable
 from pcgen.data.corruptions import Cues
 from pcgen.inference.infer import Equilibrium, infer
-from pcgen.inference.mixture import prepare_mixture, retrieve
+from pcgen.inference.mixture import Retrieval, prepare_mixture
 from pcgen.inference.solvers import Method, prepare
 from pcgen.inference.visible import Visible, is_reducible
 from pcgen.learning.whiten import standard_latents, whiten
@@ -151,9 +151,11 @@ class _Seer:
         seen = self.network if self.visible is None else self.visible.network
         self.gaussian = prepare(seen, _errors(table), reduced=False)
         self.mixture: Method | None = None
+        self.retrieval: Retrieval | None = None
         if prior == "mixture":
             narrow = _over(seen, math.log(memory.mixture_precision))
             self.mixture = prepare_mixture(narrow, memory.stored_NL)
+            self.retrieval = Retrieval(self.mixture, seen, memory.stored_NL)
 
     def recall(self, part: slice) -> Recalled:
         pixels_BD, visible_BD = self.cues.pixels_BD[part], self.cues.visible_BD[part]
@@ -189,12 +191,12 @@ class _Seer:
     def _settle(self, data_BD: Tensor, mask_BD: Tensor | None) -> Equilibrium:
         """Return the states under the prior, and the steps of both phases."""
         steps, tolerance = self.table.test_steps, self.table.tolerance
-        first = steps if self.mixture is None else max(1, round(_FIRST * steps))
+        first = steps if self.mixture is None else math.ceil(_FIRST * steps)
         found = infer(self.gaussian, data_BD, steps=first, tolerance=tolerance, mask_BD=mask_BD)
-        if self.mixture is None or first >= steps:
+        if self.mixture is None or self.retrieval is None or steps < first + 2:
             return found
-        latent_BL, _ = retrieve(self.mixture, found.states, mask_BD)
-        left = max(1, steps - first - 1)
+        latent_BL = self.retrieval(found.states, mask_BD)
+        left = steps - first - 1
         settled = infer(
             self.mixture,
             data_BD,
