@@ -25,6 +25,9 @@ from pcgen.inference.preconditioners import ErrorDiagonal, latent_curvature
 from pcgen.inference.solvers import Method
 from pcgen.model.network import Network
 
+# Stored latents that retrieval tries for each image.
+_CANDIDATES = 4
+
 
 def mixture(latent_BL: Tensor, stored_NL: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
     """Return the prior's energy (B,) in nats and the centre c(z) (B, L)."""
@@ -95,7 +98,7 @@ class Retrieval:
         E_data(z_n) = 1/2 (z_n - z)' (C + 1) (z_n - z) - 1/2 ||z_n||^2 + constant
 
     as far as decoding is linear. Distances between latents alone would count those directions in
-    full that the visible data say nothing of.
+    full that the visible data say nothing of. As it is not quite linear, the few best are tried.
     """
 
     def __init__(self, method: Method, gaussian: Network, stored_NL: Tensor) -> None:
@@ -112,11 +115,17 @@ class Retrieval:
         self.seen_NL = stored_NL.double() @ self.factor_LL
         self.own_N = 0.5 * stored_NL.double().square().sum(1)
 
+    @property
+    def evaluations(self) -> int:
+        """Return how many evaluations of the network a step takes."""
+        return min(_CANDIDATES, len(self.stored_NL))
+
     def nearest(self, latent_BL: Tensor) -> Tensor:
-        """Return the numbers (B,) of the stored latents that should explain the data best."""
+        """Return numbers (B, K) of stored latents that should explain the data, the best first."""
         here_BL = latent_BL.double() @ self.factor_LL
         half_N = 0.5 * self.seen_NL.square().sum(1) - self.own_N
-        return (half_N - here_BL @ self.seen_NL.T).argmin(1)
+        expected_BN = half_N - here_BL @ self.seen_NL.T
+        return expected_BN.topk(self.evaluations, largest=False).indices
 
     def __call__(self, states: list[Tensor], mask_BD: Tensor | None) -> Tensor:
         """Return the latents (B, L) after the step, which is taken where it lowers the energy.
@@ -124,8 +133,11 @@ class Retrieval:
         Args:
             states: of all layers, data first, at the least energy under the Gaussian.
         """
-        here = self.method.at(states, mask_BD, clamp_latent=False)
-        found_BL = self.stored_NL[self.nearest(states[-1])]
-        there = self.method.begin(states[0], mask_BD, found_BL)
-        taken_B = there.energy_B < here.energy_B
-        return torch.where(taken_B[:, None], found_BL, states[-1])
+        latent_BL = states[-1]
+        energy_B = self.method.at(states, mask_BD, clamp_latent=False).energy_B
+        for number_B in self.nearest(states[-1]).T:
+            tried_BL = self.stored_NL[number_B]
+            tried_B = self.method.begin(states[0], mask_BD, tried_BL).energy_B
+            latent_BL = torch.where((tried_B < energy_B)[:, None], tried_BL, latent_BL)
+            energy_B = torch.minimum(tried_B, energy_B)
+        return latent_BL

@@ -193,10 +193,12 @@ class _Seer:
         steps, tolerance = self.table.test_steps, self.table.tolerance
         first = steps if self.mixture is None else math.ceil(_FIRST * steps)
         found = infer(self.gaussian, data_BD, steps=first, tolerance=tolerance, mask_BD=mask_BD)
-        if self.mixture is None or self.retrieval is None or steps < first + 2:
+        if self.mixture is None or self.retrieval is None:
+            return found
+        left = steps - first - self.retrieval.evaluations
+        if left < 1:
             return found
         latent_BL = self.retrieval(found.states, mask_BD)
-        left = steps - first - 1
         settled = infer(
             self.mixture,
             data_BD,
@@ -205,7 +207,7 @@ class _Seer:
             mask_BD=mask_BD,
             latent_BD=latent_BL,
         )
-        settled.steps_B += found.steps_B + 1
+        settled.steps_B += found.steps_B + self.retrieval.evaluations
         return settled
 
 

@@ -68,8 +68,8 @@ def test_recall_gives_the_promised_keys_and_the_picture(memory: Path, tmp_path: 
     assert found["mse"] < 1e-5
     assert found["most_steps"] <= 50
     assert (tmp_path / "out" / "recalled.png").stat().st_size > 1000
-    arrays = np.load(tmp_path / "out" / "recalled.npz")
-    assert set(arrays) == {"cues", "recalled", "originals"}
+    with np.load(tmp_path / "out" / "recalled.npz") as arrays:
+        assert set(arrays) == {"cues", "recalled", "originals"}
     assert len((tmp_path / "out" / "recalled.jsonl").read_text().splitlines()) == 24
 
 

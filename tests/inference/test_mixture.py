@@ -120,7 +120,7 @@ def test_the_nearest_stored_latent_is_that_of_least_data_energy_where_decoding_i
     y_BU = Visible(network, visible_D).project(data_BD)
     gaussian = infer(prepare(seen, InferenceTable(solver="newton")), y_BU, steps=50)
     method = prepare_mixture(seen, latents)
-    found = Retrieval(method, seen, latents).nearest(gaussian.states[-1])
+    found = Retrieval(method, seen, latents).nearest(gaussian.states[-1])[:, 0]
     difference = (network.decode(latents) - data_BD[:, None])[:, :, visible_D]
     assert torch.equal(found, difference.square().sum(2).argmin(1))
 

@@ -129,7 +129,7 @@ def test_a_convolutional_memory_recalls() -> None:
 
 
 def test_steps_are_kept_to(memory: Memory) -> None:
-    for steps in (1, 2, 7):
+    for steps in (1, 2, 7, 20):
         table = msgspec.structs.replace(TABLE, test_steps=steps, tolerance=0.0)
         with torch.no_grad():
             found = recall(memory, cues("noise:0.2"), table)
