@@ -25,7 +25,7 @@ from pcgen.inference.preconditioners import ErrorDiagonal, latent_curvature
 from pcgen.inference.solvers import Method
 from pcgen.model.network import Network
 
-# Stored latents that retrieval tries for each image.
+# Stored latents that retrieval tries for each image, by either rule.
 _CANDIDATES = 4
 
 
@@ -97,8 +97,9 @@ class Retrieval:
 
         E_data(z_n) = 1/2 (z_n - z)' (C + 1) (z_n - z) - 1/2 ||z_n||^2 + constant
 
-    as far as decoding is linear. Distances between latents alone would count those directions in
-    full that the visible data say nothing of. As it is not quite linear, the few best are tried.
+    as far as decoding is linear. The few that are best by this are tried, and the few nearest to z:
+    where decoding is not linear, the latents' own distances err less, and where little is visible,
+    they count directions of which the data say nothing.
     """
 
     def __init__(self, method: Method, gaussian: Network, stored_NL: Tensor) -> None:
@@ -118,14 +119,17 @@ class Retrieval:
     @property
     def evaluations(self) -> int:
         """Return how many evaluations of the network a step takes."""
-        return min(_CANDIDATES, len(self.stored_NL))
+        return 2 * min(_CANDIDATES, len(self.stored_NL))
 
     def nearest(self, latent_BL: Tensor) -> Tensor:
-        """Return numbers (B, K) of stored latents that should explain the data, the best first."""
+        """Return numbers (B, K) of stored latents that may explain the data, the best first."""
+        count = min(_CANDIDATES, len(self.stored_NL))
         here_BL = latent_BL.double() @ self.factor_LL
         half_N = 0.5 * self.seen_NL.square().sum(1) - self.own_N
         expected_BN = half_N - here_BL @ self.seen_NL.T
-        return expected_BN.topk(self.evaluations, largest=False).indices
+        best = expected_BN.topk(count, largest=False).indices
+        near = torch.cdist(latent_BL, self.stored_NL).topk(count, largest=False).indices
+        return torch.cat([best, near], 1)
 
     def __call__(self, states: list[Tensor], mask_BD: Tensor | None) -> Tensor:
         """Return the latents (B, L) after the step, which is taken where it lowers the energy.

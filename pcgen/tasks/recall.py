@@ -34,7 +34,7 @@ _WIDTH = 1e-3
 # are exact to .001.
 _LEAST_NOISE = 0.01
 # Share of the steps that are taken under the Gaussian.
-_FIRST = 0.5
+_FIRST = 0.3
 # An image is unknown if noise as large as the cue's leaves so much unexplained with less than this
 # probability.
 _UNLIKELY = 1e-3

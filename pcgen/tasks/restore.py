@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -73,7 +73,7 @@ def restore(
         )
     compared = images if originals is None and corruption.words != ("none",) else originals
     rows: list[dict[str, Any]] = []
-    kept: list[tuple[Tensor, Tensor, Tensor | None]] = []
+    shown = _Shown(pictures)
     began = time.monotonic()
     for first in range(0, len(images), _AT_ONCE):
         index = range(first, min(first + _AT_ONCE, len(images)))
@@ -93,23 +93,41 @@ def restore(
             )
             if not images.is_table:
                 found.images_BD.clamp_(0, 1)
-            if sum(len(part[0]) for part in kept) < pictures:
-                shown_BD = cues.pixels_BD.where(cues.visible_BD, 0.5)
-                kept.append((shown_BD[:pictures], found.images_BD[:pictures].cpu(), truth_BD))
+            shown.take(cues, found.images_BD.cpu(), truth_BD)
             rows += _rows(images, first, read, found, truth_BD, cues)
         else:
             rows += _rows(images, first, read, None, None, None)
     seconds = time.monotonic() - began
-    shown = [torch.cat([part[i] for part in kept])[:pictures] for i in (0, 1) if kept]
-    empty = torch.zeros(0, *images.shape).flatten(1)
-    truths = [part[2] for part in kept if part[2] is not None]
     return Restored(
         _metrics(rows, seconds),
         rows,
-        shown[0] if shown else empty,
-        shown[1] if shown else empty,
-        torch.cat(truths)[:pictures] if truths else None,
+        _first(shown.cues, pictures, images),
+        _first(shown.recalled, pictures, images),
+        None if compared is None else _first(shown.originals, pictures, images),
     )
+
+
+@dataclass(slots=True)
+class _Shown:
+    """The first images, for a picture."""
+
+    count: int
+    cues: list[Tensor] = field(default_factory=list)
+    recalled: list[Tensor] = field(default_factory=list)
+    originals: list[Tensor] = field(default_factory=list)
+
+    def take(self, cues: Cues, recalled_BD: Tensor, truth_BD: Tensor | None) -> None:
+        if sum(map(len, self.cues)) < self.count:
+            grey_BD = cues.pixels_BD.where(cues.visible_BD, 0.5)
+            self.cues.append(grey_BD[: self.count])
+            self.recalled.append(recalled_BD[: self.count])
+            if truth_BD is not None:
+                self.originals.append(truth_BD[: self.count])
+
+
+def _first(parts: list[Tensor], count: int, images: Images) -> Tensor:
+    empty = torch.zeros(0, *images.shape).flatten(1)
+    return torch.cat([empty, *parts])[:count]
 
 
 def _truth(originals: Images, numbers: list[int]) -> Tensor:
