@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pcgen.config import Recipe
 from pcgen.data.images import Images, Rows, require_ok
-from pcgen.device import generator
+from pcgen.device import free_memory, generator
 from pcgen.errors import DataError, OutOfMemoryError, RecipeError
 from pcgen.learning.distributed import Group
 from pcgen.learning.least_squares import fit, fit_precisions, require_dense
@@ -27,6 +27,10 @@ LATENTS = "memory.latents"
 
 # Root mean square of the first drives: there tanh is nearly linear, and no image's code is lost.
 _FIRST_DRIVE = 0.3
+# Numbers that least squares keeps of each image at once, per pixel and per unit; 5,000 images of
+# 12,288 pixels took _MEASURED at widths of 2048.
+_DATA_COPIES = 7
+_STATE_COPIES = 16
 
 
 def training_of(
@@ -100,6 +104,7 @@ class MemoryTraining(Training):
                 f"data.validation: {len(validation)} images would not be memorised",
                 "Use --set data.validation=0",
             )
+        self._require_memory(len(images))
         if self.counters["updates"] == 0:
             self.latents_NL.copy_(first_latents(images, self.network, self.recipe.seed))
         yield from super().run(images, None)
@@ -142,6 +147,23 @@ class MemoryTraining(Training):
             fit_precisions(self.network, found.states, found.terms, precision.floor)
         return None
 
+    def _require_memory(self, count: int) -> None:
+        """Let so many images pass that least squares can hold at once.
+
+        Raises:
+            OutOfMemoryError: more; it says how many fit.
+        """
+        free = free_memory(self.latents_NL.device)
+        each = 4 * (_DATA_COPIES * self.network.sizes[0] + _STATE_COPIES * sum(self.network.sizes))
+        if self.by_least_squares and free is not None and each * count > free:
+            raise self._fits_only(count, free // each)
+
+    def _fits_only(self, count: int, fits: int) -> OutOfMemoryError:
+        said = f"{count} images do not fit into the memory"
+        if fits < 2:
+            return OutOfMemoryError(said, "Use --set data.size=[32,32]")
+        return OutOfMemoryError(f"{said}, {fits} do", f"Use --set data.limit={fits}")
+
     def _take_in(self, found: _Found) -> tuple[float, float]:
         self.latents_NL[self._index.to(self.latents_NL.device)] = found.states[-1]
         return super()._take_in(found)
@@ -149,11 +171,7 @@ class MemoryTraining(Training):
     def _too_large(self, rows: Rows, count: int) -> OutOfMemoryError:
         error = super()._too_large(rows, count)
         if self.by_least_squares and "batch_size=" in error.hint:
-            fits = error.hint.rpartition("=")[2]
-            return OutOfMemoryError(
-                f"{count} images do not fit into the memory, {fits} do",
-                f"Use --set data.limit={fits}",
-            )
+            return self._fits_only(count, int(error.hint.rpartition("=")[2]))
         return error
 
 

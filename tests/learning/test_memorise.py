@@ -24,7 +24,7 @@ def recipe(model: dict[str, Any] | None = None, **learning: Any) -> Recipe:
     return from_dict(
         {
             "model": {"layers": [32, 48, 64], "precision": PRECISION} | (model or {}),
-            "inference": {"solver": "errors", "steps": 5},
+            "inference": {"solver": "errors", "steps": 5, "test_steps": 50},
             "learning": table | learning,
         }
     )
@@ -169,6 +169,20 @@ def test_one_image_is_no_memory() -> None:
     data = images(1)
     with pytest.raises(DataError, match="at least two"):
         training(recipe(), data)
+
+
+def test_more_images_than_are_free_bytes_for_say_how_many_fit_before_any_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = images()
+    made = training(recipe(), data)
+    each = 4 * (7 * 64 + 16 * (64 + 64 + 48 + 32))
+    monkeypatch.setattr("pcgen.learning.memorise.free_memory", lambda device: 12 * each + 5)
+    with pytest.raises(OutOfMemoryError, match="40 images do not fit into the memory, 12 do"):
+        next(made.run(data, None))
+    monkeypatch.setattr("pcgen.learning.memorise.free_memory", lambda device: each)
+    with pytest.raises(OutOfMemoryError, match="do not fit into the memory$"):
+        next(made.run(data, None))
 
 
 def test_more_images_than_the_memory_holds_say_how_many_fit(
