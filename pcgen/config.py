@@ -28,7 +28,17 @@ Kernel = Annotated[int, msgspec.Meta(ge=1, le=15)]
 
 ActivationName = Literal["linear", "tanh", "hard_tanh", "relu", "gelu", "sigmoid"]
 LikelihoodName = Literal["gaussian", "bernoulli", "categorical"]
-SolverName = Literal["majorise", "newton", "errors", "redblack", "auto", "descent"]
+SolverName = Literal[
+    "majorise",
+    "newton",
+    "errors",
+    "redblack",
+    "auto",
+    "descent",
+    "langevin",
+    "momentum",
+    "kinetic",
+]
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -103,12 +113,41 @@ def units(entry: int | list[int]) -> int:
     return entry if isinstance(entry, int) else math.prod(entry)
 
 
+class SamplingTable(Table, frozen=True):
+    """How the states are drawn where a sampler (`langevin`, `momentum`, `kinetic`) is the solver,
+    and by `pcgen sample`."""
+
+    step: Positive | None = None
+    """In the units of the preconditioner, where none is needed; without it, in those of the
+    energy's slopes."""
+    friction: Positive = 1.0
+    """Of `kinetic`, per unit of time; of `momentum`, 1 - its momentum."""
+    temperature: Positive = 1.0
+    coordinates: Literal["states", "errors"] = "states"
+    """What moves; the distribution is the same. Errors mix faster where hidden precisions are
+    high."""
+    precondition: bool = True
+    """Take steps in the metric of the curvature's bound, fixed while chains run."""
+    metropolis: bool = False
+    """Refuse steps so that the distribution is exact at any step (not `momentum`)."""
+    warm: Annotated[int, msgspec.Meta(ge=0)] = 20
+    """In training: steps down the energy before an image's first chain."""
+    burn_in: Annotated[int, msgspec.Meta(ge=0)] = 5
+    """In training: steps of a batch's chains before the first sample."""
+    samples: Count = 5
+    """In training: samples per image whose weight gradients are averaged."""
+    thin: Count = 1
+    """In training: steps between two of them."""
+    persistent: bool = False
+    """An image's chain goes on in the next epoch from the latent where it ended in the last."""
+
+
 class InferenceTable(Table, frozen=True):
     """How the states reach their equilibrium."""
 
     solver: SolverName = "majorise"
     steps: Count = 20
-    """In training: gradient evaluations per batch."""
+    """In training: gradient evaluations per batch; of a sampler, see `sampling`."""
     test_steps: Count = 200
     """At most so many when the model is used; the tolerance stops it earlier."""
     tolerance: NonNegative = 1e-4
@@ -117,6 +156,7 @@ class InferenceTable(Table, frozen=True):
     """Step of `descent`; the other solvers need none."""
     momentum: Fraction = 0.5
     """Of `descent`."""
+    sampling: SamplingTable = SamplingTable()
 
 
 class LearningTable(Table, frozen=True):

@@ -59,7 +59,9 @@ class Inference(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Position:
+class Position:
+    """Where a batch stands."""
+
     states: list[Tensor]
     drives: list[Tensor]
     terms: list[Terms]
@@ -130,6 +132,28 @@ class StateInference:
             self._advance(moves, drive_moves, (~self.frozen_B).to(self.energy_B.dtype))
         return expected_B
 
+    def move(self, moves: list[Tensor]) -> None:
+        """Move all images by moves (B, D_l) of the free layers, whatever energy that leads to."""
+        self._advance(moves, self.drive_moves(moves), torch.ones_like(self.energy_B))
+
+    def position(self) -> Position:
+        """Return where the images stand, for `put_back`."""
+        return Position(self.states, self.drives, self.terms, self.energy_B)
+
+    def put_back(self, before: Position, images_B: Tensor) -> None:
+        """Put the marked images back where they were."""
+        marked = images_B[:, None]
+
+        def back(new: Sequence[Tensor], old: Sequence[Tensor]) -> list[Tensor]:
+            return [torch.where(marked, b, a) for a, b in zip(new, old, strict=True)]
+
+        self.states = [self.states[0], *back(self.states[1:], before.states[1:])]
+        self.drives = back(self.drives, before.drives)
+        self.terms = [
+            new.where_not(images_B, old) for new, old in zip(self.terms, before.terms, strict=True)
+        ]
+        self.energy_B = torch.where(images_B, before.energy_B, self.energy_B)
+
     def drive_moves(self, moves: list[Tensor]) -> list[Tensor]:
         """Return how the drives (B, D_l) of the layers below change along a move of length 1."""
         return [self.network.drive_move(i, moves) for i in range(len(moves))]
@@ -153,32 +177,15 @@ class StateInference:
         )
         length_B = (descent_B / curvature_B).nan_to_num_(0.0, 0.0, 0.0).clamp_(min=0.0)
         length_B.mul_(self.trust_B).masked_fill_(self.frozen_B, 0.0)
-        before = self._position()
+        before = self.position()
         self._advance(moves, drive_moves, length_B)
         refused_B = ~(self.energy_B <= before.energy_B)
         self.trust_B = torch.where(
             refused_B, _SHORTER * self.trust_B, (_LONGER * self.trust_B).clamp(max=1.0)
         )
         if refused_B.any():
-            self._return(before, refused_B)
+            self.put_back(before, refused_B)
         self.direction.restart(refused_B)
-
-    def _position(self) -> _Position:
-        return _Position(self.states, self.drives, self.terms, self.energy_B)
-
-    def _return(self, before: _Position, refused_B: Tensor) -> None:
-        """Put the refused images back where they were."""
-        refused = refused_B[:, None]
-
-        def back(new: Sequence[Tensor], old: Sequence[Tensor]) -> list[Tensor]:
-            return [torch.where(refused, b, a) for a, b in zip(new, old, strict=True)]
-
-        self.states = [self.states[0], *back(self.states[1:], before.states[1:])]
-        self.drives = back(self.drives, before.drives)
-        self.terms = [
-            new.where_not(refused_B, old) for new, old in zip(self.terms, before.terms, strict=True)
-        ]
-        self.energy_B = torch.where(refused_B, before.energy_B, self.energy_B)
 
     def _curvature(self, moves: list[Tensor], drive_moves: list[Tensor]) -> Tensor:
         total_B = torch.zeros_like(self.energy_B)

@@ -1,0 +1,102 @@
+"""Masses: what the Langevin samplers take for the curvature, fixed while they run.
+
+A mass M is asked for M^-1 slope and for draws from N(0, M^-1), layer by layer from the first free
+one upwards. Any fixed positive M samples the same distribution; a good one in fewer steps.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pcgen.model.network import Network
+
+# Latents at which the curvature of the errors is looked at.
+_PLACES = 16
+
+
+class Mass(Protocol):
+    """A positive matrix with a block for every free layer."""
+
+    def __call__(self, slopes: list[Tensor]) -> list[Tensor]:
+        """Return M^-1 slope."""
+
+    def root(self, noise: list[Tensor]) -> list[Tensor]:
+        """Return draws from N(0, M^-1), made of standard normals."""
+
+
+class Unit:
+    """M = 1, as published samplers have it."""
+
+    def __call__(self, slopes: list[Tensor]) -> list[Tensor]:
+        return slopes
+
+    def root(self, noise: list[Tensor]) -> list[Tensor]:
+        return noise
+
+
+class ErrorMass:
+    """The mean Gauss-Newton curvature over errors: whole for the latent, diagonal for hidden ones.
+
+        M_L = pi_L + mean J' H J,   M_l = pi_l + mean diag(J_l' H J_l)
+
+    J and J_l are the slopes of the data's drive in the latent and in layer l, H the data energy's
+    curvature in its drive, and the means are over typical latents: of the squares, other than in
+    `ErrorDiagonal`, since a stable step must know the steep places too. The diagonals are summed
+    over random signs of the data's units (Bekas, Kokiopoulou and Saad, 2007).
+    """
+
+    def __init__(self, network: Network, *, hidden_data: bool = False) -> None:
+        """Take the network at its present weights; hidden data has no curvature."""
+        latents = network.typical_latents[:_PLACES]
+        states = network.states_from(latents)
+        terms = network.terms(states)
+        data = network.energies()[0]
+        drives = network.drive(0, states)
+        own = [data.mean_curvature(drives[i : i + 1])[1] for i in range(len(latents))]
+        root_SD = torch.stack(own).clamp_min(0).sqrt() * (not hidden_data)
+        slopes = [root_SD, *(t.slope_BD for t in terms[1:] if t.slope_BD is not None)]
+        precisions = [p.exp() for p in network.log_precisions]
+        self.hidden = self._hidden(network, slopes, precisions)
+        jacobian = self._jacobian(network, slopes)
+        curvature = jacobian.flatten(1) @ jacobian.flatten(1).T / len(latents)
+        curvature.diagonal().add_(precisions[-1] + 1e-6 * curvature.diagonal().mean() + 1e-12)
+        factor = torch.linalg.cholesky(curvature)
+        self.inverse_UU = torch.cholesky_inverse(factor)
+        self.factor_UU = torch.linalg.cholesky(self.inverse_UU)
+
+    def __call__(self, slopes: list[Tensor]) -> list[Tensor]:
+        """Return M^-1 slope for eps_1.. upwards and, where it is free, the latent."""
+        depth = len(self.hidden)
+        down = [slope / mass for slope, mass in zip(slopes, self.hidden, strict=False)]
+        return down + [slope @ self.inverse_UU for slope in slopes[depth:]]
+
+    def root(self, noise: list[Tensor]) -> list[Tensor]:
+        depth = len(self.hidden)
+        drawn = [xi * mass.rsqrt() for xi, mass in zip(noise, self.hidden, strict=False)]
+        return drawn + [xi @ self.factor_UU.T for xi in noise[depth:]]
+
+    @staticmethod
+    def _hidden(network: Network, slopes: list[Tensor], precisions: list[Tensor]) -> list[Tensor]:
+        """Return the masses (D_l,) of the errors of layers 1 to L - 1."""
+        source = torch.Generator().manual_seed(0)
+        signs = torch.randint(0, 2, slopes[0].shape, generator=source) * 2 - 1
+        carried, hidden = [signs.to(slopes[0]) * slopes[0]], []
+        for i in range(1, network.depth):
+            arrived = network.adjoint(i, carried)
+            hidden.append(precisions[i] + arrived.square().mean(0))
+            carried.append(arrived * slopes[i])
+        return hidden
+
+    @staticmethod
+    def _jacobian(network: Network, slopes: list[Tensor]) -> Tensor:
+        """Return the root of H times the slopes (D_L, S, D_0) of the data's drive in the latent."""
+        units, places = network.sizes[-1], len(slopes[0])
+        eye = torch.eye(units, dtype=slopes[0].dtype, device=slopes[0].device)
+        latent = eye.repeat_interleave(places, 0)
+        moves = [latent] * network.depth
+        for i in range(network.depth - 1, 0, -1):
+            moves[i - 1] = slopes[i].repeat(units, 1) * network.drive_move(i, moves)
+        return slopes[0].repeat(units, 1).mul(network.drive_move(0, moves)).view(units, places, -1)
