@@ -274,7 +274,7 @@ def _train(
         folder, found = RunFolder(out), recipe
     images, validation = _training_data(found, data_dir)
     sample_BD = sample(images, found.seed)
-    network = initial_network(found, sample_BD, images.shape).to(chosen)
+    network = initial_network(found, sample_BD, images.shape, images.class_count).to(chosen)
     choose_threads(network.largest_product * found.learning.batch_size)
     if recipe is not None and (group is None or group.writes):
         folder = RunFolder.create(out, found, chosen)
@@ -338,7 +338,7 @@ def check(
     found = resolve_recipe(recipe, data=data, settings=settings, seed=seed)
     images, validation = _training_data(found, data_dir)
     sample_BD = sample(images, found.seed)
-    network = initial_network(found, sample_BD, images.shape).to(chosen)
+    network = initial_network(found, sample_BD, images.shape, images.class_count).to(chosen)
     choose_threads(network.largest_product * found.learning.batch_size)
     training = Training(network, found, sample_BD)
     steps = training.run(images, None)

@@ -160,7 +160,9 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
         shape = [int(side) for side in checkpoint.header["data"]["shape"]]
         if len(shape) != 3 or min(shape) < 1:
             raise ValueError
-        network = build(recipe.model, (shape[0], shape[1], shape[2]), generator(recipe.seed))
+        classes = int(checkpoint.header["sizes"][-1]) if recipe.model.labels else 0
+        whole = (shape[0], shape[1], shape[2])
+        network = build(recipe.model, whole, generator(recipe.seed), classes)
     except (PcgenError, LookupError, TypeError, ValueError) as error:
         reason = error.message if isinstance(error, PcgenError) else "its header is incomplete"
         raise CheckpointError(f"{path}: {reason}", f"Show it: pcgen info {path}") from None

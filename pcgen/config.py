@@ -102,6 +102,9 @@ class ModelTable(Table, frozen=True):
     output: ActivationName = "linear"
     """Of the data layer's prediction (Gaussian data only)."""
     likelihood: LikelihoodName = "gaussian"
+    labels: bool = False
+    """A label layer above the latent: each image's class, one-hot, clamped in training. The latent
+    is then drawn to what the class predicts, with the precision `precision.latent`."""
     start: Literal["zero", "linear"] = "zero"
     """Where inference starts the latent: at its prior mean, or where a linear regression of earlier
     equilibria on their data puts it (linear amortisation)."""

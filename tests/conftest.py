@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+# Before torch is imported. The tests' products are small: a second thread waits more than it works,
+# and many times so on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 _SKIPS_THAT_MAY_BE = ("cuda", "gpu", "runs as root", "needs the peer")
 
 

@@ -26,12 +26,14 @@ class Rows:
         status: `ok`, `unreadable`, `nonfinite` or `shape`.
         reason: why not, where not ok; else empty.
         index_B: the row numbers asked for.
+        labels_B: int64, where known.
     """
 
     pixels_BD: Tensor
     status: list[str]
     reason: list[str]
     index_B: Tensor
+    labels_B: Tensor | None = None
 
     @property
     def ok(self) -> Tensor:
@@ -94,6 +96,13 @@ class Images:
         """Return whether rows are standardised columns instead of pixels."""
         return self.scale is not None
 
+    @property
+    def class_count(self) -> int:
+        """Return the number of classes; 0 where no labels are known."""
+        if self.labels is None or not len(self.labels):
+            return 0
+        return len(self.classes) if self.classes else int(self.labels.max()) + 1
+
     def __len__(self) -> int:
         return len(self.store) if self.index is None else len(self.index)
 
@@ -106,7 +115,8 @@ class Images:
         index_B = _as_index(indices)
         numbers_B = index_B if self.index is None else self.index[index_B]
         pixels_BD, status, reason = self.store.read(numbers_B)
-        return Rows(pixels_BD, status, reason, index_B)
+        labels_B = None if self.labels is None else self.labels[index_B]
+        return Rows(pixels_BD, status, reason, index_B, labels_B)
 
     def subset(self, indices: Sequence[int] | Tensor) -> Images:
         """Return these rows, in this order, as a table of their own."""

@@ -70,8 +70,8 @@ def fit_pca(images: Images, components: int) -> PCA:
 
 def autoencoder(recipe: Recipe, shape: Shape) -> nn.Module:
     """Return a new autoencoder whose decoder is the recipe's and whose encoder mirrors it."""
-    if recipe.model.skips:
-        raise RecipeError("model.skips: the backprop autoencoder has no skip connections")
+    if recipe.model.skips or recipe.model.labels:
+        raise RecipeError("model: the backprop autoencoder has no skip connections and no labels")
     layers = build(recipe.model, shape, generator(recipe.seed)).layers
     hidden = _MODULES[recipe.model.activation]
     torch.manual_seed(recipe.seed)

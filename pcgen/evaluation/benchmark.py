@@ -90,7 +90,7 @@ def train_network(
 ) -> Network:
     """Return the network of the epoch that is best on the validation split."""
     sample_BD = sample(images, recipe.seed)
-    network = initial_network(recipe, sample_BD, images.shape).to(device)
+    network = initial_network(recipe, sample_BD, images.shape, images.class_count).to(device)
     best, best_mse = network.to(device), math.inf
     for progress in Training(network, recipe, sample_BD).run(images, validation):
         done = (progress.epoch - 1) * len(images) + progress.images

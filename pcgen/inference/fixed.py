@@ -98,6 +98,7 @@ def fits(network: Network) -> bool:
     """Return whether `FixedDescent` knows all that the network has."""
     return (
         not network.skips
+        and not network.table.labels
         and not network.table.precision.learned
         and all(p.ndim == 0 for p in network.log_precisions)
         and isinstance(network.energies()[0], Gaussian)

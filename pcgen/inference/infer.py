@@ -40,6 +40,7 @@ def infer(
     mask_BD: Tensor | None = None,
     latent_BD: Tensor | None = None,
     clamp_latent: bool = False,
+    labels_BK: Tensor | None = None,
 ) -> Equilibrium:
     """Return the states of least energy with the data clamped.
 
@@ -55,11 +56,12 @@ def infer(
             minimum a free unit equals its prediction.
         latent_BD: where the latent starts, if not where the model's own start says.
         clamp_latent: keep the latent where it starts.
+        labels_BK: one-hot classes, which stay; of a network with a label layer. Free if not given.
     """
     network = method.network
     still = clamp_latent and network.depth == 1
     at_once = 0 if tolerance or still else steps
-    inference = method.begin(data_BD, mask_BD, latent_BD, clamp_latent, at_once)
+    inference = method.begin(data_BD, mask_BD, latent_BD, clamp_latent, at_once, labels_BK)
     count = len(data_BD)
     steps_B = torch.zeros(count, dtype=torch.long, device=data_BD.device)
     converged_B = torch.zeros(count, dtype=torch.bool, device=data_BD.device)

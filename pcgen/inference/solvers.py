@@ -55,6 +55,7 @@ class Method:
         latent_BD: Tensor | None = None,
         clamp_latent: bool = False,
         steps: int = 0,
+        labels_BK: Tensor | None = None,
     ) -> Inference:
         """Return a batch's states, which start from the data and what the latent predicts.
 
@@ -64,12 +65,17 @@ class Method:
             latent_BD: where the latent starts, if not where the model's own start says.
             clamp_latent: keep the latent where it starts.
             steps: moves to take at once, without a look at the energy where that is faster.
+            labels_BK: one-hot classes, which stay; of a network with a label layer.
         """
+        labelled = self.network.table.labels
+        assert not (clamp_latent and labelled)
+        assert labels_BK is None or labelled
         if mask_BD is not None:
             data_BD = torch.where(mask_BD > 0, data_BD, 0.0)
         if latent_BD is None:
             latent_BD = self.network.start_latent(data_BD, mask_BD)
-        states = self.network.states_from(latent_BD, data_BD)
+        states = self.network.states_from(latent_BD, data_BD, labels_BK)
+        clamp_latent = clamp_latent or labels_BK is not None
         if steps and self.loops is not None and mask_BD is None:
             states, steps = self.loops.run(states, steps, clamp_latent), 0
         inference = self.at(states, mask_BD, clamp_latent)
@@ -78,7 +84,7 @@ class Method:
         return inference
 
     def at(self, states: list[Tensor], mask_BD: Tensor | None, clamp_latent: bool) -> Inference:
-        """Return a batch that starts from these states."""
+        """Return a batch that starts from these states, of which the uppermost may be clamped."""
         return self.kind(self.network, states, self.direction(), mask_BD, clamp_latent)
 
 

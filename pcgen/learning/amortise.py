@@ -44,7 +44,7 @@ class StartRegression:
         covariance.diagonal().add_(_RIDGE)
         self.inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
         # Rows: the covariance of each feature with the latents, then the latents' mean.
-        self.moments = sample_BD.new_zeros(features.shape[1] + 1, network.sizes[-1])
+        self.moments = sample_BD.new_zeros(features.shape[1] + 1, network.sizes[network.latent])
         self.weight = sample_BD.new_zeros(())
 
     def update(self, data_BD: Tensor, latent_BD: Tensor, updates: int) -> None:

@@ -16,17 +16,18 @@ _SAMPLE = 20_000
 _SAMPLE_VALUES = 2**25
 
 
-def initial_network(recipe: Recipe, sample_BD: Tensor, shape: Shape) -> Network:
+def initial_network(recipe: Recipe, sample_BD: Tensor, shape: Shape, classes: int = 0) -> Network:
     """Return a new network whose prediction from a latent of 0 is near the sample's mean.
 
     Args:
         sample_BD: from `sample`.
         shape: channels, height and width of the data.
+        classes: of the labels, 0 where there are none.
 
     Raises:
         RecipeError: a network that these data do not fit.
     """
-    network = build(recipe.model, shape, generator(recipe.seed, "weights"))
+    network = build(recipe.model, shape, generator(recipe.seed, "weights"), classes)
     mean_D = sample_BD.mean(0)
     if recipe.model.likelihood == "categorical":
         bias_D = mean_D.clamp_min(1e-3).log()

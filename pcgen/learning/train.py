@@ -10,6 +10,7 @@ from itertools import zip_longest
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pcgen.config import LearningTable, Recipe
 from pcgen.data.images import Images, Rows, order, require_ok
@@ -205,7 +206,9 @@ class Training:
         data_BD = rows.pixels_BD.to(self.weights[0])
         steps, incremental = table.steps, self.recipe.learning.incremental
         self.method = prepare(network, table, self.method, reduced=not incremental)
-        inference = self.method.begin(data_BD, steps=0 if incremental else steps)
+        inference = self.method.begin(
+            data_BD, steps=0 if incremental else steps, labels_BK=self._labels(rows)
+        )
         if incremental:
             for step in range(1, steps + 1):
                 inference.step()
@@ -229,13 +232,21 @@ class Training:
             )
         self.sums += torch.tensor([energy, squared, count], dtype=torch.float64)
 
+    def _labels(self, rows: Rows) -> Tensor | None:
+        """Return the rows' classes, one-hot (B, K), where the network has a label layer."""
+        if not self.network.table.labels:
+            return None
+        assert rows.labels_B is not None
+        return functional.one_hot(rows.labels_B, self.network.sizes[-1]).to(self.weights[0])
+
     def _take_in(self, found: _Found) -> tuple[float, float]:
         """Learn from a batch's equilibrium; return its summed energy and squared error."""
         network, states = self.network, found.states
         energy_B = found.energy_B + network.log_det()
-        network.typical_latents[: len(energy_B)] = states[-1][: len(network.typical_latents)]
+        latent_BD = states[network.latent]
+        network.typical_latents[: len(energy_B)] = latent_BD[: len(network.typical_latents)]
         if self.start is not None:
-            self.start.update(states[0], states[-1], self.counters["updates"])
+            self.start.update(states[0], latent_BD, self.counters["updates"])
         squared_B = (states[0] - found.terms[0].prediction_BD).square().mean(1)
         return energy_B.double().sum().item(), squared_B.double().sum().item()
 
@@ -272,7 +283,8 @@ class Training:
             count: of the whole batch.
         """
         mine, states = group.share(count), found.states
-        data_BD, latent_BD = states[0][: len(mine)], states[-1][: len(mine)]
+        data_BD = states[0][: len(mine)]
+        latent_BD = states[self.network.latent][: len(mine)]
         squared_B = (states[0] - found.terms[0].prediction_BD).square().mean(1)
         numbers = [column[: len(mine)].double().sum() for column in (found.energy_B, squared_B)]
         asked = numbers[0].new_tensor(float(group.asked()))

@@ -65,7 +65,7 @@ def reconstructions(
         equilibrium = infer(method, data_BD, steps=table.test_steps, tolerance=table.tolerance)
         states = equilibrium.states
         last_hidden_BD = network.energies()[0].predict(network.layers[0].drive(states[1]))
-        decoded_BD = network.decode(states[-1])
+        decoded_BD = network.decode(states[network.latent])
         if not images.is_table:
             decoded_BD, last_hidden_BD = decoded_BD.clamp(0, 1), last_hidden_BD.clamp(0, 1)
         yield Reconstruction(first, rows, equilibrium, decoded_BD, last_hidden_BD)

@@ -48,10 +48,12 @@ class Network:
         layers: layers[l] drives layer l from layer l + 1.
         skips: connections from further above, in the recipe's order.
         log_precisions: of each layer's errors, () or (D_l,), the data layer's first. The last is
-            the latent's prior, -inf where there is none.
+            the uppermost layer's prior, -inf where there is none.
         sizes: units per layer, data first.
-        typical_latents: (R, D_L), at which the preconditioners take the curvature.
-        start: (D_0 + 1, D_L) or None: the linear start of the latent; its last row is the bias.
+        latent: number of the latent layer: the uppermost, or the one below the labels.
+        typical_latents: (R, D_latent), at which the preconditioners take the curvature.
+        start: (D_0 + 1, D_latent) or None: the linear start of the latent; its last row is the
+            bias.
     """
 
     def __init__(
@@ -73,11 +75,12 @@ class Network:
         for skip in self.skips:
             self.inputs[skip.target].append((skip.source, skip.layer))
             self.outputs[skip.source].append((skip.target, skip.layer))
-        weight = self.layers[0].weight
-        self.typical_latents = weight.new_zeros(TYPICAL, self.sizes[-1])
+        self.latent = len(self.layers) - table.labels
+        weight, latents = self.layers[0].weight, self.sizes[self.latent]
+        self.typical_latents = weight.new_zeros(TYPICAL, latents)
         self.start: Tensor | None = None
         if table.start == "linear":
-            self.start = weight.new_zeros(self.sizes[0] + 1, self.sizes[-1])
+            self.start = weight.new_zeros(self.sizes[0] + 1, latents)
 
     @property
     def depth(self) -> int:
@@ -116,8 +119,11 @@ class Network:
 
     def hidden_energies(self) -> list[Gaussian]:
         """Return the energies of layers 1 to L - 1, at the present precisions."""
-        activation = ACTIVATIONS[self.table.activation]
-        return [Gaussian(activation, p.exp()) for p in self.log_precisions[1:-1]]
+        names = [self.table.activation] * (self.latent - 1) + ["linear"] * self.table.labels
+        return [
+            Gaussian(ACTIVATIONS[name], p.exp())
+            for name, p in zip(names, self.log_precisions[1:-1], strict=True)
+        ]
 
     def energies(self) -> list[LayerEnergy]:
         """Return the energy of each layer below the latent, at the present precisions."""
@@ -133,18 +139,18 @@ class Network:
         return [data, *self.hidden_energies()]
 
     def latent_precision(self) -> Tensor:
-        """Return the precision () of the latent's prior."""
+        """Return the precision () of the uppermost layer's prior."""
         return self.log_precisions[-1].exp()
 
     def start_latent(self, data_BD: Tensor, mask_BD: Tensor | None = None) -> Tensor:
-        """Return where inference starts the latent (B, D_L).
+        """Return where inference starts the latent (B, D_latent).
 
         Hidden data is taken to be what the prior mean predicts.
         """
         if self.start is None:
-            return data_BD.new_zeros(len(data_BD), self.sizes[-1])
+            return data_BD.new_zeros(len(data_BD), self.sizes[self.latent])
         if mask_BD is not None:
-            expected = self.decode(data_BD.new_zeros(1, self.sizes[-1]))
+            expected = self.decode(data_BD.new_zeros(1, self.sizes[self.latent]))
             data_BD = torch.where(mask_BD > 0, data_BD, expected)
         return torch.addmm(self.start[-1], data_BD, self.start[:-1])
 
@@ -152,14 +158,24 @@ class Network:
         """Return the data (B, D_0) that a latent predicts, layer by layer, without errors."""
         return self.states_from(latent_BD)[0]
 
-    def states_from(self, latent_BD: Tensor, data_BD: Tensor | None = None) -> list[Tensor]:
-        """Return the states of all layers, data first, when each equals its prediction.
+    def states_from(
+        self,
+        latent_BD: Tensor,
+        data_BD: Tensor | None = None,
+        labels_BK: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Return the states of all layers, data first, when each below the latent is predicted.
 
         Args:
             data_BD: the data layer instead of its prediction.
+            labels_BK: the label layer, where there is one; all classes alike if not given.
         """
         states = [latent_BD] * (self.depth + 1)
-        for i, energy in reversed(list(enumerate(self.energies()))):
+        if self.table.labels:
+            count = self.sizes[-1]
+            alike = latent_BD.new_full((len(latent_BD), count), 1 / count)
+            states[-1] = alike if labels_BK is None else labels_BK
+        for i, energy in reversed(list(enumerate(self.energies()[: self.latent]))):
             if i > 0 or data_BD is None:
                 states[i] = energy.predict(self.drive(i, states))
         if data_BD is not None:
@@ -237,14 +253,17 @@ class Network:
         return copy
 
 
-def build(table: ModelTable, data: int | Shape, generator: torch.Generator) -> Network:
+def build(
+    table: ModelTable, data: int | Shape, generator: torch.Generator, classes: int = 0
+) -> Network:
     """Return a new network with random weights.
 
     Args:
         data: shape of the data layer, or its units where they have no place.
+        classes: of the label layer, where the recipe has one.
 
     Raises:
-        RecipeError: layers, kernels, skips or precisions that make no network.
+        RecipeError: layers, kernels, skips, labels or precisions that make no network.
     """
     shapes: list[Shape] = [(1, 1, data) if isinstance(data, int) else data]
     for entry in reversed(table.layers):
@@ -252,6 +271,10 @@ def build(table: ModelTable, data: int | Shape, generator: torch.Generator) -> N
     # A row of units has no place that a kernel could paint around.
     is_map = [shape[1:] != (1, shape[2]) for shape in shapes[:1]]
     is_map += [not isinstance(entry, int) for entry in reversed(table.layers)]
+    if table.labels:
+        _require_labels(table, classes)
+        shapes.append((1, 1, classes))
+        is_map.append(False)
     convolutions = [i for i, pair in enumerate(itertools.pairwise(is_map)) if all(pair)]
     kernels = dict(zip(reversed(convolutions), _kernels(table, len(convolutions)), strict=True))
     layers: list[Layer] = []
@@ -262,9 +285,19 @@ def build(table: ModelTable, data: int | Shape, generator: torch.Generator) -> N
             )
         else:
             layers.append(Dense.initial(below, above, generator))
-    skips = [_skip(pair, shapes, is_map, generator) for pair in table.skips]
+    skips = [_skip(pair, table, shapes, is_map, generator) for pair in table.skips]
     sizes = [math.prod(shape) for shape in shapes]
     return Network(table, layers, _log_precisions(table, sizes), skips)
+
+
+def _require_labels(table: ModelTable, classes: int) -> None:
+    if classes < 2:
+        raise RecipeError("model.labels: the data have no labels, or a single class")
+    if table.precision.latent == 0:
+        raise RecipeError(
+            "model.labels: a latent that its class predicts needs a precision",
+            "Use --set model.precision.latent=1",
+        )
 
 
 def _kernels(table: ModelTable, count: int) -> list[int]:
@@ -277,10 +310,14 @@ def _kernels(table: ModelTable, count: int) -> list[int]:
 
 
 def _skip(
-    pair: list[int], shapes: list[Shape], is_map: list[bool], generator: torch.Generator
+    pair: list[int],
+    table: ModelTable,
+    shapes: list[Shape],
+    is_map: list[bool],
+    generator: torch.Generator,
 ) -> Skip:
     """Return the skip connection [from, to] of a recipe; shapes are the data's first."""
-    depth = len(shapes) - 1
+    depth = len(table.layers)
     source, target = depth - pair[0], depth - pair[1]
     if not 0 <= target < source - 1 or source > depth:
         raise RecipeError(
@@ -297,8 +334,12 @@ def _skip(
     return Skip(source, target, layer)
 
 
+# Of labels that are free: enough to keep them finite, and as large as a one-hot is.
+_LABEL_PRECISION = 1.0
+
+
 def _log_precisions(table: ModelTable, sizes: list[int]) -> list[Tensor]:
-    precision, hidden_count = table.precision, len(sizes) - 2
+    precision, hidden_count = table.precision, len(sizes) - 2 - table.labels
     hidden = precision.hidden
     values = hidden if isinstance(hidden, list) else [hidden] * hidden_count
     if len(values) != hidden_count:
@@ -307,7 +348,9 @@ def _log_precisions(table: ModelTable, sizes: list[int]) -> list[Tensor]:
         )
     if table.likelihood != "gaussian" and precision.data != 1.0:
         raise RecipeError(f"model.precision.data: a {table.likelihood} data layer has no precision")
-    per_layer = [torch.tensor(float(v)).log() for v in (precision.data, *values, precision.latent)]
+    labels = [_LABEL_PRECISION] if table.labels else []
+    every = (precision.data, *values, precision.latent, *labels)
+    per_layer = [torch.tensor(float(value)).log() for value in every]
     if not precision.diagonal:
         return per_layer
     diagonal = [p.repeat(size) for p, size in zip(per_layer[:-1], sizes, strict=False)]
