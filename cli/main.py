@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": "Train, reconstruct and explain, on embedded data.",
     "train": "Train a model from a recipe.",
     "reconstruct": "Infer the states of data and decode them.",
+    "sample": "Draw new data from what a model has learnt.",
     "bench": "Re-measure a table beside its baselines and published values.",
     "report": "Write one self-contained HTML page of a run.",
     "info": "Show what a checkpoint is, from its header alone.",

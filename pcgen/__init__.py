@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pcgen.errors import PcgenError as PcgenError
     from pcgen.errors import RecipeError as RecipeError
     from pcgen.errors import RunError as RunError
+    from pcgen.generate import bench_sampling as bench_sampling
+    from pcgen.generate import sample as sample
 
 __version__ = "0.1.0"
 
@@ -56,6 +58,7 @@ _HOMES = {
         "RecipeError",
         "RunError",
     ),
+    "pcgen.generate": ("bench_sampling", "sample"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

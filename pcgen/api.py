@@ -33,6 +33,8 @@ class Event:
         energy: nats per image.
         mse: per pixel.
         note: a line worth keeping.
+        acceptance: share of a sampler's steps that were taken.
+        ess: effective sample size of its chains so far.
     """
 
     stage: str
@@ -41,6 +43,8 @@ class Event:
     energy: float | None = None
     mse: float | None = None
     note: str = ""
+    acceptance: float | None = None
+    ess: float | None = None
 
 
 OnProgress = Callable[[Event], None]
@@ -410,7 +414,12 @@ def _reconstruct(
     loaded = open_model(model, chosen)
     choose_threads(loaded.network.largest_product * BATCH)
     images = open_data(
-        data, data_dir=data_dir, limit=limit, like=loaded.shape, like_scale=loaded.scale
+        data,
+        data_dir=data_dir,
+        limit=limit,
+        like=loaded.shape,
+        like_scale=loaded.scale,
+        columns=loaded.header["data"].get("columns"),
     )
     processes = 1
     if group is not None:
@@ -653,6 +662,7 @@ def _model_path(model: str | Path) -> Path:
 
 
 def _training_data(recipe: Recipe, data_dir: Path | None) -> tuple[Images, Images | None]:
+    from pcgen.data.binary import binarised
     from pcgen.data.images import split
     from pcgen.data.sources import open_data
 
@@ -663,8 +673,11 @@ def _training_data(recipe: Recipe, data_dir: Path | None) -> tuple[Images, Image
         limit=table.limit,
         size=None if table.size is None else (table.size[0], table.size[1]),
         channels=table.channels,
+        columns=table.columns,
         memory=table.memory * 2**20,
     )
+    if table.threshold is not None:
+        images = binarised(images, table.threshold)
     kept, held_out = split(images, table.validation, recipe.seed)
     return kept, held_out if len(held_out) else None
 

@@ -161,6 +161,8 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
         if len(shape) != 3 or min(shape) < 1:
             raise ValueError
         classes = int(checkpoint.header["sizes"][-1]) if recipe.model.labels else 0
+        if "prior.log_classes" in checkpoint.tensors:
+            classes = len(checkpoint.tensors["prior.log_classes"])
         whole = (shape[0], shape[1], shape[2])
         network = build(recipe.model, whole, generator(recipe.seed), classes)
     except (PcgenError, LookupError, TypeError, ValueError) as error:

@@ -27,6 +27,7 @@ from pcgen.config import Recipe, from_dict, from_toml, to_toml
 from pcgen.data.images import Images
 from pcgen.errors import CheckpointError, DataError, RunError
 from pcgen.learning.distributed import Group
+from pcgen.learning.posterior import samples
 from pcgen.learning.train import Progress, Training
 from pcgen.model.network import Network
 
@@ -247,7 +248,9 @@ class Run:
                 file.write(json.dumps(line) + "\n")
         metrics = line["validation"] or {"energy": progress.energy, "mse_last_hidden": progress.mse}
         found = {"epoch": progress.epoch, **metrics}
-        if progress.validation is None or self.best is None or found["mse"] < self.best["mse"]:
+        # Of a sampler the least reconstruction error is no aim: its last epoch is kept.
+        better = self.best is None or found["mse"] < self.best["mse"] or samples(self.recipe)
+        if progress.validation is None or better:
             self.best = found
             if not self.writes:
                 return

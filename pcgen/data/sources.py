@@ -30,6 +30,7 @@ def open_data(
     like: Shape | None = None,
     like_scale: Sequence[Any] | None = None,
     memory: int = 2**30,
+    columns: Sequence[str] | None = None,
 ) -> Images:
     """Return the images or the table that a name or a path stands for.
 
@@ -44,6 +45,8 @@ def open_data(
         like: a model's (C, H, W), which images are brought to and a table must have.
         like_scale: a table model's means and deviations, instead of those of the data.
         memory: bytes of decoded pictures, or of an array mapped from disk, to keep.
+        columns: names of a table's columns to take, in this order; a model's own (with `like`)
+            where the table has them all.
 
     Raises:
         DataError: data that cannot be found, read, or brought to the shape.
@@ -59,7 +62,7 @@ def open_data(
     from pcgen.data.wanted import Wanted
 
     like = None if like is None else (like[0], like[1], like[2])
-    wanted = Wanted(data, limit, size, channels, like, like_scale, memory)
+    wanted = Wanted(data, limit, size, channels, like, like_scale, memory, columns)
     images = _open(data, wanted, data_dir, download)
     if like_scale is not None and not images.is_table:
         raise DataError(f"{data}: holds images, the model takes a table of numbers")

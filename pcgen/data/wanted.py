@@ -22,6 +22,7 @@ class Wanted:
     like: Shape | None = None
     like_scale: Sequence[Any] | None = None
     memory: int = 2**30
+    columns: Sequence[str] | None = None
 
     @property
     def rows_of(self) -> int | None:

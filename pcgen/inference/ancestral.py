@@ -9,26 +9,38 @@ from pcgen.inference.noise import SampleNoise
 from pcgen.model.network import Network
 
 
-def draw_latent(network: Network, noise: SampleNoise, temperature: float = 1.0) -> Tensor:
-    """Return latents (B, D_L) from the prior N(0, T / pi_L)."""
-    (latent,) = noise.draw()
-    return latent * (temperature / network.latent_precision()).sqrt()
-
-
-def draw_hidden(
-    network: Network, latent_BD: Tensor, noise: SampleNoise, temperature: float = 1.0
+def draw_states(
+    network: Network,
+    noise: SampleNoise,
+    latent_BD: Tensor | None = None,
+    labels_BK: Tensor | None = None,
+    classes_B: Tensor | None = None,
+    temperature: float = 1.0,
 ) -> list[Tensor]:
-    """Return states of all layers, data first: hidden ones drawn, the data as it is predicted.
+    """Return states of all layers, data first: the data as predicted, all between drawn.
 
     Args:
-        noise: its widths are those of layers 1 to L - 1.
+        noise: its widths are those of layers 1 to the latent.
+        latent_BD: the latent, if it is not to be drawn from its prior.
+        labels_BK: the label layer of a network that has one.
+        classes_B: of the causes of a network that has a mixture of them; all if not given.
     """
-    states = [latent_BD] * (network.depth + 1)
-    drawn = noise.draw() if network.depth > 1 else []
+    drawn = noise.draw()
+    states = [drawn[0]] * (network.depth + 1)
+    if network.table.labels:
+        assert labels_BK is not None
+        states[-1] = labels_BK
     energies = network.energies()
-    for i in range(network.depth - 1, 0, -1):
+    for i in range(network.latent, 0, -1):
+        if i == network.latent and latent_BD is not None:
+            states[i] = latent_BD
+            continue
         deviation = (temperature * (-network.log_precisions[i]).exp()).sqrt()
-        states[i] = energies[i].predict(network.drive(i, states)) + drawn[i - 1] * deviation
+        states[i] = drawn[i - 1] * deviation
+        if i < network.depth:
+            states[i] = energies[i].predict(network.drive(i, states)) + states[i]
+        elif network.mixture is not None:
+            states[i] = network.mixture.draw(drawn[i - 1], noise.uniform_B, classes_B)
     states[0] = energies[0].predict(network.drive(0, states))
     return states
 

@@ -8,7 +8,8 @@ the data integrates to a constant. It is drawn from its prediction afterwards (`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,6 +33,8 @@ _REFRESH = 200
 # Curvature is looked at for so many samples, in so many power iterations.
 _LOOKED_AT = 16
 _POWERS = 40
+# How fast steps follow the acceptance: 0.2 a refusal halves a step that is refused 4 times.
+_GAIN = 0.2
 # Energies beyond this multiple of the start's, per free unit, have left the distribution.
 _FAR = 1e3
 
@@ -99,31 +102,45 @@ class Posterior:
             )
         return self._masses[hidden_data]
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the mass that was made for visible data, where it is one of the errors'."""
+        mass = self._masses.get(False)
+        return mass.tensors() if isinstance(mass, ErrorMass) else {}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take the mass that `tensors()` gave, made at other weights."""
+        if tensors:
+            self._masses[False] = ErrorMass.of(tensors)
+
     def begin(
         self,
         states: list[Tensor],
         noise: Callable[[Layers], SampleNoise],
         *,
         mask_BD: Tensor | None = None,
-        clamp_latent: bool = False,
+        clamp_top: bool = False,
+        step_B: Tensor | None = None,
     ) -> Chains:
         """Return chains that start at these states (B, D_l), data first.
 
         Args:
             noise: makes the streams for what is free.
             mask_BD: 1 visible, 0 hidden data.
-            clamp_latent: keep the uppermost layer where it is.
+            clamp_top: keep the uppermost layer, the latent or the labels, where it is.
+            step_B: of each chain, if not the recipe's.
         """
         table = self.table.sampling
         if self.sampler == "momentum" and table.friction > 1:
             raise RecipeError("inference.sampling.friction: of momentum it is 1 - mu, at most 1")
-        sampler = SAMPLERS[self.sampler](self.step, table.friction, table.temperature)
+        if step_B is None:
+            step_B = torch.full_like(states[0][:, 0], self.step)
+        sampler = SAMPLERS[self.sampler](step_B, table.friction, table.temperature)
         if table.metropolis and not sampler.is_reversible:
             raise RecipeError(
                 f"inference.sampling.metropolis: {self.sampler} cannot be tested",
                 "Use --set inference.solver=kinetic",
             )
-        surface = self._surface(states, mask_BD, clamp_latent)
+        surface = self._surface(states, mask_BD, clamp_top)
         mass = self.mass(mask_BD is not None and not mask_BD.any().item())
         free = surface.states[1 : surface.last_free + 1]
         return Chains(self, surface, sampler, mass, noise(free))
@@ -153,17 +170,17 @@ class Posterior:
             changed = [
                 (new - old) / length for new, old in zip(surface.slopes(), base, strict=True)
             ]
-            surface.put_back(before, torch.ones_like(surface.frozen_B))
+            surface.restore(before)
             curvature_B = dot(along, changed) / dot(along, pushed)
             pushed = [c / scale_B[:, None] for c in changed]
         curvature = max(float(curvature_B.abs().max()), 1e-30)
         return largest_step(self.sampler, curvature, self.table.sampling.friction)
 
     def _surface(
-        self, states: list[Tensor], mask_BD: Tensor | None, clamp_latent: bool
+        self, states: list[Tensor], mask_BD: Tensor | None, clamp_top: bool
     ) -> StateInference:
         kind = ErrorInference if self.table.sampling.coordinates == "errors" else StateInference
-        return kind(self.network, states, _Still(), mask_BD, clamp_latent)
+        return kind(self.network, states, _Still(), mask_BD, clamp_top)
 
 
 class Chains:
@@ -210,8 +227,13 @@ class Chains:
         """Return nats per sample, without the log-det constant."""
         return self.surface.energy_B
 
-    def step(self) -> None:
-        """Take one step of every chain."""
+    def step(self, *, adapt: bool = False) -> None:
+        """Take one step of every chain.
+
+        Args:
+            adapt: then lead each chain's step towards the recipe's acceptance, where there is a
+                Metropolis test. What is drawn while steps change is not quite exact.
+        """
         moves = self.sampler.propose(self.slopes, self.down, self.mass.root(self.noise.draw()))
         before = self.surface.position()
         self.surface.move(moves)
@@ -230,6 +252,9 @@ class Chains:
         # What is not finite compares as false, and is refused.
         accepted_B = self.noise.uniform_B.log() < -worse_B / temperature
         self.accepted_B += accepted_B
+        if adapt:
+            over_B = accepted_B.to(worse_B) - self.posterior.table.sampling.acceptance
+            self.sampler.step_B = self.sampler.step_B * (_GAIN * over_B).exp()
         refused_B = ~accepted_B
         if refused_B.any():
             self.surface.put_back(before, refused_B)
@@ -237,6 +262,25 @@ class Chains:
             slopes = self._chosen(refused_B, self.slopes, slopes)
             down = self._chosen(refused_B, self.down, down)
         self.slopes, self.down = slopes, down
+
+    @contextmanager
+    def relaxed(self, steps: int) -> Iterator[StateInference]:
+        """Yield the surface with all below the latent moved down so many times; then undo it."""
+        before = self.surface.position()
+        errors = self.posterior.table.sampling.coordinates == "errors"
+        # Twice the blocks bound the curvature over states; over errors they stand alone.
+        length = 1.0 if errors else 0.5
+        below = self.posterior.network.latent - 1
+        slopes = self.slopes
+        for step in range(steps):
+            down = self.mass(slopes) if step else self.down
+            self.surface.move(
+                [-length * z if i < below else torch.zeros_like(z) for i, z in enumerate(down)]
+            )
+            if step + 1 < steps:
+                slopes = self.surface.slopes()
+        yield self.surface
+        self.surface.restore(before)
 
     def require_finite(self) -> None:
         """Let chains pass whose energies are finite, and of the size that free units give.

@@ -22,9 +22,11 @@ class Sampler(Protocol):
 
     Attributes:
         is_reversible: whether a Metropolis test can make it exact.
+        step_B: h of each chain, which may change between steps.
     """
 
     is_reversible: bool
+    step_B: Tensor
 
     def begin(self, xi: Layers) -> None:
         """Take what moves beside the states out of its equilibrium, from xi ~ N(0, M^-1)."""
@@ -57,9 +59,9 @@ class Overdamped:
 
     is_reversible = True
 
-    def __init__(self, step: float, friction: float, temperature: float) -> None:
+    def __init__(self, step_B: Tensor, friction: float, temperature: float) -> None:
         """Take a step h; the friction is infinite whatever is said."""
-        self.step = step
+        self.step_B = step_B
         self.size = math.sqrt(temperature)
         self.slopes: Layers = []
         self.down: Layers = []
@@ -70,14 +72,15 @@ class Overdamped:
 
     def propose(self, slopes: Layers, down: Layers, xi: Layers) -> Layers:
         self.slopes, self.down, self.xi = slopes, down, xi
-        scale = math.sqrt(2 * self.step) * self.size
-        return [torch.sub(scale * x, z, alpha=self.step) for x, z in zip(xi, down, strict=True)]
+        step = self.step_B[:, None]
+        scale = (2 * step).sqrt() * self.size
+        return [scale * x - step * z for x, z in zip(xi, down, strict=True)]
 
     def arrive(self, slopes: Layers, down: Layers) -> Tensor:
         # log of the proposal's density, there less back again, times the temperature.
         slopes, down = _sums(slopes, self.slopes), _sums(down, self.down)
-        noise_B = math.sqrt(0.5 * self.step) * self.size * dot(slopes, self.xi)
-        return 0.25 * self.step * dot(slopes, down) - noise_B
+        noise_B = (0.5 * self.step_B).sqrt() * self.size * dot(slopes, self.xi)
+        return 0.25 * self.step_B * dot(slopes, down) - noise_B
 
     def reject(self, samples_B: Tensor) -> None:
         pass
@@ -96,11 +99,11 @@ class Momentum:
 
     is_reversible = False
 
-    def __init__(self, step: float, friction: float, temperature: float) -> None:
+    def __init__(self, step_B: Tensor, friction: float, temperature: float) -> None:
         """Take a step h and 1 - mu."""
-        self.step = step
+        self.step_B = step_B
         self.decay = 1 - friction
-        self.scale = math.sqrt(2 * friction * temperature / step)
+        self.variance = 2 * friction * temperature
         self.momentum: Layers = []
 
     def begin(self, xi: Layers) -> None:
@@ -108,11 +111,12 @@ class Momentum:
         self.momentum = [torch.zeros_like(x) for x in xi]
 
     def propose(self, slopes: Layers, down: Layers, xi: Layers) -> Layers:
+        scale = (self.variance / self.step_B).sqrt()[:, None]
         self.momentum = [
-            torch.add(z, x, alpha=self.scale).add_(m, alpha=self.decay)
+            torch.addcmul(z, scale, x).add_(m, alpha=self.decay)
             for z, x, m in zip(down, xi, self.momentum, strict=True)
         ]
-        return [-self.step * m for m in self.momentum]
+        return [-self.step_B[:, None] * m for m in self.momentum]
 
     def arrive(self, slopes: Layers, down: Layers) -> Tensor:
         return torch.zeros_like(slopes[0][:, 0])
@@ -137,12 +141,11 @@ class Kinetic:
 
     is_reversible = True
 
-    def __init__(self, step: float, friction: float, temperature: float) -> None:
+    def __init__(self, step_B: Tensor, friction: float, temperature: float) -> None:
         """Take a step h and a friction per unit of time."""
-        self.step = step
-        self.decay = math.exp(-friction * step)
+        self.step_B = step_B
+        self.friction = friction
         self.size = math.sqrt(temperature)
-        self.scale = self.size * math.sqrt(1 - self.decay**2)
         self.velocity: Layers = []
         self.before: Layers = []
         self.change_B = torch.empty(0)
@@ -153,10 +156,10 @@ class Kinetic:
     def propose(self, slopes: Layers, down: Layers, xi: Layers) -> Layers:
         self.before = self.velocity
         first, self.change_B = self._kicked(slopes, down)
-        self.velocity = [
-            torch.add(self.scale * x, v, alpha=self.decay) for x, v in zip(xi, first, strict=True)
-        ]
-        half = 0.5 * self.step
+        decay = (-self.friction * self.step_B).exp()[:, None]
+        scale = self.size * (1 - decay.square()).sqrt()
+        self.velocity = [scale * x + decay * v for x, v in zip(xi, first, strict=True)]
+        half = 0.5 * self.step_B[:, None]
         return [half * both for both in _sums(first, self.velocity)]
 
     def arrive(self, slopes: Layers, down: Layers) -> Tensor:
@@ -172,17 +175,18 @@ class Kinetic:
 
     def _kicked(self, slopes: Layers, down: Layers) -> tuple[Layers, Tensor]:
         """Return the velocity after half a step of B, and the change (B,) of v'Mv/2."""
-        half = 0.5 * self.step
-        kicked = [torch.sub(v, z, alpha=half) for v, z in zip(self.velocity, down, strict=True)]
-        return kicked, -0.5 * half * dot(slopes, _sums(self.velocity, kicked))
+        half_B = 0.5 * self.step_B
+        half = half_B[:, None]
+        kicked = [v - half * z for v, z in zip(self.velocity, down, strict=True)]
+        return kicked, -0.5 * half_B * dot(slopes, _sums(self.velocity, kicked))
 
 
-SAMPLERS: dict[str, Callable[[float, float, float], Sampler]] = {
+SAMPLERS: dict[str, Callable[[Tensor, float, float], Sampler]] = {
     "langevin": Overdamped,
     "momentum": Momentum,
     "kinetic": Kinetic,
 }
-"""By name: makes a sampler from a step, a friction and a temperature."""
+"""By name: makes a sampler from steps, a friction and a temperature."""
 
 
 def largest_step(sampler: str, curvature: float, friction: float) -> float:

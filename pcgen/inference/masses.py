@@ -60,31 +60,54 @@ class ErrorMass:
         slopes = [root_SD, *(t.slope_BD for t in terms[1:] if t.slope_BD is not None)]
         precisions = [p.exp() for p in network.log_precisions]
         self.hidden = self._hidden(network, slopes, precisions)
+        self.labels = [precisions[-1]] * network.table.labels
         jacobian = self._jacobian(network, slopes)
         curvature = jacobian.flatten(1) @ jacobian.flatten(1).T / len(latents)
-        curvature.diagonal().add_(precisions[-1] + 1e-6 * curvature.diagonal().mean() + 1e-12)
+        jitter = 1e-6 * curvature.diagonal().mean() + 1e-12
+        curvature.diagonal().add_(precisions[network.latent] + jitter)
         factor = torch.linalg.cholesky(curvature)
         self.inverse_UU = torch.cholesky_inverse(factor)
         self.factor_UU = torch.linalg.cholesky(self.inverse_UU)
 
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor]) -> ErrorMass:
+        """Return the mass that `tensors` gave."""
+        mass = cls.__new__(cls)
+        for name, held in (("hidden", []), ("labels", [])):
+            count = sum(key.startswith(name) for key in tensors)
+            held += [tensors[f"{name}.{i}"] for i in range(count)]
+            setattr(mass, name, held)
+        mass.inverse_UU, mass.factor_UU = tensors["inverse"], tensors["factor"]
+        return mass
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all it is made of, by name."""
+        parts = {"hidden": self.hidden, "labels": self.labels}
+        named = {f"{name}.{i}": t for name, held in parts.items() for i, t in enumerate(held)}
+        return named | {"inverse": self.inverse_UU, "factor": self.factor_UU}
+
     def __call__(self, slopes: list[Tensor]) -> list[Tensor]:
-        """Return M^-1 slope for eps_1.. upwards and, where it is free, the latent."""
-        depth = len(self.hidden)
+        """Return M^-1 slope for eps_1.. upwards, the latent and the labels, as far as given."""
+        count = len(self.hidden)
         down = [slope / mass for slope, mass in zip(slopes, self.hidden, strict=False)]
-        return down + [slope @ self.inverse_UU for slope in slopes[depth:]]
+        down += [slope @ self.inverse_UU for slope in slopes[count : count + 1]]
+        above = slopes[count + 1 :]
+        return down + [slope / mass for slope, mass in zip(above, self.labels, strict=False)]
 
     def root(self, noise: list[Tensor]) -> list[Tensor]:
-        depth = len(self.hidden)
+        count = len(self.hidden)
         drawn = [xi * mass.rsqrt() for xi, mass in zip(noise, self.hidden, strict=False)]
-        return drawn + [xi @ self.factor_UU.T for xi in noise[depth:]]
+        drawn += [xi @ self.factor_UU.T for xi in noise[count : count + 1]]
+        above = noise[count + 1 :]
+        return drawn + [xi * mass.rsqrt() for xi, mass in zip(above, self.labels, strict=False)]
 
     @staticmethod
     def _hidden(network: Network, slopes: list[Tensor], precisions: list[Tensor]) -> list[Tensor]:
-        """Return the masses (D_l,) of the errors of layers 1 to L - 1."""
+        """Return the masses (D_l,) of the errors of the layers below the latent."""
         source = torch.Generator().manual_seed(0)
         signs = torch.randint(0, 2, slopes[0].shape, generator=source) * 2 - 1
         carried, hidden = [signs.to(slopes[0]) * slopes[0]], []
-        for i in range(1, network.depth):
+        for i in range(1, network.latent):
             arrived = network.adjoint(i, carried)
             hidden.append(precisions[i] + arrived.square().mean(0))
             carried.append(arrived * slopes[i])
@@ -93,10 +116,10 @@ class ErrorMass:
     @staticmethod
     def _jacobian(network: Network, slopes: list[Tensor]) -> Tensor:
         """Return the root of H times the slopes (D_L, S, D_0) of the data's drive in the latent."""
-        units, places = network.sizes[-1], len(slopes[0])
+        units, places = network.sizes[network.latent], len(slopes[0])
         eye = torch.eye(units, dtype=slopes[0].dtype, device=slopes[0].device)
         latent = eye.repeat_interleave(places, 0)
-        moves = [latent] * network.depth
-        for i in range(network.depth - 1, 0, -1):
+        moves = [latent] * network.latent
+        for i in range(network.latent - 1, 0, -1):
             moves[i - 1] = slopes[i].repeat(units, 1) * network.drive_move(i, moves)
         return slopes[0].repeat(units, 1).mul(network.drive_move(0, moves)).view(units, places, -1)

@@ -107,7 +107,6 @@ class StateInference:
     def refresh(self) -> None:
         """Compute drives and energies anew, as after the weights changed."""
         self.energies = self.network.energies()
-        self.latent_precision = self.network.latent_precision()
         self.drives = [self.network.drive(i, self.states) for i in range(self.network.depth)]
         self._evaluate()
 
@@ -118,7 +117,7 @@ class StateInference:
     def slope(self, i: int) -> Tensor:
         """Return dE/dx (B, D_i) of layer i."""
         top = i == self.network.depth
-        pull = self.latent_precision * self.states[i] if top else self.terms[i].pull_BD
+        pull = self.network.prior_pull(self.states[i]) if top else self.terms[i].pull_BD
         return self.network.slope(i, pull, [terms.signal_BD for terms in self.terms])
 
     def step(self) -> Tensor:
@@ -139,6 +138,11 @@ class StateInference:
     def position(self) -> Position:
         """Return where the images stand, for `put_back`."""
         return Position(self.states, self.drives, self.terms, self.energy_B)
+
+    def restore(self, before: Position) -> None:
+        """Put all images back where they were."""
+        self.states, self.drives = before.states, before.drives
+        self.terms, self.energy_B = before.terms, before.energy_B
 
     def put_back(self, before: Position, images_B: Tensor) -> None:
         """Put the marked images back where they were."""
@@ -194,7 +198,7 @@ class StateInference:
             mask = self.mask_BD if i == 0 else None
             total_B += self.energies[i].curvature(self.terms[i], move, drive_move, mask)
         if self.last_free == self.network.depth:
-            total_B += self.latent_precision * torch.linalg.vecdot(moves[-1], moves[-1])
+            total_B += self.network.prior_curvature(self.states[-1], moves[-1])
         else:
             # The layer below a clamped latent moves while its drive stands still.
             still = torch.zeros_like(self.drives[-1])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pcgen.config import InferenceTable, SamplingTable
 from pcgen.errors import DivergenceError, RecipeError
-from pcgen.inference.ancestral import draw_data, draw_hidden, draw_latent
+from pcgen.inference.ancestral import draw_data, draw_states
 from pcgen.inference.chains import Chains, Posterior
 from pcgen.inference.langevin import Layers
 from pcgen.inference.masses import ErrorMass
@@ -197,8 +197,7 @@ def test_free_chains_and_ancestral_draws_have_the_data_of_the_closed_form(coordi
         like = [torch.zeros(1, width, dtype=torch.float64) for width in widths]
         return SampleNoise(2, purpose, range(CHAINS), like)
 
-    latent = draw_latent(network, streams("latent", 2))
-    states = draw_hidden(network, latent, streams("hidden", 3))
+    states = draw_states(network, streams("states", 3, 2))
     drawn = draw_data(network, states[0], streams("data", 4))
     assert max(worst(drawn, mean, covariance)) < 3
 
