@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pcgen.api import recipes as recipes
     from pcgen.api import reconstruct as reconstruct
     from pcgen.api import train as train
+    from pcgen.errors import CalibrationError as CalibrationError
     from pcgen.errors import CheckpointError as CheckpointError
     from pcgen.errors import DataError as DataError
     from pcgen.errors import DeviceError as DeviceError
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from pcgen.errors import PcgenError as PcgenError
     from pcgen.errors import RecipeError as RecipeError
     from pcgen.errors import RunError as RunError
+    from pcgen.ood import ood_calibrate as ood_calibrate
+    from pcgen.ood import ood_score as ood_score
 
 __version__ = "0.1.0"
 
@@ -48,6 +51,7 @@ _HOMES = {
         "train",
     ),
     "pcgen.errors": (
+        "CalibrationError",
         "CheckpointError",
         "DataError",
         "DeviceError",
@@ -56,6 +60,7 @@ _HOMES = {
         "RecipeError",
         "RunError",
     ),
+    "pcgen.ood": ("ood_calibrate", "ood_score"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
