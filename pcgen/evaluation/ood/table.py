@@ -131,7 +131,7 @@ def rows_of(pair: Pair, table: Sequence[Scores]) -> list[dict[str, Any]]:
 
 
 def _compared(pair: Pair, table: Sequence[Scores]) -> Iterator[tuple[str, str]]:
-    """Yield what ours is compared with: softmax, the convnet's best and all baselines' best."""
+    """Yield what ours is compared with: softmax, the best of the logits, of the convnet, of all."""
     ours = (
         COMBINED if COMBINED in pair.exact else next((s.method for s in table if s.is_ours), None)
     )
