@@ -38,10 +38,7 @@ def _affine(image: Tensor, rows: list[list[Tensor | float]]) -> Tensor:
     """Return images (B, 28, 28) looked at through a linear map of the plane."""
     count = len(image)
     matrix = torch.stack(
-        [
-            torch.stack([torch.as_tensor(v).float().expand(count) for v in row], 1)
-            for row in rows
-        ],
+        [torch.stack([torch.as_tensor(v).float().expand(count) for v in row], 1) for row in rows],
         1,
     )
     grid = functional.affine_grid(matrix, [count, 1, 28, 28], align_corners=False)
@@ -64,9 +61,7 @@ def shapes(image: Tensor, draw: torch.Generator) -> dict[str, Tensor]:
     found = {
         "halves, one above": torch.cat([image[:, :14], other[:, 14:]], 1),
         "halves, side by side": torch.cat([image[:, :, :14], other[:, :, 14:]], 2),
-        "turned": _affine(
-            image, [[turn.cos(), -turn.sin(), 0.0], [turn.sin(), turn.cos(), 0.0]]
-        ),
+        "turned": _affine(image, [[turn.cos(), -turn.sin(), 0.0], [turn.sin(), turn.cos(), 0.0]]),
         "sheared": _affine(image, [[1.0, shear, 0.0], [0.0, 1.0, 0.0]]),
         "bent": functional.grid_sample(image[:, None], straight + bend, align_corners=False)[:, 0],
         "two on top": torch.maximum(image, other),
