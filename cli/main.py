@@ -18,6 +18,7 @@ COMMANDS = {
     "reconstruct": "Infer the states of data and decode them.",
     "ood-calibrate": "Store known data's scores with a model: a detector.",
     "ood-score": "Score how unusual new data are, with a guarantee.",
+    "classify": "Label data with a classifier.",
     "bench": "Re-measure a table beside its baselines and published values.",
     "report": "Write one self-contained HTML page of a run.",
     "info": "Show what a checkpoint is, from its header alone.",

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pcgen.api import recipes as recipes
     from pcgen.api import reconstruct as reconstruct
     from pcgen.api import train as train
+    from pcgen.benchmarks import bench_ood as bench_ood
+    from pcgen.detector.estimator import PCNOutlierDetector as PCNOutlierDetector
     from pcgen.errors import CalibrationError as CalibrationError
     from pcgen.errors import CheckpointError as CheckpointError
     from pcgen.errors import DataError as DataError
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from pcgen.errors import PcgenError as PcgenError
     from pcgen.errors import RecipeError as RecipeError
     from pcgen.errors import RunError as RunError
+    from pcgen.labelling import classify as classify
     from pcgen.ood import ood_calibrate as ood_calibrate
     from pcgen.ood import ood_score as ood_score
 
@@ -50,6 +53,9 @@ _HOMES = {
         "reconstruct",
         "train",
     ),
+    "pcgen.detector.estimator": ("PCNOutlierDetector",),
+    "pcgen.benchmarks": ("bench_ood",),
+    "pcgen.labelling": ("classify",),
     "pcgen.errors": (
         "CalibrationError",
         "CheckpointError",

@@ -82,10 +82,11 @@ class TrainResult:
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What the demo made."""
+    """What the demo made; `strange` says for each kind of input how many were flagged."""
 
     trained: TrainResult
     reconstructed: ReconstructResult
+    strange: dict[str, str]
     page: Path
     seconds: float
 
@@ -101,6 +102,7 @@ class DemoResult:
             "mse": found["mse"],
             "energy": found["energy"],
             "picture": found["picture"],
+            "flagged": self.strange,
             "page": str(self.page),
             "seconds": self.seconds,
         }
@@ -267,7 +269,7 @@ def _train(
     group: Group | None,
 ) -> TrainResult:
     """Do as `train`; no recipe resumes the run's own."""
-    from pcgen.device import choose_device, choose_threads
+    from pcgen.device import choose_device, choose_products, choose_threads
     from pcgen.learning.initial import sample
     from pcgen.runs import Run, RunFolder
 
@@ -280,6 +282,7 @@ def _train(
     sample_BD = sample(images, found.seed)
     network = _initial(found, images, validation, sample_BD).to(chosen)
     choose_threads(network.largest_product * found.learning.batch_size)
+    choose_products(found.inference.products)
     if recipe is not None and (group is None or group.writes):
         folder = RunFolder.create(out, found, chosen)
     run = Run(folder, network, found, images, sample_BD, group)
@@ -337,7 +340,7 @@ def check(
     Raises:
         PcgenError: what `train` would raise before its first epoch.
     """
-    from pcgen.device import choose_device, choose_threads
+    from pcgen.device import choose_device, choose_products, choose_threads
     from pcgen.learning.classify import training_of
     from pcgen.learning.initial import sample
 
@@ -347,6 +350,7 @@ def check(
     sample_BD = sample(images, found.seed)
     network = _initial(found, images, validation, sample_BD).to(chosen)
     choose_threads(network.largest_product * found.learning.batch_size)
+    choose_products(found.inference.products)
     training = training_of(network, found, sample_BD)
     steps = training.run(images, None)
     first = next(steps)
@@ -409,13 +413,14 @@ def _reconstruct(
 ) -> ReconstructResult:
     """Do as `reconstruct`; of a group, the first process writes."""
     from pcgen.data.sources import open_data
-    from pcgen.device import choose_device, choose_threads
+    from pcgen.device import choose_device, choose_products, choose_threads
     from pcgen.learning.validate import BATCH
     from pcgen.tasks import reconstruct as task
 
     chosen = choose_device(device) if group is None else group.device
     loaded = open_model(model, chosen)
     choose_threads(loaded.network.largest_product * BATCH)
+    choose_products(loaded.recipe.inference.products)
     images = open_data(
         data, data_dir=data_dir, limit=limit, like=loaded.shape, like_scale=loaded.scale
     )
@@ -444,20 +449,23 @@ def _reconstruct(
 
 
 def demo(out: Path | str = "demo", *, on_progress: OnProgress = _silent) -> DemoResult:
-    """Train on embedded digits, reconstruct held-out ones, and write a page that shows both.
+    """Train on embedded digits, reconstruct held-out ones, score strange ones, and show it all.
 
     What an earlier demo left in the folder is replaced.
     """
+    from pcgen.ood import score_strange
     from pcgen.report import run_page
     from pcgen.runs import RunFolder
 
     folder = Path(out)
     RunFolder(folder).clear()
     began = time.monotonic()
-    trained = train("digits", folder, on_progress=on_progress)
+    aside = ["data.calibration=240"]
+    trained = train("digits", folder, settings=aside, on_progress=on_progress)
     found = reconstruct(trained.checkpoint, "digits:test", out=folder, on_progress=on_progress)
+    strange = score_strange(folder, "digits", on_progress=on_progress)
     page = run_page.write(folder, folder / "index.html")
-    return DemoResult(trained, found, page, time.monotonic() - began)
+    return DemoResult(trained, found, strange, page, time.monotonic() - began)
 
 
 def bench_reconstruction(
@@ -596,23 +604,28 @@ def bench_speed(
     *,
     samples: int = 20,
     threads: Sequence[int] = (1, 2),
+    device: str = "cpu",
     peers: Path | None = None,
     out: Path | None = None,
     on_progress: OnProgress = _silent,
 ) -> list[dict[str, Any]]:
-    """Return the speed table: training batches and equilibria beside other libraries, on the CPU.
+    """Return the speed table: training batches and equilibria beside other libraries.
 
     Args:
-        workloads: of W1 to W4, see docs/speed.md.
+        workloads: of W1 to W4, see docs/speed.md, or W2-4096, for a GPU.
         samples: timings a cell.
         threads: processors each competitor may use; a part of the table for each number.
+        device: `cpu`, or a GPU, where only pcgen's own competitors run.
         peers: the folder whose `.peers` `make peers` built; the working folder if not given.
         out: a folder for `index.html`, the table with charts, and `speed.json`.
 
     Raises:
         RecipeError: an unknown workload.
+        DeviceError: a device that is not here.
         RunError: a folder that cannot be written.
     """
+    from pcgen.device import choose_device
+    from pcgen.evaluation.speed.cells import Place
     from pcgen.evaluation.speed.driver import speed_rows
     from pcgen.evaluation.speed.workloads import WORKLOADS
 
@@ -620,13 +633,18 @@ def bench_speed(
     if unknown:
         raise RecipeError(f"no workload {', '.join(unknown)}", f"There are: {', '.join(WORKLOADS)}")
 
+    chosen = choose_device(device)
+    places = [Place(count) for count in threads]
+    if chosen.type != "cpu":
+        places = [Place(1, str(chosen))]
+
     def tell(stage: str, done: int, total: int) -> None:
         on_progress(Event(stage, done, total))
 
     import torch
 
     with torch.no_grad():
-        rows = list(speed_rows(workloads, samples, threads, peers or Path(), tell))
+        rows = list(speed_rows(workloads, samples, places, peers or Path(), tell))
     if out is not None:
         import json
 

@@ -30,6 +30,7 @@ Kernel = Annotated[int, msgspec.Meta(ge=1, le=15)]
 ActivationName = Literal["linear", "tanh", "hard_tanh", "relu", "gelu", "sigmoid"]
 LikelihoodName = Literal["gaussian", "bernoulli", "categorical"]
 SolverName = Literal["majorise", "newton", "errors", "redblack", "auto", "descent"]
+ProductsName = Literal["float32", "tf32", "bfloat16"]
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -147,6 +148,9 @@ class InferenceTable(Table, frozen=True):
     """Step of `descent`; the other solvers need none."""
     momentum: Fraction = 0.5
     """Of `descent`."""
+    products: ProductsName = "float32"
+    """What the factors of matrix products are rounded to: `tf32` on a GPU, `bfloat16` there and on
+    CPUs that have it. Sums stay float32. docs/speed.md says how far the energies move."""
 
 
 class LearningTable(Table, frozen=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,15 +120,15 @@ def ood_calibrate(
     from pcgen.data.sources import open_data
     from pcgen.detector import file
     from pcgen.detector.calibrate import calibrate, require_unseen, rows_for
-    from pcgen.device import choose_device, choose_threads
-
-    scores = import_module("pcgen.tasks.scores")
+    from pcgen.device import choose_device, choose_products, choose_threads
+    from pcgen.tasks import scores
     from pcgen.tasks.baseline_scores import ClassifierScorer
     from pcgen.tasks.ood import BATCH
 
     chosen = choose_device(device)
     loaded = open_model(model, chosen)
     choose_threads(loaded.network.largest_product * BATCH)
+    choose_products(loaded.recipe.inference.products)
     images = open_data(data, data_dir=data_dir, like=loaded.shape, like_scale=loaded.scale)
     _require_columns(images, loaded.header["data"].get("columns"))
     rows = rows_for(images, loaded)
@@ -243,6 +242,69 @@ def ood_score(
     return OodScoreResult(meta, path, job.maker.columns, rows)
 
 
+def score_strange(
+    folder: Path, data: str, *, on_progress: OnProgress = lambda event: None
+) -> dict[str, str]:
+    """Calibrate the run in a folder, and score test images and strange ones made of them.
+
+    Leaves `detector.safetensors`, the images in `strange/KIND/`, `scores.csv` and `strange.png`.
+
+    Args:
+        data: a data set with a test split, which the run was trained on.
+
+    Returns:
+        How many of each kind were flagged, in words.
+    """
+    from pcgen.report.pictures import Row as Shown
+    from pcgen.report.pictures import grid
+
+    detector = folder / "detector.safetensors"
+    ood_calibrate(folder, data, detector, on_progress=on_progress)
+    loaded = open_detector(detector)
+    kinds = _strange(f"{data}:test", folder / "strange")
+    out = folder / "scores.csv"
+    result = ood_score(detector, str(folder / "strange"), out, on_progress=on_progress)
+    flagged = {kind: [] for kind in kinds}  # type: dict[str, list[bool]]
+    for row in result.rows():
+        flagged[row["id"].partition("/")[0]].append(bool(row["is_ood"]))
+    words = {kind: f"{sum(found)} of {len(found)}" for kind, found in flagged.items()}
+    rows = []
+    for kind, pixels_BD in kinds.items():
+        heat_BD = loaded.heat(loaded.scorers[0].heatmap(pixels_BD))  # type: ignore[attr-defined]
+        maps = (part[:_PER_ROW].reshape(-1, *loaded.model.shape) for part in (pixels_BD, heat_BD))
+        rows += [
+            Shown(f"{kind}: {words[kind]}", next(maps)),
+            Shown("where", next(maps), heat=True),
+        ]
+    grid(folder / "strange.png", rows, title="Flagged as unlike the digits", columns=_PER_ROW)
+    return words
+
+
+# Images of a kind that the demo makes, and those of them in its picture.
+_OF_A_KIND, _PER_ROW = 40, 12
+_KINDS = ("negative", "rot90", "shuffle", "noise", "constant", "blur")
+
+
+def _strange(data: str, folder: Path) -> dict[str, torch.Tensor]:
+    """Write test images and strange ones as pictures, and return them (B, D) by kind."""
+    import numpy as np
+    from PIL import Image
+
+    from pcgen.data.shifts import shifted
+    from pcgen.data.sources import open_data
+
+    known = open_data(data, limit=_OF_A_KIND)
+    tables = {"digits": known} | {kind: shifted(known, kind) for kind in _KINDS}
+    found = {}
+    for kind, images in tables.items():
+        found[kind] = images.rows(range(len(images))).pixels_BD
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        whole = (255 * found[kind]).round().numpy().astype(np.uint8)
+        for i, pixels in enumerate(whole.reshape(-1, *images.shape[1:])):
+            Image.fromarray(pixels).save(folder / kind / f"{i:02}.png")
+    return found
+
+
 def open_detector(detector: str | Path, device: torch.device | str = "cpu") -> Detector:
     """Return the detector of a file, of a folder that holds one, or of a shipped name.
 
@@ -255,11 +317,12 @@ def open_detector(detector: str | Path, device: torch.device | str = "cpu") -> D
 
 
 def _opened(detector: str | Path, device: str, group: Group | None) -> Detector:
-    from pcgen.device import choose_device, choose_threads
+    from pcgen.device import choose_device, choose_products, choose_threads
     from pcgen.tasks.ood import BATCH
 
     loaded = open_detector(detector, choose_device(device) if group is None else group.device)
     choose_threads(loaded.model.network.largest_product * BATCH)
+    choose_products(loaded.model.recipe.inference.products)
     return loaded
 
 

@@ -201,7 +201,7 @@ def intensity_matched(images: Images, like: Images, seed: int = 0) -> Images:
 
 
 def of_label(images: Images, label: int) -> tuple[Images, Images]:
-    """Return the images of a label, and all others.
+    """Return the images of a label, and all others, whose labels have no gap.
 
     Raises:
         DataError: images without labels, or none of this label or of another.
@@ -212,7 +212,11 @@ def of_label(images: Images, label: int) -> tuple[Images, Images]:
     if not bool(chosen.any()) or bool(chosen.all()):
         raise DataError(f"{images.source}: label {label} is not one of several there")
     own, others = chosen.nonzero().squeeze(1), (~chosen).nonzero().squeeze(1)
-    return images.subset(own), images.subset(others)
+    rest, classes = images.subset(others), images.classes
+    assert rest.labels is not None
+    closed = rest.labels - (rest.labels > label).to(rest.labels.dtype)
+    names = None if classes is None else [*classes[:label], *classes[label + 1 :]]
+    return images.subset(own), replace(rest, labels=closed, classes=names)
 
 
 def _wrapped(images: Images, store: Store, words: str) -> Images:

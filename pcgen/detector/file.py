@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from pcgen import checkpoint
 from pcgen.checkpoint import Checkpoint, classifier_of, digest, model_of
 from pcgen.detector.detector import Detector
 from pcgen.errors import CalibrationError, CheckpointError
+from pcgen.tasks import scores
 from pcgen.tasks.baseline_scores import ClassifierScorer
 from pcgen.tasks.ood import Scorer
 
@@ -50,8 +50,6 @@ def load(path: Path, device: torch.device | str = "cpu") -> Detector:
         CheckpointError: no such file, a damaged one, or one that is no detector.
         CalibrationError: a calibration made with another model than the file holds.
     """
-    scores = import_module("pcgen.tasks.scores")
-
     found = checkpoint.load(path)
     header = found.header
     if header.get("kind") != "detector":

@@ -54,10 +54,12 @@ def fisher(scores_BJ: Any, calibration_NJ: Any) -> Array:
         T      = sum_j -log p_j + tail_j
         tail_j = max(0, (s_j - max c_j) / (max c_j - q95 c_j))
 
-    The tail goes on where p_j has reached its floor 1/(n+1). T is only a score: its own p-value
-    comes from other calibration inputs, so that the parts need not be independent.
+    p_j is the conformal p-value at calibration scores and linear between them, so that few
+    calibration inputs make no ties. The tail goes on where p_j has reached its floor 1/(n+1). T is
+    only a score: its own p-value comes from other calibration inputs, so that neither this nor a
+    dependence of the parts costs anything.
 
-    Source: Fisher, 1932, for the sum; the tail is ours.
+    Source: Fisher, 1932, for the sum; the rest is ours.
     """
     scores_BJ, calibration_NJ = finite(scores_BJ), finite(calibration_NJ)
     total_B = np.zeros(len(scores_BJ))
@@ -65,9 +67,18 @@ def fisher(scores_BJ: Any, calibration_NJ: Any) -> Array:
         largest, high = calibration_N.max(), np.quantile(calibration_N, 0.95)
         # A score that hardly varies has no scale of its own: rounding must not look unusual.
         scale = max(largest - high, 1e-6 * abs(largest), 1e-12)
-        total_B -= np.log(p_values(scores_B, calibration_N))
+        total_B -= np.log(_smooth(scores_B, calibration_N))
         total_B += np.maximum(0.0, (scores_B - largest) / scale)
     return total_B
+
+
+def _smooth(scores_B: Array, calibration_N: Array) -> Array:
+    """Return p-values that are linear between calibration scores."""
+    count = len(calibration_N)
+    places, ties = np.unique(calibration_N, return_counts=True)
+    reached = count - np.cumsum(ties) + ties
+    reached_B = np.interp(scores_B, places, reached, left=count, right=0)
+    return np.asarray((1 + reached_B) / (1 + count), np.float64)
 
 
 def smallest(fpr: float, guarantee: Guarantee, confidence: float = CONFIDENCE) -> int:

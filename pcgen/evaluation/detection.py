@@ -69,22 +69,41 @@ class Bootstrap:
     """
 
     def __init__(
-        self, known: int, unusual: int, seeds: int, seed: int = 0, replicates: int = REPLICATES
+        self,
+        known: Sequence[int],
+        unusual: Sequence[int],
+        *,
+        shared: bool = True,
+        seed: int = 0,
+        replicates: int = REPLICATES,
     ) -> None:
+        """Draw.
+
+        Args:
+            known: number of known images of each seed.
+            unusual: number of unusual images of each seed.
+            shared: whether all seeds judge the same images.
+        """
         source = np.random.default_rng(seed)
+        seeds = len(known)
         self.seeds_RS = source.integers(0, seeds, (replicates, seeds))
-        self.known_RN = _weights(source, replicates, known)
-        self.unusual_RM = _weights(source, replicates, unusual)
+        draws = 1 if shared else seeds
+        self.known = [_weights(source, replicates, count) for count in known[:draws]]
+        self.unusual = [_weights(source, replicates, count) for count in unusual[:draws]]
+        if shared:
+            self.known, self.unusual = self.known * seeds, self.unusual * seeds
 
     def replicates(self, pairs: Sequence[tuple[Any, Any]]) -> dict[str, Array]:
         """Return every metric of each replicate (R,), of the scores (N,), (M,) of each seed."""
         by_seed = []
-        for known_N, unusual_M in pairs:
+        for (known_N, unusual_M), known_RN, unusual_RM in zip(
+            pairs, self.known, self.unusual, strict=True
+        ):
             ordered = _Ordered(known_N, unusual_M)
             step = max(1, _CELLS // (len(known_N) + len(unusual_M)))
             parts = [
-                ordered.metrics(self.known_RN[i : i + step], self.unusual_RM[i : i + step])
-                for i in range(0, len(self.known_RN), step)
+                ordered.metrics(known_RN[i : i + step], unusual_RM[i : i + step])
+                for i in range(0, len(known_RN), step)
             ]
             by_seed.append({name: np.concatenate([p[name] for p in parts]) for name in METRICS})
         rows = np.arange(len(self.seeds_RS))[:, None]

@@ -37,11 +37,13 @@ class Row:
         label: stands to the left of it.
         pixels_BCHW: in [0, 1], values outside are clipped; or, where `signed`, errors.
         signed: shown on the fixed scale blue (too dark) - white (exact) - red (too bright).
+        heat: shares in [0, 1], shown from black through red and yellow to white.
     """
 
     label: str
     pixels_BCHW: Any
     signed: bool = False
+    heat: bool = False
 
 
 def reconstructions(
@@ -156,7 +158,10 @@ def _heat(share_BHW: np.ndarray) -> np.ndarray:
 
 def _tiles(row: Row) -> list[Image]:
     pixels = _array(row.pixels_BCHW)
-    colours = _diverging(pixels) if row.signed else _colours(pixels)
+    if row.heat:
+        colours = _heat(pixels.mean(1))
+    else:
+        colours = _diverging(pixels) if row.signed else _colours(pixels)
     return [_scaled(image) for image in colours]
 
 

@@ -128,7 +128,11 @@ def test_a_label_is_left_out_whole(table: Images) -> None:
     assert own.labels is not None
     assert others.labels is not None
     assert own.labels.tolist() == [2] * 3
-    assert sorted(others.labels.tolist()) == [0] * 3 + [1] * 3 + [3] * 3
+    assert sorted(others.labels.tolist()) == [0] * 3 + [1] * 3 + [2] * 3
+    digits, rest = of_label(open_data("digits", limit=50), 4)
+    assert digits.class_count == 10
+    assert rest.class_count == 9
+    assert rest.classes == list("012356789")
 
 
 def test_what_cannot_be_shifted_is_refused(table: Images) -> None:

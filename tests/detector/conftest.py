@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,15 +9,11 @@ import pytest
 import pcgen
 from pcgen.detector.detector import Detector
 
-from . import stand_in
-
-sys.modules.setdefault("pcgen.tasks.scores", stand_in)
-
 
 @pytest.fixture(scope="session")
 def detector_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("detector") / "digits.safetensors"
-    pcgen.ood_calibrate("digits", "digits", path, device="cpu")
+    pcgen.ood_calibrate("digits-ood", "digits", path, device="cpu")
     return path
 
 

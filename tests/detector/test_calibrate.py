@@ -17,7 +17,7 @@ from pcgen.data.images import parts
 from pcgen.data.sources import open_data
 from pcgen.detector.calibrate import rows_for
 from pcgen.detector.detector import COMBINED, Detector
-from pcgen.errors import CalibrationError, CheckpointError
+from pcgen.errors import CalibrationError, CheckpointError, DataError
 from pcgen.evaluation import calibration
 from pcgen.ood import open_detector
 from tests.data.pictures import random_pixels
@@ -79,7 +79,7 @@ def test_a_few_unreadable_rows_are_counted_and_too_few_are_refused(tmp_path: Pat
     assert document["unreadable"] > 0
     assert document["part_a"] + document["part_b"] + document["unreadable"] == 180
     np.save(tmp_path / "y.npy", np.full((9, 8, 8), np.nan))
-    with pytest.raises(CalibrationError, match="a detector needs more"):
+    with pytest.raises(DataError, match="two images or more"):
         pcgen.ood_calibrate("digits", str(tmp_path / "y.npy"), tmp_path / "e.safetensors")
 
 

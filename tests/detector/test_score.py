@@ -81,7 +81,24 @@ def test_a_score_depends_on_its_image_alone_whatever_the_batch(
     batches = list(scored(detector.scorers, images.subset(order), batch_size=batch_size))
     for name in detector.names[1:]:
         found = np.concatenate([batch.columns[name] for batch in batches])
-        assert found == pytest.approx(whole.columns[name][order], rel=1e-3, abs=1e-5)
+        wanted = whole.columns[name][order]
+        assert found == pytest.approx(wanted, abs=1e-3 * wanted.std())
+
+
+def test_a_score_does_not_depend_on_the_number_of_threads(detector: Detector) -> None:
+    images = open_data("digits:test", limit=100)
+    before = torch.get_num_threads()
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        try:
+            (batch,) = scored(detector.scorers, images)
+        finally:
+            torch.set_num_threads(before)
+        found.append(batch.columns)
+    for name in detector.names[1:]:
+        one, two = (columns[name] for columns in found)
+        assert two == pytest.approx(one, abs=1e-3 * one.std())
 
 
 def test_the_three_files_say_the_same(detector_file: Path, tmp_path: Path) -> None:
@@ -117,7 +134,7 @@ def test_the_meta_file_says_what_the_numbers_depend_on(detector_file: Path, tmp_
     assert meta["counts"]["inputs"] == meta["counts"]["ok"] == 359
     rate = meta["alarm_rate"]
     assert rate["ci_low"] <= rate["value"] <= rate["ci_high"]
-    assert "108 calibration inputs" in meta["statement"]
+    assert "216 calibration inputs" in meta["statement"]
     assert meta["thresholds"].keys() == set(meta["scores"])
 
 
@@ -341,7 +358,7 @@ def test_resume_refuses_what_was_begun_otherwise(
     with pytest.raises(RunError, match="another inputs, count"):
         pcgen.ood_score(detector_file, "digits:test", out, resume=True)
     other = tmp_path / "other.safetensors"
-    pcgen.ood_calibrate("digits", "digits:test", other)
+    pcgen.ood_calibrate("digits-ood", "digits:test", other)
     with pytest.raises(RunError, match="another detector"):
         pcgen.ood_score(other, "digits", out, resume=True)
 

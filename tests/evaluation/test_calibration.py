@@ -38,8 +38,9 @@ def test_p_values_are_uniform_on_the_known_set() -> None:
     assert stats.kstest(found, "uniform").pvalue > 0.01
 
 
-def test_the_combined_score_is_fisher_s_where_nothing_is_beyond_calibration() -> None:
-    known, new = normal(1000, 3), normal(50, 3, seed=1).clip(-2, 2)
+def test_the_combined_score_is_fisher_s_at_the_calibration_scores() -> None:
+    known = normal(1000, 3)
+    new = np.column_stack([np.roll(known[:50, j], j) for j in range(3)])
     wanted = [
         stats.combine_pvalues(
             [calibration.p_values([s], known[:, j])[0] for j, s in enumerate(row)]
@@ -47,6 +48,14 @@ def test_the_combined_score_is_fisher_s_where_nothing_is_beyond_calibration() ->
         for row in new
     ]
     assert 2 * calibration.fisher(new, known) == pytest.approx(wanted)
+
+
+def test_the_combined_score_has_no_ties_between_calibration_scores() -> None:
+    new = np.linspace(-1, 1, 200)[:, None]
+    found = calibration.fisher(new, normal(30, 1))
+    assert (np.diff(found) > 0).all()
+    steps = -np.log(calibration.p_values(new[:, 0], normal(30)))
+    assert (found <= steps + 1e-12).all() or (found >= steps - 1e-12).all()
 
 
 def test_the_combined_score_goes_on_rising_beyond_the_largest_calibration_score() -> None:

@@ -45,11 +45,11 @@ def test_fpr95_has_two_meanings_that_differ() -> None:
 def test_weights_are_repetition() -> None:
     source = np.random.default_rng(0)
     known, unusual = source.normal(size=30), source.normal(1, size=20)
-    bootstrap = Bootstrap(30, 20, 1, replicates=5)
+    bootstrap = Bootstrap([30], [20], replicates=5)
     found = bootstrap.replicates([(known, unusual)])
     for i in range(5):
         again = metrics(
-            np.repeat(known, bootstrap.known_RN[i]), np.repeat(unusual, bootstrap.unusual_RM[i])
+            np.repeat(known, bootstrap.known[0][i]), np.repeat(unusual, bootstrap.unusual[0][i])
         )
         assert {name: found[name][i] for name in METRICS} == pytest.approx(again)
 
@@ -64,7 +64,7 @@ def test_intervals_cover_the_truth() -> None:
     source, covered = np.random.default_rng(2), 0
     for i in range(60):
         pair = (source.normal(size=150), source.normal(1, size=150))
-        found = estimates([pair], Bootstrap(150, 150, 1, seed=i).replicates([pair]))["auroc"]
+        found = estimates([pair], Bootstrap([150], [150], seed=i).replicates([pair]))["auroc"]
         assert found.low < found.value < found.high
         covered += found.low <= 0.76025 <= found.high
     assert covered >= 51
@@ -74,7 +74,7 @@ def test_differences_are_paired() -> None:
     source = np.random.default_rng(3)
     known, unusual = source.normal(size=300), source.normal(1, size=300)
     # A monotone score has the same AUROC in every replicate: the difference is exactly 0.
-    bootstrap = Bootstrap(300, 300, 2)
+    bootstrap = Bootstrap([300, 300], [300, 300])
     first = bootstrap.replicates([(known, unusual), (known, unusual)])
     second = bootstrap.replicates([(np.exp(known), np.exp(unusual))] * 2)
     difference = estimate(0.0, first["auroc"] - second["auroc"])
@@ -85,7 +85,7 @@ def test_seeds_that_differ_widen_the_interval() -> None:
     source = np.random.default_rng(4)
     pair = (source.normal(size=500), source.normal(1, size=500))
     worse = (pair[0], pair[1] - 0.7)
-    bootstrap = Bootstrap(500, 500, 2)
+    bootstrap = Bootstrap([500, 500], [500, 500])
     same, differing = ([pair, pair], [pair, worse])
     narrow = estimates(same, bootstrap.replicates(same))["auroc"]
     wide = estimates(differing, bootstrap.replicates(differing))["auroc"]
@@ -96,3 +96,12 @@ def test_perfect_scores_are_perfect() -> None:
     found = metrics([0.0, 1.0], [2.0, 3.0])
     perfect = dict.fromkeys(METRICS, 1.0) | {"fpr95_ood_positive": 0.0, "fpr95_id_positive": 0.0}
     assert found == pytest.approx(perfect)
+
+
+def test_seeds_that_judge_other_images_have_draws_of_their_own() -> None:
+    source = np.random.default_rng(5)
+    pairs = [(source.normal(size=n), source.normal(1, size=m)) for n, m in ((40, 30), (50, 20))]
+    bootstrap = Bootstrap([40, 50], [30, 20], shared=False)
+    assert [weights.shape[1] for weights in bootstrap.known] == [40, 50]
+    found = estimates(pairs, bootstrap.replicates(pairs))["auroc"]
+    assert found.low < found.value < found.high

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcgen.data.images import Images, Shape
 from pcgen.tasks.baseline_scores.rows import batches, chosen_rows, moments
@@ -87,9 +86,9 @@ class PPCAScorer:
 
 @dataclass(frozen=True, slots=True)
 class AutoencoderScorer:
-    """Half the squared error (B,) of a reconstruction: nats at unit precision."""
+    """Half the squared error (B,) of an autoencoder: nats at unit precision."""
 
-    reconstruct: Callable[[Tensor], Tensor]
+    model: nn.Module
     device: torch.device | str = "cpu"
     names: tuple[str, ...] = ("autoencoder",)
 
@@ -97,8 +96,12 @@ class AutoencoderScorer:
         """Return the error of each image."""
         with torch.no_grad():
             data_BD = data_BD.to(self.device)
-            error_BD = (self.reconstruct(data_BD).clamp(0, 1) - data_BD).double()
+            error_BD = (self.model(data_BD).clamp(0, 1) - data_BD).double()
         return {"autoencoder": 0.5 * error_BD.square().sum(1).cpu()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all that a file must hold."""
+        return dict(self.model.state_dict())
 
 
 def statistics(data_BD: Tensor, shape: Shape) -> dict[str, Tensor]:
