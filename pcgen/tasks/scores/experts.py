@@ -195,14 +195,17 @@ def _of_class(
         all_PP: the covariance within all classes.
         single: whether the class is one network.
     """
-    weight = _OF_ALL / (_OF_ALL + len(seen_NP))
-    class_PP = (1 - weight) * _scatter(seen_NP) / len(seen_NP) + weight * all_PP
     count = 1 if single else min(_PER_CLASS, max(1, len(seen_NP) // _IMAGES))
-    member_N = _alike(seen_NP, count, seed)
-    networks = fit_networks(seen_NP, outside_N, member_N, class_PP, window)
+    weight = _OF_ALL / (_OF_ALL + len(seen_NP))
+
+    def fitted(member_N: Tensor) -> LinearNetworks:
+        within = sum(_scatter(seen_NP[member_N == member]) for member in torch.unique(member_N))
+        class_PP = (1 - weight) * within / len(seen_NP) + weight * all_PP
+        return fit_networks(seen_NP, outside_N, member_N, class_PP, window)
+
+    networks = fitted(_alike(seen_NP, count, seed))
     if count > 1:
-        member_N = networks.energy(*networks.parts(seen_NP, outside_N)).argmin(1)
-        networks = fit_networks(seen_NP, outside_N, member_N, class_PP, window)
+        networks = fitted(networks.energy(*networks.parts(seen_NP, outside_N)).argmin(1))
     return networks
 
 

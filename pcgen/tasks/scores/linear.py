@@ -26,7 +26,7 @@ from pcgen.device import generator
 # Principal components that the networks see, and factors of each: at most so many, and a quarter.
 _SEEN = 256
 _FACTORS = 64
-# A network's covariance counts its own images beside so many of its class's.
+# A network's covariance counts its own images beside so many of all its class's groups'.
 _OF_CLASS = 200.0
 # Least noise, as a share of the data's variance per unit: a constant pixel says nothing for sure.
 _FLOOR = 1e-4
@@ -123,7 +123,7 @@ def fit_networks(
 
     Args:
         member_N: the group of each image; one that none belongs to gets no network.
-        class_PP: the class's covariance, which those of few images are drawn to.
+        class_PP: the covariance within the class's groups, which those of few images are drawn to.
     """
     units, factors = len(window.mean_D), window.factors
     floor = _FLOOR * (class_PP.diagonal().sum() + outside_N.double().mean()) / units + 1e-12

@@ -38,7 +38,8 @@ def test_what_lies_between_classes_is_unusual_to_each() -> None:
     data, labels = blobs(800)
     experts = fit_experts(data, labels)
     between = (data[labels == 0][:100] + data[labels == 1][:100]) / 2
-    assert experts(between).energy_B.min() > experts(data[labels == 0]).energy_B.quantile(0.99)
+    usual = experts(data).energy_B.quantile(0.95)
+    assert (experts(between).energy_B > usual).double().mean() > 0.9
 
 
 def test_a_class_of_many_images_is_several_networks() -> None:

@@ -25,15 +25,15 @@ from pcgen.model.network import Network, build
 from pcgen.tasks import scores
 from pcgen.tasks.scores import PCScorer
 
-TABLE = InferenceTable(test_steps=300, tolerance=1e-7)
+TABLE = InferenceTable(test_steps=100, tolerance=1e-5)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Network, Images, Images]:
     """Return a small network of digits, what it was trained on, and held-out digits."""
     run = tmp_path_factory.mktemp("run")
-    settings = ["model.layers=[16,32]", "learning.epochs=6", "data.validation=0.3"]
-    result = pcgen.train("digits", run / "digits", settings=settings, device="cpu")
+    settings = ["learning.epochs=15", "data.validation=0.3", "data.calibration=0"]
+    result = pcgen.train("digits-ood", run / "digits", settings=settings, device="cpu")
     network = load_model(result.checkpoint).network
     kept, held_out = split(open_data("digits"), 0.3, result.recipe.seed)
     return network, kept, held_out
@@ -59,9 +59,9 @@ def _array(rows: Tensor) -> Images:
 
 
 def test_a_linear_networks_free_energy_is_the_likelihood_of_ppca() -> None:
-    data = _pixels(open_data("digits")).double() + 0.05 * torch.randn(
-        1797, 64, dtype=torch.float64, generator=generator(0)
-    )
+    data = _pixels(open_data("digits")).double()
+    data = data + 0.05 * torch.randn(data.shape, dtype=torch.float64, generator=generator(0))
+    data = data.clamp(0, 1)
     fitted = PCA(10).fit(data.numpy())
     noise = float(fitted.noise_variance_)
     table = ModelTable(layers=[10], precision=PrecisionTable(data=1 / noise, latent=1.0))
@@ -71,7 +71,8 @@ def test_a_linear_networks_free_energy_is_the_likelihood_of_ppca() -> None:
     network.layers[0].set_prediction(torch.from_numpy(fitted.mean_))
     covariance = loadings @ loadings.T + noise * np.eye(64)
     constant = 0.5 * (64 * math.log(2 * math.pi) + np.linalg.slogdet(covariance)[1])
-    found = scores.fit(network, _array(data.float()), TABLE)(data[:100])["free-energy"]
+    exact = InferenceTable(test_steps=200, tolerance=1e-9)
+    found = scores.fit(network, _array(data.float()), exact)(data[:100])["free-energy"]
     expected = -fitted.score_samples(data[:100].numpy()) - constant
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4)
 
@@ -114,13 +115,13 @@ def test_the_class_of_least_energy_is_mostly_the_digit(
     assert (found == held_out.labels).double().mean() > 0.95
 
 
-@pytest.mark.parametrize("size", [1, 7, 500])
+@pytest.mark.parametrize("size", [1, 7, 40])
 def test_an_images_scores_do_not_depend_on_its_batch(
     scorer: PCScorer, trained: tuple[Network, Images, Images], size: int
 ) -> None:
-    data = _pixels(trained[2])[:60]
+    data = _pixels(trained[2])[:40]
     whole = scorer(data)
-    order = torch.randperm(60, generator=torch.Generator().manual_seed(size))
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(size))
     parts = [scorer(part) for part in torch.split(data[order], size)]
     for name, column in whole.items():
         again = torch.cat([part[name] for part in parts])
