@@ -131,8 +131,10 @@ def rows_of(pair: Pair, table: Sequence[Scores]) -> list[dict[str, Any]]:
 
 
 def _compared(pair: Pair, table: Sequence[Scores]) -> Iterator[tuple[str, str]]:
-    """Yield what ours is compared with: softmax, the convnet's best such and best score, the best."""
-    ours = COMBINED if COMBINED in pair.exact else next((s.method for s in table if s.is_ours), None)
+    """Yield what ours is compared with: softmax, the best of the logits, of the convnet, of all."""
+    ours = (
+        COMBINED if COMBINED in pair.exact else next((s.method for s in table if s.is_ours), None)
+    )
     others = [scores.method for scores in table if not scores.is_ours]
     of_convnet = [name for name in others if name.startswith(_CONVNET)]
     of_logits = [name for name in of_convnet if name.removeprefix(_CONVNET) in _OF_LOGITS]

@@ -39,6 +39,9 @@ _AGREE = 1e-4
 _CHECKED_STEPS = 5
 _TURN = 5  # timings of one competitor in a row, after its warm-up
 _UPDATES = 30
+# Seconds for a few batches, compilation included: an unrolled loop of 60 steps and 30 layers was
+# not compiled after 7 minutes.
+_PATIENCE = 180.0
 
 
 def speed_rows(
@@ -155,7 +158,7 @@ def _time(peers: dict[str, Peer], batch: Cell, step: Cell, repeats: int) -> None
     """Time whole batches, and steps alone where there are any; a peer that fails is let go."""
     peer = peers[batch.method]
     try:
-        answer = peer.ask({"do": "batch", "repeats": repeats}, WAIT)
+        answer = peer.ask({"do": "batch", "repeats": repeats}, _PATIENCE)
         batch.seconds += answer["seconds"]
         if batch.method not in ("torch autograd", "backprop autoencoder"):
             step.seconds += peer.ask({"do": "steps", "repeats": repeats}, WAIT)["seconds"]
