@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from pcgen.tasks.scores.linear import LinearNetworks, Window, fit_networks
+from pcgen.tasks.scores.linear import LinearNetworks, Window, fit_networks, octaves_of
 
 
 def _data(count: int, units: int, seed: int = 0) -> Tensor:
@@ -26,6 +26,11 @@ def _fitted(data: Tensor, window: Window, groups: int = 1) -> LinearNetworks:
     return fit_networks(seen, outside, member, centred.T @ centred / len(data), window)
 
 
+def _parts(networks: LinearNetworks, window: Window, data: Tensor) -> tuple[Tensor, ...]:
+    seen, outside = window.see(data)
+    return (*networks.parts(seen), outside)
+
+
 def test_the_energy_is_the_negative_log_density_of_the_networks_gaussian() -> None:
     data = _data(4000, 12)
     window = Window.of(data)
@@ -35,7 +40,7 @@ def test_the_energy_is_the_negative_log_density_of_the_networks_gaussian() -> No
     covariance = factors @ spread @ factors.T + noise * torch.eye(12, dtype=torch.float64)
     seen, outside = window.see(data[:50])
     expected = -MultivariateNormal(networks.means_EP[0], covariance).log_prob(seen)
-    energy = networks.energy(*networks.parts(seen, outside))[:, 0]
+    energy = networks.energy(*networks.parts(seen), outside)[:, 0]
     torch.testing.assert_close(energy, expected - 6 * math.log(2 * math.pi), rtol=2e-3, atol=2e-3)
 
 
@@ -47,9 +52,22 @@ def test_what_lies_outside_the_window_is_noise() -> None:
     moved[:, 10] = data.mean(0)[10] + 7.0
     still = data[:5].clone()
     still[:, 10] = data.mean(0)[10]
-    found, before = (networks.parts(*window.see(rows)) for rows in (moved, still))
-    torch.testing.assert_close(found[0], before[0])
-    torch.testing.assert_close(found[1], before[1] + 49.0)
+    (seen, outside), (as_seen, less) = (window.see(rows) for rows in (moved, still))
+    torch.testing.assert_close(seen, as_seen)
+    torch.testing.assert_close(outside, less + 49.0)
+    found, before = (networks.energy(*networks.parts(seen), missed) for missed in (outside, less))
+    torch.testing.assert_close(found, before + 24.5 / networks.noise_E)
+
+
+def test_octaves_are_all_of_the_latents_energy() -> None:
+    data = _data(500, 40)
+    window = Window.of(data)
+    networks = _fitted(data, window)
+    octaves, _ = networks.parts(window.see(data)[0])
+    assert octaves_of(networks.factors_EPQ.shape[2]) == [1, 1, 3, 5]
+    latents = (window.see(data)[0] - networks.means_EP) @ networks.factors_EPQ[0]
+    expected = 0.5 * (latents.square() / networks.variances_EQ).sum(1)
+    torch.testing.assert_close(octaves.sum(2)[:, 0], expected)
 
 
 def test_a_group_without_images_gets_no_network() -> None:
@@ -66,7 +84,7 @@ def test_a_constant_unit_leaves_the_energies_finite() -> None:
     data[:, 2:] = 0.5
     window = Window.of(data)
     networks = _fitted(data, window)
-    energy = networks.energy(*networks.parts(*window.see(data + 1.0)))
+    energy = networks.energy(*_parts(networks, window, data + 1.0))
     assert energy.isfinite().all()
 
 
