@@ -119,7 +119,7 @@ class LinearNetworks:
         # What is below rounding is as good as nothing.
         rest_BE = (apart_BE - squares_BEQ.sum(2)).maximum(_ROUNDING * apart_BE)
         scaled_BEQ = squares_BEQ.mul_(0.5 / self.variances_EQ)
-        octaves = [part.sum(2) for part in scaled_BEQ.split(octaves_of(factors), 2)]
+        octaves = [part.sum(2) for part in torch.split(scaled_BEQ, octaves_of(factors), 2)]
         return torch.stack(octaves, 2), rest_BE
 
     def energy(self, octaves_BEO: Tensor, rest_BE: Tensor, outside_B: Tensor) -> Tensor:
