@@ -249,8 +249,8 @@ class Run:
         metrics = line["validation"] or {"energy": progress.energy, "mse_last_hidden": progress.mse}
         found = {"epoch": progress.epoch, **metrics}
         # Of a sampler the least reconstruction error is no aim: its last epoch is kept.
-        better = self.best is None or found["mse"] < self.best["mse"] or samples(self.recipe)
-        if progress.validation is None or better:
+        last = progress.validation is None or samples(self.recipe)
+        if last or self.best is None or found["mse"] < self.best["mse"]:
             self.best = found
             if not self.writes:
                 return

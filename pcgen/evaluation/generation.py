@@ -58,7 +58,7 @@ def precision_recall(samples_BF: Tensor, data_BF: Tensor) -> tuple[float, float]
 
 def nearest(samples_BD: Tensor, data_ND: Tensor) -> tuple[Tensor, Tensor]:
     """Return the distance (B,) of each sample to its nearest row of the data, and that row (B,)."""
-    found = [torch.cdist(part, data_ND).min(1) for part in samples_BD.split(_CHUNK)]
+    found = [torch.cdist(part, data_ND).min(1) for part in torch.split(samples_BD, _CHUNK)]
     return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
 
 
@@ -92,8 +92,10 @@ def _share_among(points_BF: Tensor, set_NF: Tensor) -> float:
     radius_N = torch.cat(
         [
             torch.cdist(part, set_NF).kthvalue(_NEIGHBOURS + 1, 1).values
-            for part in set_NF.split(_CHUNK)
+            for part in torch.split(set_NF, _CHUNK)
         ]
     )
-    among = [(torch.cdist(part, set_NF) <= radius_N).any(1) for part in points_BF.split(_CHUNK)]
+    among = [
+        (torch.cdist(part, set_NF) <= radius_N).any(1) for part in torch.split(points_BF, _CHUNK)
+    ]
     return float(torch.cat(among).double().mean())

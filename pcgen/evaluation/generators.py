@@ -58,7 +58,7 @@ class VAE(nn.Module):
 
     def decode(self, latent_BL: Tensor) -> Tensor:
         """Return the logits (B, D) of the data."""
-        return torch.cat([self.decoder(part) for part in latent_BL.split(_BATCH)])
+        return torch.cat([self.decoder(part) for part in torch.split(latent_BL, _BATCH)])
 
     def log_likelihood(self, data_BD: Tensor, draws: int, seed: int) -> Tensor:
         """Return log p(data) (B,) by importance sampling from the encoder.
@@ -67,7 +67,7 @@ class VAE(nn.Module):
         """
         noise = generator(seed, "vae likelihood")
         found = []
-        for row in data_BD.split(1):
+        for row in torch.split(data_BD, 1):
             mean, log_var = self.encoder(row).chunk(2, 1)
             xi = torch.randn(draws, self.latents, generator=noise).to(mean)
             latent = mean + xi * (0.5 * log_var).exp()
@@ -113,7 +113,7 @@ def train_vae(
             xi = torch.randn(len(data_BD), layers[0], generator=noise)
             optimiser.zero_grad()
             with torch.enable_grad():
-                model.loss(data_BD, xi).backward()
+                model.loss(data_BD, xi).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
         with torch.no_grad():
             loss = float(model.loss(held_out, still))

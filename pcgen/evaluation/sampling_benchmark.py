@@ -248,7 +248,9 @@ def _noiseless(recipe: Recipe, images: Images, validation: Images, tell: Tell) -
 
 def _features(classifier: Features, data_BD: Tensor) -> tuple[Tensor, Tensor]:
     """Return features (B, F) and logits (B, K)."""
-    features = torch.cat([classifier.features(part.clamp(0, 1)) for part in data_BD.split(1000)])
+    features = torch.cat(
+        [classifier.features(part.clamp(0, 1)) for part in torch.split(data_BD, 1000)]
+    )
     return features, classifier.logits_of(features)
 
 

@@ -44,6 +44,9 @@ class ErrorInference(StateInference):
             slopes.append(latent + self.network.adjoint(self.network.depth, carried))
         return slopes
 
+    def move(self, moves: list[Tensor]) -> None:
+        self._advance(moves, [], torch.ones_like(self.energy_B))
+
     def drive_moves(self, moves: list[Tensor]) -> list[Tensor]:
         """Return how the drive (B, D_0) of the data changes; the others follow in the sweep."""
         depth = self.network.depth

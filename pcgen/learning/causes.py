@@ -31,7 +31,7 @@ def step_causes(
 
     Args:
         latents_NL: of the training images.
-        classes_N: of the images, where they have some: they only weight the causes.
+        classes_N: of the images, where they have some: each weights the causes in its own way.
         generator: chooses the first means.
     """
     if len(latents_NL) <= len(mixture.means_KL):
@@ -72,10 +72,10 @@ def _step(mixture: Mixture, latents_NL: Tensor, classes_N: Tensor | None) -> Non
     squares_KLL = latents_NL.new_zeros(causes, units, units, dtype=torch.float64)
     for first in range(0, len(latents_NL), _CHUNK):
         latents = latents_NL[first : first + _CHUNK]
-        shares_BK = mixture.log_joint(latents).softmax(1)
         classes = torch.zeros(len(latents), dtype=torch.long, device=latents.device)
         if classes_N is not None:
             classes = classes_N[first : first + _CHUNK].to(classes)
+        shares_BK = mixture.log_joint(latents, classes).softmax(1)
         counts_YK.index_add_(0, classes, shares_BK.double())
         sums_KL += (shares_BK.T @ latents).double()
         weighted = (shares_BK[:, :, None] * latents[:, None]).flatten(1)

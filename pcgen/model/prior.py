@@ -127,8 +127,7 @@ class Mixture:
         """
         rows = self.log_weights()[None] if classes_B is None else self.log_weights_YK[classes_B]
         edges = rows.exp().cumsum(1)
-        cause_B = torch.searchsorted(edges.expand(len(uniform_B), -1), uniform_B[:, None])
-        cause_B = cause_B[:, 0].clamp_max(edges.shape[1] - 1)
+        cause_B = (uniform_B[:, None] > edges).sum(1).clamp_max(edges.shape[1] - 1)
         eye = torch.eye(self.roots_KLL.shape[1]).to(self.roots_KLL)
         spread_KLL = torch.linalg.solve_triangular(self.roots_KLL, eye, upper=False)
         drawn = torch.bmm(normal_BL[:, None], spread_KLL[cause_B])[:, 0]

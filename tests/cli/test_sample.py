@@ -52,8 +52,10 @@ def test_images_are_drawn_into_a_picture_and_into_an_array(digits: Path, tmp_pat
         assert found.keys() >= keys
         assert found["count"] == 30
         assert found["ess"] is found["rhat"] is found["acceptance"] is None
-    assert Image.open(tmp_path / "new" / "samples.png").width > 200
-    samples = np.load(tmp_path / "samples.npz")["samples"]
+    with Image.open(tmp_path / "new" / "samples.png") as picture:
+        assert picture.width > 200
+    with np.load(tmp_path / "samples.npz") as file:
+        samples = file["samples"]
     assert samples.shape == (30, 1, 8, 8)
     assert 0 <= samples.min() <= samples.max() <= 1
     assert samples.std(0).mean() > 0.01
@@ -117,7 +119,8 @@ def test_what_is_hidden_is_drawn_and_what_is_seen_stays(digits: Path, tmp_path: 
     words = ("--given", "digits:test", "--mask", "top", "--limit", "3", "--burn-in", "20")
     result = run("sample", digits, "-n", "4", *words, "--thin", "2", "--out", out)
     assert result.exit_code == 0, result.stderr
-    samples = np.load(out)["samples"].reshape(3, 4, 8, 8)
+    with np.load(out) as file:
+        samples = file["samples"].reshape(3, 4, 8, 8)
     assert (samples[:, :1, 4:] == samples[:, 1:, 4:]).all()
     assert (samples[:, :1, :4] != samples[:, 1:, :4]).any()
 

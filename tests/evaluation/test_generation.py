@@ -87,7 +87,7 @@ def test_ppca_has_the_covariance_of_its_closed_form() -> None:
 def test_the_vae_learns_and_its_likelihood_is_above_its_bound() -> None:
     kept, held_out = split(open_data("digits", limit=300), 60, 0)
     recipe = from_dict({"model": {"layers": [3, 32]}, "learning": {"batch_size": 60}})
-    poor, first = train_vae(recipe, kept, held_out, 3e-3, 1)
+    _, first = train_vae(recipe, kept, held_out, 3e-3, 1)
     model, best = train_vae(recipe, kept, held_out, 3e-3, 15)
     assert best < first
     data = (held_out.rows(range(20)).pixels_BD > 0.5).float()
