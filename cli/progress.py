@@ -122,6 +122,8 @@ def _figures(event: Event) -> list[str]:
         figures.append(f"acceptance {event.acceptance:.2f}")
     if event.ess is not None:
         figures.append(f"ess {event.ess:.0f}")
+    if event.accuracy is not None:
+        figures.append(f"accuracy {event.accuracy:.4f}")
     return figures
 
 

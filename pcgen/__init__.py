@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from pcgen.api import recipes as recipes
     from pcgen.api import reconstruct as reconstruct
     from pcgen.api import train as train
+    from pcgen.benchmarks import bench_ood as bench_ood
+    from pcgen.detector.estimator import PCNOutlierDetector as PCNOutlierDetector
+    from pcgen.errors import CalibrationError as CalibrationError
     from pcgen.errors import CheckpointError as CheckpointError
     from pcgen.errors import DataError as DataError
     from pcgen.errors import DeviceError as DeviceError
@@ -33,6 +36,9 @@ if TYPE_CHECKING:
     from pcgen.errors import RunError as RunError
     from pcgen.generate import bench_sampling as bench_sampling
     from pcgen.generate import sample as sample
+    from pcgen.labelling import classify as classify
+    from pcgen.ood import ood_calibrate as ood_calibrate
+    from pcgen.ood import ood_score as ood_score
 
 __version__ = "0.1.0"
 
@@ -49,7 +55,11 @@ _HOMES = {
         "reconstruct",
         "train",
     ),
+    "pcgen.detector.estimator": ("PCNOutlierDetector",),
+    "pcgen.benchmarks": ("bench_ood",),
+    "pcgen.labelling": ("classify",),
     "pcgen.errors": (
+        "CalibrationError",
         "CheckpointError",
         "DataError",
         "DeviceError",
@@ -59,6 +69,7 @@ _HOMES = {
         "RunError",
     ),
     "pcgen.generate": ("bench_sampling", "sample"),
+    "pcgen.ood": ("ood_calibrate", "ood_score"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -17,10 +17,12 @@ from pcgen.errors import CheckpointError, DataError, RecipeError
 if TYPE_CHECKING:
     import torch
 
-    from pcgen.checkpoint import Model
+    from pcgen.checkpoint import ClassifierModel, Model
     from pcgen.config import InferenceTable, Recipe
     from pcgen.data.images import Images
     from pcgen.learning.distributed import Group
+    from pcgen.model.classifier import Classifier
+    from pcgen.model.network import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Event:
         done: of `total`, in this stage.
         energy: nats per image.
         mse: per pixel.
+        accuracy: of a classifier.
         note: a line worth keeping.
         acceptance: share of a sampler's steps that were taken.
         ess: effective sample size of its chains so far.
@@ -43,6 +46,7 @@ class Event:
     energy: float | None = None
     mse: float | None = None
     note: str = ""
+    accuracy: float | None = None
     acceptance: float | None = None
     ess: float | None = None
 
@@ -82,10 +86,11 @@ class TrainResult:
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What the demo made."""
+    """What the demo made; `strange` says for each kind of input how many were flagged."""
 
     trained: TrainResult
     reconstructed: ReconstructResult
+    strange: dict[str, str]
     page: Path
     seconds: float
 
@@ -101,6 +106,7 @@ class DemoResult:
             "mse": found["mse"],
             "energy": found["energy"],
             "picture": found["picture"],
+            "flagged": self.strange,
             "page": str(self.page),
             "seconds": self.seconds,
         }
@@ -267,8 +273,8 @@ def _train(
     group: Group | None,
 ) -> TrainResult:
     """Do as `train`; no recipe resumes the run's own."""
-    from pcgen.device import choose_device, choose_threads
-    from pcgen.learning.initial import initial_network, sample
+    from pcgen.device import choose_device, choose_products, choose_threads
+    from pcgen.learning.initial import sample
     from pcgen.runs import Run, RunFolder
 
     chosen = choose_device(device) if group is None else group.device
@@ -278,8 +284,9 @@ def _train(
         folder, found = RunFolder(out), recipe
     images, validation = _training_data(found, data_dir)
     sample_BD = sample(images, found.seed)
-    network = initial_network(found, sample_BD, images.shape, images.class_count).to(chosen)
+    network = _initial(found, images, validation, sample_BD).to(chosen)
     choose_threads(network.largest_product * found.learning.batch_size)
+    choose_products(found.inference.products)
     if recipe is not None and (group is None or group.writes):
         folder = RunFolder.create(out, found, chosen)
     run = Run(folder, network, found, images, sample_BD, group)
@@ -297,6 +304,8 @@ def _train(
             note = f"epoch {progress.epoch}/{progress.epochs}: energy {progress.energy:.4g}"
             if progress.validation is not None:
                 note += f", validation mse {progress.validation.mse:.4e}"
+            if progress.labelled is not None:
+                note += f", validation accuracy {progress.labelled.accuracy:.4f}"
         on_progress(
             Event(
                 "training",
@@ -305,6 +314,7 @@ def _train(
                 progress.energy,
                 progress.mse,
                 note,
+                progress.accuracy,
             )
         )
     seconds = time.monotonic() - began
@@ -334,17 +344,18 @@ def check(
     Raises:
         PcgenError: what `train` would raise before its first epoch.
     """
-    from pcgen.device import choose_device, choose_threads
-    from pcgen.learning.initial import initial_network, sample
-    from pcgen.learning.train import Training
+    from pcgen.device import choose_device, choose_products, choose_threads
+    from pcgen.learning.classify import training_of
+    from pcgen.learning.initial import sample
 
     chosen = choose_device(device)
     found = resolve_recipe(recipe, data=data, settings=settings, seed=seed)
     images, validation = _training_data(found, data_dir)
     sample_BD = sample(images, found.seed)
-    network = initial_network(found, sample_BD, images.shape, images.class_count).to(chosen)
+    network = _initial(found, images, validation, sample_BD).to(chosen)
     choose_threads(network.largest_product * found.learning.batch_size)
-    training = Training(network, found, sample_BD)
+    choose_products(found.inference.products)
+    training = training_of(network, found, sample_BD)
     steps = training.run(images, None)
     first = next(steps)
     began = time.monotonic()
@@ -406,13 +417,14 @@ def _reconstruct(
 ) -> ReconstructResult:
     """Do as `reconstruct`; of a group, the first process writes."""
     from pcgen.data.sources import open_data
-    from pcgen.device import choose_device, choose_threads
+    from pcgen.device import choose_device, choose_products, choose_threads
     from pcgen.learning.validate import BATCH
     from pcgen.tasks import reconstruct as task
 
     chosen = choose_device(device) if group is None else group.device
     loaded = open_model(model, chosen)
     choose_threads(loaded.network.largest_product * BATCH)
+    choose_products(loaded.recipe.inference.products)
     images = open_data(
         data,
         data_dir=data_dir,
@@ -446,20 +458,23 @@ def _reconstruct(
 
 
 def demo(out: Path | str = "demo", *, on_progress: OnProgress = _silent) -> DemoResult:
-    """Train on embedded digits, reconstruct held-out ones, and write a page that shows both.
+    """Train on embedded digits, reconstruct held-out ones, score strange ones, and show it all.
 
     What an earlier demo left in the folder is replaced.
     """
+    from pcgen.ood import score_strange
     from pcgen.report import run_page
     from pcgen.runs import RunFolder
 
     folder = Path(out)
     RunFolder(folder).clear()
     began = time.monotonic()
-    trained = train("digits", folder, on_progress=on_progress)
+    aside = ["data.calibration=240"]
+    trained = train("digits", folder, settings=aside, on_progress=on_progress)
     found = reconstruct(trained.checkpoint, "digits:test", out=folder, on_progress=on_progress)
+    strange = score_strange(folder, "digits", on_progress=on_progress)
     page = run_page.write(folder, folder / "index.html")
-    return DemoResult(trained, found, page, time.monotonic() - began)
+    return DemoResult(trained, found, strange, page, time.monotonic() - began)
 
 
 def bench_reconstruction(
@@ -497,6 +512,18 @@ def bench_reconstruction(
     return rows
 
 
+def _initial(
+    recipe: Recipe, images: Images, validation: Images | None, sample_BD: torch.Tensor
+) -> Network | Classifier:
+    """Return a new network of the recipe's kind."""
+    from pcgen.learning.classify import initial_classifier
+    from pcgen.learning.initial import initial_network
+
+    if recipe.classifier is not None:
+        return initial_classifier(recipe, images, validation)
+    return initial_network(recipe, sample_BD, images.shape, images.class_count)
+
+
 def open_model(model: str | Path, device: torch.device | str = "cpu") -> Model:
     """Return the model of a checkpoint file, a run's folder or a shipped name.
 
@@ -506,6 +533,17 @@ def open_model(model: str | Path, device: torch.device | str = "cpu") -> Model:
     from pcgen.checkpoint import load_model
 
     return load_model(_model_path(model), device)
+
+
+def open_classifier(model: str | Path, device: torch.device | str = "cpu") -> ClassifierModel:
+    """Return the classifier of a checkpoint file, a run's folder or a shipped name.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or it is a predictive coding network.
+    """
+    from pcgen.checkpoint import load_classifier
+
+    return load_classifier(_model_path(model), device)
 
 
 def info(path: str | Path) -> dict[str, Any]:
@@ -575,23 +613,28 @@ def bench_speed(
     *,
     samples: int = 20,
     threads: Sequence[int] = (1, 2),
+    device: str = "cpu",
     peers: Path | None = None,
     out: Path | None = None,
     on_progress: OnProgress = _silent,
 ) -> list[dict[str, Any]]:
-    """Return the speed table: training batches and equilibria beside other libraries, on the CPU.
+    """Return the speed table: training batches and equilibria beside other libraries.
 
     Args:
-        workloads: of W1 to W4, see docs/speed.md.
+        workloads: of W1 to W4, see docs/speed.md, or W2-4096, for a GPU.
         samples: timings a cell.
         threads: processors each competitor may use; a part of the table for each number.
+        device: `cpu`, or a GPU, where only pcgen's own competitors run.
         peers: the folder whose `.peers` `make peers` built; the working folder if not given.
         out: a folder for `index.html`, the table with charts, and `speed.json`.
 
     Raises:
         RecipeError: an unknown workload.
+        DeviceError: a device that is not here.
         RunError: a folder that cannot be written.
     """
+    from pcgen.device import choose_device
+    from pcgen.evaluation.speed.cells import Place
     from pcgen.evaluation.speed.driver import speed_rows
     from pcgen.evaluation.speed.workloads import WORKLOADS
 
@@ -599,13 +642,18 @@ def bench_speed(
     if unknown:
         raise RecipeError(f"no workload {', '.join(unknown)}", f"There are: {', '.join(WORKLOADS)}")
 
+    chosen = choose_device(device)
+    places = [Place(count) for count in threads]
+    if chosen.type != "cpu":
+        places = [Place(1, str(chosen))]
+
     def tell(stage: str, done: int, total: int) -> None:
         on_progress(Event(stage, done, total))
 
     import torch
 
     with torch.no_grad():
-        rows = list(speed_rows(workloads, samples, threads, peers or Path(), tell))
+        rows = list(speed_rows(workloads, samples, places, peers or Path(), tell))
     if out is not None:
         import json
 
@@ -630,13 +678,22 @@ def recipes() -> list[dict[str, Any]]:
             {
                 "name": name,
                 "data": recipe.data.source,
-                "layers": [*recipe.model.layers],
+                "layers": _layers(recipe),
                 "model": "shipped" if path else "-",
                 "validation_mse": metrics.get("mse"),
+                "validation_accuracy": metrics.get("accuracy"),
                 "description": recipe.description,
             }
         )
     return rows
+
+
+def _layers(recipe: Recipe) -> list[Any]:
+    """Return the sizes of a recipe's layers in the order it names them."""
+    table = recipe.classifier
+    if table is None:
+        return [*recipe.model.layers]
+    return [*(table.channels if table.kind == "convnet" else []), *table.hidden]
 
 
 def _model_path(model: str | Path) -> Path:
@@ -663,7 +720,7 @@ def _model_path(model: str | Path) -> Path:
 
 def _training_data(recipe: Recipe, data_dir: Path | None) -> tuple[Images, Images | None]:
     from pcgen.data.binary import binarised
-    from pcgen.data.images import split
+    from pcgen.data.images import parts
     from pcgen.data.sources import open_data
 
     table = recipe.data
@@ -678,7 +735,7 @@ def _training_data(recipe: Recipe, data_dir: Path | None) -> tuple[Images, Image
     )
     if table.threshold is not None:
         images = binarised(images, table.threshold)
-    kept, held_out = split(images, table.validation, recipe.seed)
+    kept, held_out, _ = parts(images, table.validation, table.calibration, recipe.seed)
     return kept, held_out if len(held_out) else None
 
 

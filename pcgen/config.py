@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import tomllib
+import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,6 +40,7 @@ SolverName = Literal[
     "momentum",
     "kinetic",
 ]
+ProductsName = Literal["float32", "tf32", "bfloat16"]
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,6 +56,9 @@ class DataTable(Table, frozen=True):
     """Use the first so many rows only."""
     validation: Annotated[float, msgspec.Meta(ge=0)] = 0.1
     """Held-out share of the training rows if below 1, else their number. Drawn with the seed."""
+    calibration: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Share or number of rows set aside before, for `pcgen ood-calibrate`: neither trained on nor
+    used to choose the epoch. Drawn with the seed."""
     size: Annotated[list[Count], msgspec.Meta(min_length=2, max_length=2)] | None = None
     """Height and width that images are brought to; none keeps the source's own."""
     channels: Literal[1, 3] | None = None
@@ -123,6 +128,29 @@ def units(entry: int | list[int]) -> int:
     return entry if isinstance(entry, int) else math.prod(entry)
 
 
+class ClassifierTable(Table, frozen=True):
+    """A network that tells classes apart, in the place of `model`: a baseline for scores.
+
+    Beside this table `model` is unused, and `inference` serves the rule `pc` alone.
+    """
+
+    kind: Literal["convnet", "mlp"] = "convnet"
+    channels: Annotated[list[Count], msgspec.Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: [16, 32]
+    )
+    """Of a convnet's 3x3 convolutions; each is followed by a 2x2 maximum."""
+    hidden: Annotated[list[Count], msgspec.Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: [128]
+    )
+    """Units of the dense layers between the pixels, or the last map, and the classes."""
+    activation: ActivationName = "relu"
+    dropout: Fraction = 0.0
+    """Share of the last hidden layer's units that a training image does without."""
+    rule: Literal["backprop", "pc"] = "backprop"
+    """`pc`: a discriminative predictive coding network, pixels and label clamped, learns from local
+    errors; for `mlp` only."""
+
+
 class SamplingTable(Table, frozen=True):
     """How the states are drawn where a sampler (`langevin`, `momentum`, `kinetic`) is the solver,
     and by `pcgen sample`."""
@@ -173,6 +201,9 @@ class InferenceTable(Table, frozen=True):
     momentum: Fraction = 0.5
     """Of `descent`."""
     sampling: SamplingTable = SamplingTable()
+    products: ProductsName = "float32"
+    """What the factors of matrix products are rounded to: `tf32` on a GPU, `bfloat16` there and on
+    CPUs that have it. Sums stay float32. docs/speed.md says how far the energies move."""
 
 
 class LearningTable(Table, frozen=True):
@@ -202,6 +233,7 @@ class Recipe(Table, frozen=True):
     seed: int = 0
     data: DataTable = DataTable()
     model: ModelTable = ModelTable()
+    classifier: ClassifierTable | None = None
     inference: InferenceTable = InferenceTable()
     learning: LearningTable = LearningTable()
 
@@ -334,19 +366,21 @@ def _unknown_keys(tables: Mapping[str, Any], kind: type[Table], prefix: str) -> 
                 f" (did you mean {(prefix if near else '') + elsewhere[0]}?)" if elsewhere else ""
             )
             yield f"unknown key {prefix}{key}{hint}"
-        elif isinstance(value, Mapping) and _is_table(known[key]):
-            yield from _unknown_keys(value, known[key], f"{prefix}{key}.")
+        elif isinstance(value, Mapping) and (inner := _table_in(known[key])):
+            yield from _unknown_keys(value, inner, f"{prefix}{key}.")
 
 
 def _all_keys(kind: type[Table], prefix: str) -> Iterable[str]:
     for field in msgspec.structs.fields(kind):
         yield prefix + field.name
-        if _is_table(field.type):
-            yield from _all_keys(field.type, f"{prefix}{field.name}.")
+        if inner := _table_in(field.type):
+            yield from _all_keys(inner, f"{prefix}{field.name}.")
 
 
-def _is_table(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Table)
+def _table_in(kind: Any) -> type[Table] | None:
+    """Return the table that a key of this type holds, if it holds one."""
+    kinds = (kind, *typing.get_args(kind))
+    return next((k for k in kinds if isinstance(k, type) and issubclass(k, Table)), None)
 
 
 def _path_of(error: msgspec.ValidationError) -> str:

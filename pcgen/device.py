@@ -46,6 +46,16 @@ def choose_threads(multiply_adds: int) -> None:
         torch.set_num_threads(1)
 
 
+_MATMUL = {"float32": "highest", "tf32": "high", "bfloat16": "medium"}
+
+
+def choose_products(name: str) -> None:
+    """Round the factors of matrix products and convolutions to `float32`, `tf32` or `bfloat16`."""
+    torch.set_float32_matmul_precision(_MATMUL[name])
+    # cuDNN rounds convolutions to tf32 unless it is told not to; it has no bfloat16 for them.
+    torch.backends.cudnn.allow_tf32 = name != "float32"
+
+
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
     """Return a generator that depends on seed and purpose alone, not on what was drawn before.
 

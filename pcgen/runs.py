@@ -26,9 +26,11 @@ from pcgen import __version__, checkpoint
 from pcgen.config import Recipe, from_dict, from_toml, to_toml
 from pcgen.data.images import Images
 from pcgen.errors import CheckpointError, DataError, RunError
+from pcgen.learning.classify import training_of
 from pcgen.learning.distributed import Group
 from pcgen.learning.posterior import samples
-from pcgen.learning.train import Progress, Training
+from pcgen.learning.train import Progress
+from pcgen.model.classifier import Classifier
 from pcgen.model.network import Network
 
 # Seconds between two saves within an epoch: what a killed run loses at most.
@@ -150,7 +152,7 @@ class Run:
     def __init__(
         self,
         folder: RunFolder,
-        network: Network,
+        network: Network | Classifier,
         recipe: Recipe,
         images: Images,
         sample_BD: torch.Tensor,
@@ -161,7 +163,7 @@ class Run:
         self.network = network
         self.group = group
         self.writes = group is None or group.writes
-        self.training = Training(network, recipe, sample_BD, group)
+        self.training = training_of(network, recipe, sample_BD, group)
         self.data = describe_data(images, len(images))
         self.best: dict[str, Any] | None = None
 
@@ -235,22 +237,24 @@ class Run:
         checkpoint.save(self.folder.last, self.training.tensors(), header)
 
     def _end_epoch(self, progress: Progress, seconds: float) -> None:
+        validation = progress.validation or progress.labelled
+        learned = {"mse_last_hidden": progress.mse, "accuracy": progress.accuracy}
+        trained = {"energy": progress.energy} | {k: v for k, v in learned.items() if v is not None}
         line: dict[str, Any] = {
             "epoch": progress.epoch,
-            "energy": progress.energy,
-            "mse_last_hidden": progress.mse,
+            **trained,
             "images": progress.images,
             "seconds": seconds,
-            "validation": None if progress.validation is None else asdict(progress.validation),
+            "validation": None if validation is None else asdict(validation),
         }
         if self.writes:
             with self.folder.metrics.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-        metrics = line["validation"] or {"energy": progress.energy, "mse_last_hidden": progress.mse}
-        found = {"epoch": progress.epoch, **metrics}
+        found = {"epoch": progress.epoch, **(line["validation"] or trained)}
+        criterion = self.training.criterion
         # Of a sampler the least reconstruction error is no aim: its last epoch is kept.
-        last = progress.validation is None or samples(self.recipe)
-        if last or self.best is None or found["mse"] < self.best["mse"]:
+        last = validation is None or samples(self.recipe)
+        if last or self.best is None or found[criterion] < self.best[criterion]:
             self.best = found
             if not self.writes:
                 return

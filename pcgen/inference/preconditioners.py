@@ -206,10 +206,11 @@ class BlockTridiagonal:
         depth = len(slopes)
         remainders = list(slopes)
         for i in range(depth - 1, 0, -1):
-            remainders[i - 1] = slopes[i - 1] - remainders[i] @ self.coupling[i].T
+            remainders[i - 1] = slopes[i - 1].addmm(remainders[i], self.coupling[i].T, alpha=-1)
         solution = [remainders[0] @ self.inverse[0]]
         for i in range(1, depth):
-            solution.append(remainders[i] @ self.inverse[i] - solution[-1] @ self.coupling[i])
+            solved = remainders[i] @ self.inverse[i]
+            solution.append(solved.addmm_(solution[-1], self.coupling[i], alpha=-1))
         return solution
 
 

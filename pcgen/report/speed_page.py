@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pcgen.errors import RunError
+from pcgen.evaluation.speed.cells import Place
 from pcgen.report import page as html
 from pcgen.report.charts import Bar
 
@@ -35,15 +36,13 @@ def build(rows: Rows) -> html.Page:
         "pcx; gaps under 10 % are ties.",
         sections=[
             _section(f"{name}, {where}", list(part))
-            for (name, where), part in groupby(rows, key=lambda row: (row["dataset"], _where(row)))
+            for (name, where), part in groupby(rows, key=_part)
         ],
     )
 
 
-def _where(row: dict[str, Any]) -> str:
-    if row["device"] != "cpu":
-        return str(row["device"])
-    return "one thread" if row["threads"] == 1 else f"{row['threads']} threads"
+def _part(row: dict[str, Any]) -> tuple[str, str]:
+    return row["dataset"], str(Place(row["threads"], row["device"]))
 
 
 def _section(heading: str, rows: Rows) -> html.Section:

@@ -14,22 +14,26 @@ import pcgen
 from pcgen.errors import RecipeError
 from pcgen.evaluation.peers.process import Peer
 from pcgen.evaluation.speed import driver, worker
-from pcgen.evaluation.speed.driver import Cell, quartiles, reference_of
-from pcgen.evaluation.speed.floor import measured_rate, multiply_adds
+from pcgen.evaluation.speed.cells import BATCH, STEP, Cell, Place, quartiles, rows_of
+from pcgen.evaluation.speed.floor import (
+    bytes_moved,
+    measured_bandwidth,
+    measured_rate,
+    multiply_adds,
+)
 from pcgen.evaluation.speed.workloads import WORKLOADS, Workload, setup, write
 from pcgen.inference.solvers import prepare
 from pcgen.report import speed_page
 
 TINY = Workload("tiny", [2, 3], (1, 1, 12), 6, 4, 0.05, equilibrium=True)
-METRIC = "ms per training batch"
+ONE = Place(1)
 
 
 def test_a_row_has_the_median_its_quartiles_and_the_ratio_to_the_faster_mode() -> None:
-    scan = Cell("pcx, scan", METRIC, [0.4, 0.5, 0.6])
-    unrolled = Cell("pcx, unrolled", METRIC, [0.2, 0.2, 0.2])
-    reference = reference_of([scan, unrolled], METRIC)
-    assert reference == 0.2
-    row = Cell("pcgen", METRIC, [0.1, 0.09, 0.11, 0.1]).row("W1", 2, reference)
+    scan = Cell("pcx, scan", BATCH, [0.4, 0.5, 0.6])
+    unrolled = Cell("pcx, unrolled", BATCH, [0.2, 0.2, 0.2])
+    ours = Cell("pcgen", BATCH, [0.1, 0.09, 0.11, 0.1])
+    row = rows_of([ours, scan, unrolled], "W1", Place(2))[0]
     assert row["value"] == pytest.approx(100)
     assert row["ci_low"] < 100 < row["ci_high"]
     assert row["ratio"] == pytest.approx(0.5)
@@ -38,11 +42,13 @@ def test_a_row_has_the_median_its_quartiles_and_the_ratio_to_the_faster_mode() -
 
 
 def test_gaps_below_a_tenth_are_ties_and_the_unranked_have_no_ratio() -> None:
-    assert Cell("pcgen", METRIC, [0.21]).row("W1", 1, 0.2)["note"] == "a tie"
-    assert Cell("pcgen", METRIC, [0.23]).row("W1", 1, 0.2)["note"] == ""
-    cell = Cell("fabricpc", METRIC, [0.2], "it diverges", ranked=False)
-    assert cell.row("W1", 1, 0.2)["ratio"] is None
-    assert Cell("pcx, scan", METRIC).row("W1", 1, None)["value"] is None
+    assert Cell("pcgen", BATCH, [0.21]).row("W1", ONE, 0.2)["note"] == "a tie"
+    assert Cell("pcgen", BATCH, [0.23]).row("W1", ONE, 0.2)["note"] == ""
+    cell = Cell("fabricpc", BATCH, [0.2], ranked=False)
+    assert cell.row("W1", ONE, 0.2)["ratio"] is None
+    assert Cell("pcx, scan", BATCH).row("W1", ONE, None)["value"] is None
+    assert str(Place(2)) == "2 threads"
+    assert str(Place(1, "cuda:0")) == "cuda:0"
 
 
 class Fake:
@@ -67,7 +73,7 @@ class Fake:
 def test_a_competitor_that_does_not_agree_is_said_so_and_not_ranked(
     energies: list[float | None], note: str
 ) -> None:
-    cells = {name: Cell(name, METRIC) for name in ("pcgen", "pcx, scan")}
+    cells = {name: Cell(name, BATCH) for name in ("pcgen", "pcx, scan")}
     peers: Any = {"pcgen": Fake([10.0, 9.0, 8.0]), "pcx, scan": Fake(energies)}
     driver._check(peers, cells)
     assert cells["pcx, scan"].note == note
@@ -92,14 +98,14 @@ def test_the_table_is_whole_without_the_peers(
 ) -> None:
     monkeypatch.setitem(driver.WORKLOADS, "tiny", TINY)
     with torch.no_grad():
-        rows = list(driver.speed_rows(["tiny"], 2, [1], tmp_path, lambda *_: None))
+        rows = list(driver.speed_rows(["tiny"], 2, [ONE], tmp_path, lambda *_: None))
     table = {(row["method"], row["metric"]): row for row in rows}
     for method in ("pcgen", "torch autograd", "backprop autoencoder"):
-        assert table[method, METRIC]["samples"] == 2
-        assert table[method, METRIC]["value"] > 0
-    assert "make peers" in table["pcx, scan", METRIC]["note"]
-    assert table["pcx, scan", METRIC]["value"] is None
-    assert "times the floor" in table["floor of the operations", METRIC]["note"]
+        assert table[method, BATCH]["samples"] == 2
+        assert table[method, BATCH]["value"] > 0
+    assert "make peers" in table["pcx, scan", BATCH]["note"]
+    assert table["pcx, scan", BATCH]["value"] is None
+    assert "times the floor" in table["floor of the operations", BATCH]["note"]
     for solver in ("majorise", "newton", "errors", "auto", "descent"):
         assert table[f"pcgen, {solver}", "seconds to equilibrium"]["value"] > 0
     reached = table["pcgen, descent", "seconds to the validation MSE"]
@@ -107,6 +113,9 @@ def test_the_table_is_whole_without_the_peers(
     assert "updates" in reached["note"]
     assert table["torch autograd, descent", "seconds to the validation MSE"]["value"] > 0
     page = speed_page.write(rows, tmp_path / "out" / "index.html").read_text()
+    assert table["pcgen", STEP]["samples"] == 2
+    assert table["pcgen", STEP]["value"] < table["pcgen", BATCH]["value"]
+    assert "times the floor" in table["floor of the memory", BATCH]["note"]
     assert page.count('class="bar s0"') >= 8
     assert "tiny, one thread" in page
 
@@ -134,7 +143,15 @@ def test_the_floor_counts_the_gram_form() -> None:
     step = 6 * (2 * 6 + 9)
     once = 6 * 36 + 12 * 9 / 2 + 6 * 6
     assert multiply_adds(network, 6, 4) == 4 * step + once + 2 * 6 * 42
-    assert measured_rate(network, 6, 1) > 0
+    assert measured_rate(network, 6, ONE) > 0
+
+
+def test_the_floor_of_the_memory_counts_every_operand_once() -> None:
+    network = replace(TINY).network()
+    # A step: 2x3 weights twice, the 3x3 Gram matrix, 5 units of 6 images four times.
+    step = 2 * 6 + 9 + 4 * 6 * 5
+    assert bytes_moved(network, 6, 4) == 4 * (4 * step + 6 * 42 + 2 * 6 * 12)
+    assert measured_bandwidth(ONE) > 1e8
 
 
 def test_an_unknown_workload_is_refused() -> None:

@@ -79,8 +79,12 @@ def test_a_linear_network_learns_the_covariance_of_its_data(
         inference={
             "solver": "kinetic",
             "sampling": {
-                "coordinates": coordinates, "burn_in": 3, "samples": 4, "warm": 0,
-                "metropolis": True, "persistent": True,
+                "coordinates": coordinates,
+                "burn_in": 3,
+                "samples": 4,
+                "warm": 0,
+                "metropolis": True,
+                "persistent": True,
             },
         },
         learning={"epochs": 180, "batch_size": 200, "rate": 0.05, "warmup": 0},

@@ -1,6 +1,7 @@
 """Our side of the benchmark, behind the same requests as the other libraries' workers.
 
-`mode` says what is timed: `pcgen`, or `autograd`, the same steps with torch.autograd in the loop.
+`mode` says what is timed: `pcgen`, `eager`, the same without captured graphs, `autograd`, the same
+steps with torch.autograd in the loop, or `backprop`, an autoencoder with the same decoder.
 Times are seconds.
 """
 
@@ -23,6 +24,7 @@ from pcgen.config import InferenceTable, Recipe, from_dict
 from pcgen.data.images import Rows
 from pcgen.device import generator
 from pcgen.evaluation.baselines import autoencoder
+from pcgen.evaluation.speed.floor import wait
 from pcgen.inference.infer import Equilibrium, infer
 from pcgen.inference.solvers import prepare
 from pcgen.learning.hebbian import optimiser_for
@@ -44,11 +46,13 @@ class Bench:
     def setup(self, message: Message) -> Message:
         self.message = message
         self.recipe = from_dict(message["tables"])
+        self.device = torch.device(message["device"])
         with np.load(message["npz"]) as file:
-            self.arrays = {name: torch.from_numpy(array) for name, array in file.items()}
+            found = {name: torch.from_numpy(array) for name, array in file.items()}
+        self.arrays = {name: array.to(self.device) for name, array in found.items()}
         self.data_BD = self.arrays.pop("data_BD")
         self.shape = (message["shape"][0], message["shape"][1], message["shape"][2])
-        self.network = build(self.recipe.model, self.shape, generator(0))
+        self.network = build(self.recipe.model, self.shape, generator(0)).to(self.device)
         self.learner = _LEARNERS[message["mode"]](self, self.recipe)
         return {"ok": True, "library": "pcgen", "note": ""}
 
@@ -58,6 +62,7 @@ class Bench:
             assert layer.bias is not None
             layer.weight.copy_(self.arrays[f"w{i}"])
             layer.bias.copy_(self.arrays[f"b{i}"])
+        self.network.typical_latents.copy_(self.arrays["typical_latents"])
         return self.network
 
     def batch(self, message: Message) -> Message:
@@ -67,20 +72,25 @@ class Bench:
         def work() -> None:
             self.learner.learn(self.data_BD)
 
+        # The second use of a batch's size may capture a graph.
         work()
-        seconds = [clock(work) for _ in range(message["repeats"])]
+        work()
+        seconds = [self.clock(work) for _ in range(message["repeats"])]
         finite = all(bool(weight.isfinite().all()) for weight in self.network.weights())
         return {"seconds": seconds, "finite": finite}
 
     def steps(self, message: Message) -> Message:
         """Time the steps of a batch alone, per step."""
         method, steps = prepare(self.restore(), self.recipe.inference), self.message["steps"]
+        if self.message["mode"] == "eager" and method.loops is not None:
+            method.loops.capture = None
 
         def run() -> None:
             method.begin(self.data_BD, steps=steps)
 
         run()
-        return {"seconds": [clock(run) / steps for _ in range(message["repeats"])]}
+        run()
+        return {"seconds": [self.clock(run) / steps for _ in range(message["repeats"])]}
 
     def energies(self, message: Message) -> Message:
         """Return the energy per image, mean over the batch, after 0 to k steps."""
@@ -104,7 +114,7 @@ class Bench:
         """
         table = from_dict({"inference": message["inference"]}).inference
         with np.load(message["target_npz"]) as arrays:
-            target_B = torch.from_numpy(arrays["target_B"])
+            target_B = torch.from_numpy(arrays["target_B"]).to(self.device)
         network, most = self.restore(), message["max_steps"]
         if table.solver == "descent":
             found = self._descend(network, table, target_B, most)
@@ -113,9 +123,9 @@ class Bench:
         if found is None:
             return {"seconds": None, "steps": None}
         run, steps, tolerance = found
-        prepared = clock(lambda: prepare(network, table))
+        prepared = self.clock(lambda: prepare(network, table))
         run()
-        seconds = [clock(run) for _ in range(message["repeats"])]
+        seconds = [self.clock(run) for _ in range(message["repeats"])]
         return {"seconds": seconds, "steps": steps, "prepare": prepared, "tolerance": tolerance}
 
     def curve(self, message: Message) -> Message:
@@ -125,19 +135,27 @@ class Bench:
         where the energy is least.
         """
         with np.load(message["stream_npz"]) as arrays:
-            batches = [torch.from_numpy(arrays["train_TBD"])[i] for i in range(message["updates"])]
-            held_out_BD = torch.from_numpy(arrays["held_out_BD"])
+            train_TBD = torch.from_numpy(arrays["train_TBD"]).to(self.device)
+            held_out_BD = torch.from_numpy(arrays["held_out_BD"]).to(self.device)
         tables = dict(self.message["tables"])
         tables["inference"] = message.get("inference", tables["inference"])
         tables["learning"] = tables["learning"] | {"rate": message["rate"]}
         learner = _LEARNERS[self.message["mode"]](self, from_dict(tables))
         seconds, curve = 0.0, []
-        for update, batch_BD in enumerate(batches, start=1):
-            seconds += clock(lambda batch_BD=batch_BD: learner.learn(batch_BD))  # type: ignore[misc]
+        for update, batch_BD in enumerate(train_TBD, start=1):
+            seconds += self.clock(lambda batch_BD=batch_BD: learner.learn(batch_BD))  # type: ignore[misc]
             if update % message["every"] == 0:
                 output_BD = learner.reconstruct(held_out_BD)
                 curve.append([update, seconds, float((output_BD - held_out_BD).square().mean())])
         return {"curve": curve}
+
+    def clock(self, work: Callable[[], object]) -> float:
+        """Return the seconds that the work takes, on a GPU too."""
+        wait(self.device)
+        began = time.perf_counter()
+        work()
+        wait(self.device)
+        return time.perf_counter() - began
 
     def _descend(
         self, network: Network, table: InferenceTable, target_B: Tensor, most: int
@@ -166,13 +184,6 @@ class Bench:
         return None
 
 
-def clock(work: Callable[[], object]) -> float:
-    """Return the seconds that the work takes."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
 def autograd_states(network: Network, data_BD: Tensor, steps: int, table: Any) -> list[Tensor]:
     """Return the states after steps of descent whose slopes autograd finds."""
     states = network.states_from(network.start_latent(data_BD), data_BD)
@@ -191,7 +202,7 @@ def autograd_states(network: Network, data_BD: Tensor, steps: int, table: Any) -
 
 def _energy(network: Network, states: list[Tensor]) -> Tensor:
     """Return the summed energy, with no more operations than it needs."""
-    total = torch.zeros(())
+    total = states[0].new_zeros(())
     for i, layer in enumerate(network.layers):
         drive = layer.drive(states[i + 1])
         total = total + 0.5 * (states[i] - (torch.tanh(drive) if i else drive)).square().sum()
@@ -204,6 +215,10 @@ class Energies:
     def __init__(self, bench: Bench, recipe: Recipe) -> None:
         self.network = bench.restore()
         self.training = Training(self.network, recipe, bench.data_BD)
+        if bench.message["mode"] == "eager":
+            self.training.method = prepare(self.network, recipe.inference)
+            if self.training.method.loops is not None:
+                self.training.method.loops.capture = None
 
     def learn(self, data_BD: Tensor) -> None:
         count = len(data_BD)
@@ -241,7 +256,7 @@ class Backprop:
     """An autoencoder with the same decoder learns by backpropagation."""
 
     def __init__(self, bench: Bench, recipe: Recipe) -> None:
-        self.model = autoencoder(recipe, bench.shape)
+        self.model = autoencoder(recipe, bench.shape).to(bench.device)
         parameters = list(self.model.parameters())
         for parameter in parameters:
             parameter.requires_grad_()
@@ -260,7 +275,12 @@ class Backprop:
         return output_BD
 
 
-_LEARNERS: dict[str, Any] = {"pcgen": Energies, "autograd": Autograd, "backprop": Backprop}
+_LEARNERS: dict[str, Any] = {
+    "pcgen": Energies,
+    "eager": Energies,
+    "autograd": Autograd,
+    "backprop": Backprop,
+}
 
 
 def serve(bench: Bench) -> None:

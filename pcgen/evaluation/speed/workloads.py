@@ -1,4 +1,4 @@
-"""What is timed: four networks, their data and the descent that every library takes."""
+"""What is timed: networks, their data and the descent that every library takes."""
 
 from __future__ import annotations
 
@@ -71,6 +71,7 @@ WORKLOADS = {
     for workload in (
         Workload("W1", [64, 256, 256], (1, 1, 784), 200, 20, 0.05, equilibrium=True),
         Workload("W2", [512, 2048, 2048], (1, 1, 12288), 50, 50, 0.02, equilibrium=True),
+        Workload("W2-4096", [512, 2048, 2048], (1, 1, 12288), 4096, 50, 0.02),
         Workload("W3", [128] * 30, (1, 1, 128), 256, 60, 0.05),
         Workload(
             "W4",
@@ -86,18 +87,27 @@ WORKLOADS = {
 
 
 def write(network: Network, data_BD: Tensor, path: Path) -> None:
-    """Write weights, biases and data as the arrays that all workers read."""
-    arrays: dict[str, np.ndarray] = {"data_BD": data_BD.numpy()}
+    """Write weights, biases and data as the arrays that all workers read.
+
+    The latents that our preconditioners are made at belong to a trained network, so they go along.
+    """
+    arrays: dict[str, np.ndarray] = {
+        "data_BD": data_BD.numpy(),
+        "typical_latents": network.typical_latents.numpy(),
+    }
     for i, layer in enumerate(network.layers):
         assert layer.bias is not None
         arrays[f"w{i}"], arrays[f"b{i}"] = layer.weight.numpy(), layer.bias.numpy()
     np.savez(path, **arrays)  # type: ignore[arg-type]
 
 
-def setup(workload: Workload, network: Network, npz: Path, mode: str) -> dict[str, Any]:
+def setup(
+    workload: Workload, network: Network, npz: Path, mode: str, device: str = "cpu"
+) -> dict[str, Any]:
     """Return the request that sets a worker up."""
     message: dict[str, Any] = {
         "do": "setup",
+        "device": device,
         "npz": str(npz),
         "activation": "tanh",
         "output": "linear",
