@@ -46,20 +46,24 @@ class VAE(nn.Module):
         prior_B = 0.5 * (mean_BL.square() + log_var_BL.exp() - log_var_BL - 1).sum(1)
         return (cost_B + prior_B).mean()
 
+    @torch.no_grad()
     def sample(self, count: int, seed: int) -> Tensor:
         """Return what so many latents from N(0, 1) decode to, (B, D)."""
         latents = torch.randn(count, self.latents, generator=generator(seed, "vae samples"))
         return torch.sigmoid(self.decode(latents.to(next(self.parameters()))))
 
+    @torch.no_grad()
     def encode(self, data_BD: Tensor, noise_BL: Tensor) -> Tensor:
         """Return a draw (B, L) of each row's latent."""
         mean_BL, log_var_BL = self.encoder(data_BD).chunk(2, 1)
         return mean_BL + noise_BL * (0.5 * log_var_BL).exp()
 
+    @torch.no_grad()
     def decode(self, latent_BL: Tensor) -> Tensor:
         """Return the logits (B, D) of the data."""
         return torch.cat([self.decoder(part) for part in torch.split(latent_BL, _BATCH)])
 
+    @torch.no_grad()
     def log_likelihood(self, data_BD: Tensor, draws: int, seed: int) -> Tensor:
         """Return log p(data) (B,) by importance sampling from the encoder.
 

@@ -114,6 +114,20 @@ def test_a_class_is_drawn_by_number_or_by_name(digits: Path) -> None:
     assert (by_number != sample(digits, 20).samples.data_BD).any()
 
 
+def test_a_label_layer_is_clamped_to_the_class_that_is_asked_for(tmp_path: Path) -> None:
+    tables = config.to_dict(recipe())
+    tables["model"] |= {"labels": True, "causes": 1}
+    tables["learning"] |= {"epochs": 30, "warmup": 0}
+    pcgen.train(config.from_dict(tables), tmp_path / "run", device="cpu")
+    zeros, ones = (sample(tmp_path / "run", 100, label=k).samples.data_BD for k in (0, 1))
+    # The middle of a nought is empty, that of a one is not.
+    middle = [27, 28, 35, 36]
+    assert zeros[:, middle].mean() < ones[:, middle].mean() - 0.1
+    mixed = sample(tmp_path / "run", 100, mode="chain", chains=10, burn_in=20, thin=2)
+    assert mixed.samples.data_BD.shape == (100, 64)
+    assert sample(tmp_path / "run", 7).samples.data_BD.shape == (7, 64)
+
+
 def test_what_is_hidden_is_drawn_and_what_is_seen_stays(digits: Path, tmp_path: Path) -> None:
     out = tmp_path / "completed.npz"
     words = ("--given", "digits:test", "--mask", "top", "--limit", "3", "--burn-in", "20")
