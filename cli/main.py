@@ -19,6 +19,9 @@ COMMANDS = {
     "recall": "Restore memorised images from damaged cues.",
     "memorise": "Write images to a memory at once, without training anew.",
     "forget": "Take images out of a memory.",
+    "ood-calibrate": "Store known data's scores with a model: a detector.",
+    "ood-score": "Score how unusual new data are, with a guarantee.",
+    "classify": "Label data with a classifier.",
     "bench": "Re-measure a table beside its baselines and published values.",
     "report": "Write one self-contained HTML page of a run.",
     "info": "Show what a checkpoint is, from its header alone.",
@@ -37,7 +40,7 @@ Environment (below a flag, above a recipe):
   NO_COLOR             no colours
 
 \b
-Exit codes: 0 done, 1 could not, 2 usage or recipe, 130 interrupted.
+Exit codes: 0 done, 1 could not, 2 usage or recipe, 3 flagged (--fail-on-ood), 130 interrupted.
 Start with: pcgen demo
 """
 
@@ -53,7 +56,8 @@ class LazyGroup(click.Group):
         """Return the command of that name, importing it."""
         if cmd_name not in COMMANDS:
             return None
-        command = import_module(f".{cmd_name}", __package__).command
+        module = cmd_name.replace("-", "_")
+        command = import_module(f".{module}", __package__).command
         assert isinstance(command, click.Command)
         return command
 

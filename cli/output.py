@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,7 +34,7 @@ def write_json(command: str, document: Mapping[str, Any]) -> None:
     click.echo(json.dumps(_plain(envelope(command, document)), indent=2, allow_nan=False))
 
 
-def write_json_lines(rows: Sequence[Mapping[str, Any]]) -> None:
+def write_json_lines(rows: Iterable[Mapping[str, Any]]) -> None:
     """Print a JSON line for each row."""
     for row in rows:
         click.echo(json.dumps(_plain(row), allow_nan=False))

@@ -118,6 +118,8 @@ def _figures(event: Event) -> list[str]:
         figures.append(f"energy {event.energy:.4g}")
     if event.mse is not None:
         figures.append(f"mse {event.mse:.3e}")
+    if event.accuracy is not None:
+        figures.append(f"accuracy {event.accuracy:.4f}")
     return figures
 
 

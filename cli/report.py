@@ -11,18 +11,36 @@ from .output import write_json
 
 
 @click.command("report")
-@click.argument("run", type=click.Path(path_type=Path))
-@out_option("The page's file.  [default: RUN/report.html]")
+@click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+@out_option("The page's file.  [default: RUN/report.html, or beside the file]")
 @json_option
 def command(run: Path, out: Path | None, as_json: bool) -> None:
-    """Write one self-contained HTML page of the folder RUN.
+    """Write one self-contained HTML page of RUN.
 
-    Curves, pictures, metrics, the recipe and the environment. The page loads nothing from anywhere.
+    \b
+    pcgen report runs/mnist          # a run's folder
+    pcgen report mnist.safetensors   # a detector
+    pcgen report scores.csv          # what a detector said of inputs
+
+    Curves, pictures, metrics, what it was made from. The page loads nothing from anywhere.
     """
-    from pcgen.report import run_page
-
-    page = run_page.write(run, out or run / "report.html")
+    page = _write(run, out)
     if as_json:
         write_json("report", {"page": page})
     else:
         click.echo(page)
+
+
+def _write(run: Path, out: Path | None) -> Path:
+    from pcgen.report import run_page
+
+    if not run.is_file():
+        return run_page.write(run, out or run / "report.html")
+    from pcgen.report import scores_page
+
+    beside = out or run.with_name(f"{run.stem}.html")
+    if scores_page.is_scores(run):
+        return scores_page.write_scores(run, beside)
+    if run.suffix == ".safetensors" and scores_page.is_detector(run):
+        return scores_page.write_detector(run, beside)
+    return run_page.write(run, beside)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from pcgen.api import recipes as recipes
     from pcgen.api import reconstruct as reconstruct
     from pcgen.api import train as train
+    from pcgen.benchmarks import bench_ood as bench_ood
+    from pcgen.detector.estimator import PCNOutlierDetector as PCNOutlierDetector
+    from pcgen.errors import CalibrationError as CalibrationError
     from pcgen.errors import CheckpointError as CheckpointError
     from pcgen.errors import DataError as DataError
     from pcgen.errors import DeviceError as DeviceError
@@ -31,10 +34,13 @@ if TYPE_CHECKING:
     from pcgen.errors import PcgenError as PcgenError
     from pcgen.errors import RecipeError as RecipeError
     from pcgen.errors import RunError as RunError
+    from pcgen.labelling import classify as classify
     from pcgen.memories import bench_memory as bench_memory
     from pcgen.memories import forget as forget
     from pcgen.memories import memorise as memorise
     from pcgen.memories import recall as recall
+    from pcgen.ood import ood_calibrate as ood_calibrate
+    from pcgen.ood import ood_score as ood_score
 
 __version__ = "0.1.0"
 
@@ -51,7 +57,11 @@ _HOMES = {
         "reconstruct",
         "train",
     ),
+    "pcgen.detector.estimator": ("PCNOutlierDetector",),
+    "pcgen.benchmarks": ("bench_ood",),
+    "pcgen.labelling": ("classify",),
     "pcgen.errors": (
+        "CalibrationError",
         "CheckpointError",
         "DataError",
         "DeviceError",
@@ -61,6 +71,7 @@ _HOMES = {
         "RunError",
     ),
     "pcgen.memories": ("bench_memory", "forget", "memorise", "recall"),
+    "pcgen.ood": ("ood_calibrate", "ood_score"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

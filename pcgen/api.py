@@ -17,10 +17,12 @@ from pcgen.errors import CheckpointError, DataError, RecipeError
 if TYPE_CHECKING:
     import torch
 
-    from pcgen.checkpoint import Model
+    from pcgen.checkpoint import ClassifierModel, Model
     from pcgen.config import InferenceTable, Recipe
     from pcgen.data.images import Images
     from pcgen.learning.distributed import Group
+    from pcgen.model.classifier import Classifier
+    from pcgen.model.network import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Event:
         done: of `total`, in this stage.
         energy: nats per image.
         mse: per pixel.
+        accuracy: of a classifier.
         note: a line worth keeping.
     """
 
@@ -41,6 +44,7 @@ class Event:
     energy: float | None = None
     mse: float | None = None
     note: str = ""
+    accuracy: float | None = None
 
 
 OnProgress = Callable[[Event], None]
@@ -78,10 +82,11 @@ class TrainResult:
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What the demo made."""
+    """What the demo made; `strange` says for each kind of input how many were flagged."""
 
     trained: TrainResult
     reconstructed: ReconstructResult
+    strange: dict[str, str]
     page: Path
     seconds: float
 
@@ -97,6 +102,7 @@ class DemoResult:
             "mse": found["mse"],
             "energy": found["energy"],
             "picture": found["picture"],
+            "flagged": self.strange,
             "page": str(self.page),
             "seconds": self.seconds,
         }
@@ -264,7 +270,7 @@ def _train(
 ) -> TrainResult:
     """Do as `train`; no recipe resumes the run's own."""
     from pcgen.device import choose_device, choose_products, choose_threads
-    from pcgen.learning.initial import initial_network, sample
+    from pcgen.learning.initial import sample
     from pcgen.runs import Run, RunFolder
 
     chosen = choose_device(device) if group is None else group.device
@@ -274,7 +280,7 @@ def _train(
         folder, found = RunFolder(out), recipe
     images, validation = _training_data(found, data_dir)
     sample_BD = sample(images, found.seed)
-    network = initial_network(found, sample_BD, images.shape, images.class_count).to(chosen)
+    network = _initial(found, images, validation, sample_BD).to(chosen)
     choose_threads(network.largest_product * found.learning.batch_size)
     choose_products(found.inference.products)
     if recipe is not None and (group is None or group.writes):
@@ -294,6 +300,8 @@ def _train(
             note = f"epoch {progress.epoch}/{progress.epochs}: energy {progress.energy:.4g}"
             if progress.validation is not None:
                 note += f", validation mse {progress.validation.mse:.4e}"
+            if progress.labelled is not None:
+                note += f", validation accuracy {progress.labelled.accuracy:.4f}"
         on_progress(
             Event(
                 "training",
@@ -302,6 +310,7 @@ def _train(
                 progress.energy,
                 progress.mse,
                 note,
+                progress.accuracy,
             )
         )
     seconds = time.monotonic() - began
@@ -332,14 +341,14 @@ def check(
         PcgenError: what `train` would raise before its first epoch.
     """
     from pcgen.device import choose_device, choose_products, choose_threads
-    from pcgen.learning.initial import initial_network, sample
-    from pcgen.learning.memorise import training_of
+    from pcgen.learning.classify import training_of
+    from pcgen.learning.initial import sample
 
     chosen = choose_device(device)
     found = resolve_recipe(recipe, data=data, settings=settings, seed=seed)
     images, validation = _training_data(found, data_dir)
     sample_BD = sample(images, found.seed)
-    network = initial_network(found, sample_BD, images.shape, images.class_count).to(chosen)
+    network = _initial(found, images, validation, sample_BD).to(chosen)
     choose_threads(network.largest_product * found.learning.batch_size)
     choose_products(found.inference.products)
     training = training_of(network, found, sample_BD, len(images))
@@ -440,20 +449,23 @@ def _reconstruct(
 
 
 def demo(out: Path | str = "demo", *, on_progress: OnProgress = _silent) -> DemoResult:
-    """Train on embedded digits, reconstruct held-out ones, and write a page that shows both.
+    """Train on embedded digits, reconstruct held-out ones, score strange ones, and show it all.
 
     What an earlier demo left in the folder is replaced.
     """
+    from pcgen.ood import score_strange
     from pcgen.report import run_page
     from pcgen.runs import RunFolder
 
     folder = Path(out)
     RunFolder(folder).clear()
     began = time.monotonic()
-    trained = train("digits", folder, on_progress=on_progress)
+    aside = ["data.calibration=240"]
+    trained = train("digits", folder, settings=aside, on_progress=on_progress)
     found = reconstruct(trained.checkpoint, "digits:test", out=folder, on_progress=on_progress)
+    strange = score_strange(folder, "digits", on_progress=on_progress)
     page = run_page.write(folder, folder / "index.html")
-    return DemoResult(trained, found, page, time.monotonic() - began)
+    return DemoResult(trained, found, strange, page, time.monotonic() - began)
 
 
 def bench_reconstruction(
@@ -491,6 +503,18 @@ def bench_reconstruction(
     return rows
 
 
+def _initial(
+    recipe: Recipe, images: Images, validation: Images | None, sample_BD: torch.Tensor
+) -> Network | Classifier:
+    """Return a new network of the recipe's kind."""
+    from pcgen.learning.classify import initial_classifier
+    from pcgen.learning.initial import initial_network
+
+    if recipe.classifier is not None:
+        return initial_classifier(recipe, images, validation)
+    return initial_network(recipe, sample_BD, images.shape, images.class_count)
+
+
 def open_model(model: str | Path, device: torch.device | str = "cpu") -> Model:
     """Return the model of a checkpoint file, a run's folder or a shipped name.
 
@@ -500,6 +524,17 @@ def open_model(model: str | Path, device: torch.device | str = "cpu") -> Model:
     from pcgen.checkpoint import load_model
 
     return load_model(_model_path(model), device)
+
+
+def open_classifier(model: str | Path, device: torch.device | str = "cpu") -> ClassifierModel:
+    """Return the classifier of a checkpoint file, a run's folder or a shipped name.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or it is a predictive coding network.
+    """
+    from pcgen.checkpoint import load_classifier
+
+    return load_classifier(_model_path(model), device)
 
 
 def info(path: str | Path) -> dict[str, Any]:
@@ -634,13 +669,22 @@ def recipes() -> list[dict[str, Any]]:
             {
                 "name": name,
                 "data": recipe.data.source,
-                "layers": [*recipe.model.layers],
+                "layers": _layers(recipe),
                 "model": "shipped" if path else "-",
                 "validation_mse": metrics.get("mse"),
+                "validation_accuracy": metrics.get("accuracy"),
                 "description": recipe.description,
             }
         )
     return rows
+
+
+def _layers(recipe: Recipe) -> list[Any]:
+    """Return the sizes of a recipe's layers in the order it names them."""
+    table = recipe.classifier
+    if table is None:
+        return [*recipe.model.layers]
+    return [*(table.channels if table.kind == "convnet" else []), *table.hidden]
 
 
 def _model_path(model: str | Path) -> Path:
@@ -666,7 +710,7 @@ def _model_path(model: str | Path) -> Path:
 
 
 def _training_data(recipe: Recipe, data_dir: Path | None) -> tuple[Images, Images | None]:
-    from pcgen.data.images import split
+    from pcgen.data.images import parts
     from pcgen.data.sources import open_data
 
     table = recipe.data
@@ -678,7 +722,7 @@ def _training_data(recipe: Recipe, data_dir: Path | None) -> tuple[Images, Image
         channels=table.channels,
         memory=table.memory * 2**20,
     )
-    kept, held_out = split(images, table.validation, recipe.seed)
+    kept, held_out, _ = parts(images, table.validation, table.calibration, recipe.seed)
     return kept, held_out if len(held_out) else None
 
 

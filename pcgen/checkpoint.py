@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pcgen import __version__
 from pcgen.config import Recipe, from_dict, to_dict
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from pcgen.model.classifier import Classifier
     from pcgen.model.network import Network
+
+    Kind = TypeVar("Kind", Network, Classifier)
 
 _HEADER_LIMIT = 100 * 2**20
 _KEY = "pcgen"
@@ -74,7 +78,7 @@ def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None
     from safetensors.torch import save as serialise
 
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps({**header, "sha256": _digest(ready)})
+    text = json.dumps({**header, "sha256": digest(ready)})
     write_whole(path, serialise(ready, metadata={_KEY: text}))
 
 
@@ -92,7 +96,7 @@ def load(path: Path) -> Checkpoint:
         tensors = load_file(path)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
-    if _digest(tensors) != header.get("sha256"):
+    if digest(tensors) != header.get("sha256"):
         raise CheckpointError(f"{path}: damaged: its tensors are not those that were saved")
     return Checkpoint(path, header, tensors)
 
@@ -115,13 +119,14 @@ def write_whole(path: Path, content: bytes) -> None:
         raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def digest(tensors: dict[str, Tensor]) -> str:
+    """Return a hash of the tensors' names, types, shapes and values."""
+    hashed = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.view(-1).numpy().tobytes())
-    return digest.hexdigest()
+        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        hashed.update(tensor.view(-1).numpy().tobytes())
+    return hashed.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,25 +152,106 @@ class Model:
         return self.header["data"].get("scale")
 
 
+@dataclass(frozen=True, slots=True)
+class ClassifierModel:
+    """A trained classifier and what its file says of it."""
+
+    path: Path
+    network: Classifier
+    recipe: Recipe
+    header: dict[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Return channels, height and width of the data."""
+        return self.network.shape
+
+    @property
+    def classes(self) -> list[str]:
+        """Return the names of the classes; their numbers where they have none."""
+        names = self.header["data"].get("classes") or []
+        return [*names, *map(str, range(len(names), self.network.classes))]
+
+    @property
+    def scale(self) -> tuple[list[float], list[float]] | None:
+        """Return the column means and deviations of a table's classifier."""
+        return self.header["data"].get("scale")
+
+
 def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
     """Return the network of a checkpoint, ready for use.
 
     Raises:
-        CheckpointError: what `load` says, or tensors that are not those of its recipe.
+        CheckpointError: what `load` says, a classifier, or tensors that are not its recipe's.
+    """
+    return model_of(load(path), device)
+
+
+def model_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Model:
+    """Return the network that a header and its tensors make.
+
+    Raises:
+        CheckpointError: a classifier, or tensors that are not those of the header's recipe.
     """
     from pcgen.device import generator
     from pcgen.learning.memorise import LATENTS
     from pcgen.model.network import build
 
-    checkpoint = load(path)
+    def built(recipe: Recipe, shape: tuple[int, int, int], header: dict[str, Any]) -> Network:
+        classes = int(header["sizes"][-1]) if recipe.model.labels else 0
+        return build(recipe.model, shape, generator(recipe.seed), classes)
+
+    network, recipe = _made(checkpoint, built, is_classifier=False)
+    latents = checkpoint.tensors.get(LATENTS)
+    if latents is not None:
+        latents = latents.to(device)
+    return Model(checkpoint.path, network.to(device), recipe, checkpoint.header, latents)
+
+
+def load_classifier(path: Path, device: torch.device | str = "cpu") -> ClassifierModel:
+    """Return the classifier of a checkpoint, ready for use.
+
+    Raises:
+        CheckpointError: what `load` says, no classifier, or tensors that are not its recipe's.
+    """
+    return classifier_of(load(path), device)
+
+
+def classifier_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> ClassifierModel:
+    """Return the classifier that a header and its tensors make.
+
+    Raises:
+        CheckpointError: no classifier, or tensors that are not those of the header's recipe.
+    """
+    from pcgen.device import generator
+    from pcgen.model.classifier import build_classifier
+
+    def built(recipe: Recipe, shape: tuple[int, int, int], header: dict[str, Any]) -> Classifier:
+        assert recipe.classifier is not None
+        count = int(header["sizes"][-1])
+        return build_classifier(recipe.classifier, shape, count, generator(recipe.seed))
+
+    network, recipe = _made(checkpoint, built, is_classifier=True)
+    return ClassifierModel(checkpoint.path, network.to(device), recipe, checkpoint.header)
+
+
+def _made(
+    checkpoint: Checkpoint,
+    built: Callable[[Recipe, tuple[int, int, int], dict[str, Any]], Kind],
+    *,
+    is_classifier: bool,
+) -> tuple[Kind, Recipe]:
+    """Return what a checkpoint holds, and its recipe."""
+    path = checkpoint.path
     try:
         recipe = from_dict(checkpoint.header["recipe"], str(path))
+        _require_kind(path, recipe, is_classifier)
         shape = [int(side) for side in checkpoint.header["data"]["shape"]]
         if len(shape) != 3 or min(shape) < 1:
             raise ValueError
-        classes = int(checkpoint.header["sizes"][-1]) if recipe.model.labels else 0
-        whole = (shape[0], shape[1], shape[2])
-        network = build(recipe.model, whole, generator(recipe.seed), classes)
+        network = built(recipe, (shape[0], shape[1], shape[2]), checkpoint.header)
+    except CheckpointError:
+        raise
     except (PcgenError, LookupError, TypeError, ValueError) as error:
         reason = error.message if isinstance(error, PcgenError) else "its header is incomplete"
         raise CheckpointError(f"{path}: {reason}", f"Show it: pcgen info {path}") from None
@@ -179,19 +265,29 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
                 f"Show it: pcgen info {path}",
             )
     network.load(checkpoint.tensors)
-    latents = checkpoint.tensors.get(LATENTS)
-    if latents is not None:
-        latents = latents.to(device)
-    return Model(path, network.to(device), recipe, checkpoint.header, latents)
+    return network, recipe
+
+
+def _require_kind(path: Path, recipe: Recipe, is_classifier: bool) -> None:
+    if is_classifier and recipe.classifier is None:
+        raise CheckpointError(
+            f"{path}: is a predictive coding network, not a classifier",
+            "Train a classifier: pcgen train mnist-classifier --out DIR",
+        )
+    if not is_classifier and recipe.classifier is not None:
+        raise CheckpointError(
+            f"{path}: is a classifier, not a predictive coding network",
+            "A classifier serves pcgen classify, bench ood and ood-calibrate --classifier",
+        )
 
 
 def model_header(
-    network: Network, recipe: Recipe, data: dict[str, Any], metrics: dict[str, Any]
+    network: Network | Classifier, recipe: Recipe, data: dict[str, Any], metrics: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the header of a model: all of it determined by the run, no time and no place."""
     return {
         "pcgen": __version__,
-        "kind": "model",
+        "kind": "model" if recipe.classifier is None else "classifier",
         "recipe": to_dict(recipe),
         "data": data,
         "sizes": network.sizes,

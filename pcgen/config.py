@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import tomllib
+import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -45,6 +46,9 @@ class DataTable(Table, frozen=True):
     """Use the first so many rows only."""
     validation: Annotated[float, msgspec.Meta(ge=0)] = 0.1
     """Held-out share of the training rows if below 1, else their number. Drawn with the seed."""
+    calibration: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Share or number of rows set aside before, for `pcgen ood-calibrate`: neither trained on nor
+    used to choose the epoch. Drawn with the seed."""
     size: Annotated[list[Count], msgspec.Meta(min_length=2, max_length=2)] | None = None
     """Height and width that images are brought to; none keeps the source's own."""
     channels: Literal[1, 3] | None = None
@@ -107,6 +111,29 @@ def units(entry: int | list[int]) -> int:
     return entry if isinstance(entry, int) else math.prod(entry)
 
 
+class ClassifierTable(Table, frozen=True):
+    """A network that tells classes apart, in the place of `model`: a baseline for scores.
+
+    Beside this table `model` is unused, and `inference` serves the rule `pc` alone.
+    """
+
+    kind: Literal["convnet", "mlp"] = "convnet"
+    channels: Annotated[list[Count], msgspec.Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: [16, 32]
+    )
+    """Of a convnet's 3x3 convolutions; each is followed by a 2x2 maximum."""
+    hidden: Annotated[list[Count], msgspec.Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: [128]
+    )
+    """Units of the dense layers between the pixels, or the last map, and the classes."""
+    activation: ActivationName = "relu"
+    dropout: Fraction = 0.0
+    """Share of the last hidden layer's units that a training image does without."""
+    rule: Literal["backprop", "pc"] = "backprop"
+    """`pc`: a discriminative predictive coding network, pixels and label clamped, learns from local
+    errors; for `mlp` only."""
+
+
 class InferenceTable(Table, frozen=True):
     """How the states reach their equilibrium."""
 
@@ -155,6 +182,7 @@ class Recipe(Table, frozen=True):
     seed: int = 0
     data: DataTable = DataTable()
     model: ModelTable = ModelTable()
+    classifier: ClassifierTable | None = None
     inference: InferenceTable = InferenceTable()
     learning: LearningTable = LearningTable()
 
@@ -287,19 +315,21 @@ def _unknown_keys(tables: Mapping[str, Any], kind: type[Table], prefix: str) -> 
                 f" (did you mean {(prefix if near else '') + elsewhere[0]}?)" if elsewhere else ""
             )
             yield f"unknown key {prefix}{key}{hint}"
-        elif isinstance(value, Mapping) and _is_table(known[key]):
-            yield from _unknown_keys(value, known[key], f"{prefix}{key}.")
+        elif isinstance(value, Mapping) and (inner := _table_in(known[key])):
+            yield from _unknown_keys(value, inner, f"{prefix}{key}.")
 
 
 def _all_keys(kind: type[Table], prefix: str) -> Iterable[str]:
     for field in msgspec.structs.fields(kind):
         yield prefix + field.name
-        if _is_table(field.type):
-            yield from _all_keys(field.type, f"{prefix}{field.name}.")
+        if inner := _table_in(field.type):
+            yield from _all_keys(inner, f"{prefix}{field.name}.")
 
 
-def _is_table(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Table)
+def _table_in(kind: Any) -> type[Table] | None:
+    """Return the table that a key of this type holds, if it holds one."""
+    kinds = (kind, *typing.get_args(kind))
+    return next((k for k in kinds if isinstance(k, type) and issubclass(k, Table)), None)
 
 
 def _path_of(error: msgspec.ValidationError) -> str:

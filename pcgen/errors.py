@@ -50,6 +50,12 @@ class CheckpointError(PcgenError):
     kind = "checkpoint"
 
 
+class CalibrationError(PcgenError):
+    """Too few calibration inputs for what is to be promised, or a detector that does not fit."""
+
+    kind = "calibration"
+
+
 class DeviceError(PcgenError):
     """A device that is not there."""
 

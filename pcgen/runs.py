@@ -26,9 +26,10 @@ from pcgen import __version__, checkpoint
 from pcgen.config import Recipe, from_dict, from_toml, to_toml
 from pcgen.data.images import Images
 from pcgen.errors import CheckpointError, DataError, RunError
+from pcgen.learning.classify import training_of
 from pcgen.learning.distributed import Group
-from pcgen.learning.memorise import training_of
 from pcgen.learning.train import Progress
+from pcgen.model.classifier import Classifier
 from pcgen.model.network import Network
 
 # Seconds between two saves within an epoch: what a killed run loses at most.
@@ -150,7 +151,7 @@ class Run:
     def __init__(
         self,
         folder: RunFolder,
-        network: Network,
+        network: Network | Classifier,
         recipe: Recipe,
         images: Images,
         sample_BD: torch.Tensor,
@@ -235,20 +236,22 @@ class Run:
         checkpoint.save(self.folder.last, self.training.tensors(), header)
 
     def _end_epoch(self, progress: Progress, seconds: float) -> None:
+        validation = progress.validation or progress.labelled
+        learned = {"mse_last_hidden": progress.mse, "accuracy": progress.accuracy}
+        trained = {"energy": progress.energy} | {k: v for k, v in learned.items() if v is not None}
         line: dict[str, Any] = {
             "epoch": progress.epoch,
-            "energy": progress.energy,
-            "mse_last_hidden": progress.mse,
+            **trained,
             "images": progress.images,
             "seconds": seconds,
-            "validation": None if progress.validation is None else asdict(progress.validation),
+            "validation": None if validation is None else asdict(validation),
         }
         if self.writes:
             with self.folder.metrics.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-        metrics = line["validation"] or {"energy": progress.energy, "mse_last_hidden": progress.mse}
-        found = {"epoch": progress.epoch, **metrics}
-        if progress.validation is None or self.best is None or found["mse"] < self.best["mse"]:
+        found = {"epoch": progress.epoch, **(line["validation"] or trained)}
+        criterion = self.training.criterion
+        if validation is None or self.best is None or found[criterion] < self.best[criterion]:
             self.best = found
             if not self.writes:
                 return

@@ -40,3 +40,9 @@ def model_path(name: str) -> Path | None:
     """Return the checkpoint of a shipped model, or none if there is no such name."""
     path = folder() / name / "model.safetensors"
     return path if name in names() and path.is_file() else None
+
+
+def detector_path(name: str) -> Path | None:
+    """Return the detector of a shipped model, or none if there is no such name or no detector."""
+    path = folder() / name / "detector.safetensors"
+    return path if name in names() and path.is_file() else None

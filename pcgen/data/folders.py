@@ -15,7 +15,7 @@ from pcgen.data.files import Files
 from pcgen.data.fit import fit, rule, unit
 from pcgen.data.images import Images, Shape
 from pcgen.data.layout import classes_of, rows_of_split
-from pcgen.data.wanted import Wanted
+from pcgen.data.wanted import Wanted, must_be
 from pcgen.errors import DataError
 
 Pixels = NDArray[np.uint8]
@@ -31,7 +31,15 @@ class FileStore:
     """Pictures in files. What was decoded is kept while it fits in `memory`."""
 
     def __init__(
-        self, files: Files, shape: Shape, *, resize: bool, to_grey: bool, large: bool, memory: int
+        self,
+        files: Files,
+        shape: Shape,
+        *,
+        resize: bool,
+        to_grey: bool,
+        large: bool,
+        memory: int,
+        native: Shape | None = None,
     ) -> None:
         """Hold the names; nothing is decoded yet.
 
@@ -41,8 +49,10 @@ class FileStore:
             to_grey: whether coloured pictures become grey, or are rows with a status.
             large: whether decoding is slow enough for threads.
             memory: bytes of decoded pixels to keep.
+            native: the only shape that a picture may have by itself; others are rows with a status.
         """
         self.files, self.shape, self.resize, self.to_grey = files, shape, resize, to_grey
+        self.native = native
         self._threads = _THREADS if large else 1
         width = shape[0] * shape[1] * shape[2]
         # The system gives this memory only as it is written to.
@@ -111,6 +121,8 @@ class FileStore:
     def _mismatch(self, channels: int, height: int, width: int) -> str:
         """Return why a picture cannot be brought to the store's shape, or nothing."""
         wanted = self.shape
+        if self.native is not None and (channels, height, width) != self.native:
+            return must_be((channels, height, width), self.native)
         if not self.resize and (height, width) != wanted[1:]:
             return f"is {height}x{width}, the others {wanted[1]}x{wanted[2]}: set data.size"
         if not self.to_grey and channels > wanted[0]:
@@ -147,6 +159,7 @@ def open_files(files: Files, name: str, wanted: Wanted, *, split: str = "") -> I
         to_grey=wanted.channels is not None or wanted.like is not None,
         large=any(height * width >= _LARGE for _, height, width in shapes),
         memory=wanted.memory,
+        native=wanted.native,
     )
     return Images(
         name,
@@ -154,7 +167,7 @@ def open_files(files: Files, name: str, wanted: Wanted, *, split: str = "") -> I
         store,
         labels=labels,
         classes=classes,
-        preprocessing=rule(shapes, shape),
+        preprocessing=rule(shapes if wanted.native is None else {wanted.native}, shape),
     )
 
 

@@ -149,12 +149,14 @@ def _as_index(indices: Sequence[int] | Tensor) -> Tensor:
     return torch.as_tensor(indices, dtype=torch.int64)
 
 
-def split(images: Images, validation: float, seed: int) -> tuple[Images, Images]:
+def split(
+    images: Images, validation: float, seed: int, purpose: str = "split"
+) -> tuple[Images, Images]:
     """Return the rows to train on and those held out, each in its old order.
 
     Args:
         validation: held-out share of the rows if below 1, else their number.
-        seed: with the number of rows, all that the choice depends on.
+        seed: with the purpose and the number of rows, all that the choice depends on.
 
     Raises:
         DataError: a number that leaves nothing to train on.
@@ -168,9 +170,25 @@ def split(images: Images, validation: float, seed: int) -> tuple[Images, Images]
             f"{images.source}: holding out {held_out} of {total} rows leaves none to train on",
             "Hold out fewer: --set data.validation=0.1",
         )
-    shuffled = torch.randperm(total, generator=generator(seed, "split"))
+    shuffled = torch.randperm(total, generator=generator(seed, purpose))
     chosen, rest = shuffled[:held_out], shuffled[held_out:]
     return images.subset(rest.sort().values), images.subset(chosen.sort().values)
+
+
+def parts(
+    images: Images, validation: float, calibration: float, seed: int
+) -> tuple[Images, Images, Images]:
+    """Return the rows to train on, those that choose the epoch, and those for calibration.
+
+    Args:
+        calibration: share or number of all rows.
+        validation: share or number of the rest.
+
+    Raises:
+        DataError: numbers that leave nothing to train on.
+    """
+    rest, aside = split(images, calibration, seed, "calibration")
+    return *split(rest, validation, seed), aside
 
 
 def order(n: int, seed: int, epoch: int) -> Tensor:

@@ -6,6 +6,7 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ def open_data(
     like: Shape | None = None,
     like_scale: Sequence[Any] | None = None,
     memory: int = 2**30,
+    native: Shape | None = None,
 ) -> Images:
     """Return the images or the table that a name or a path stands for.
 
@@ -44,6 +46,8 @@ def open_data(
         like: a model's (C, H, W), which images are brought to and a table must have.
         like_scale: a table model's means and deviations, instead of those of the data.
         memory: bytes of decoded pictures, or of an array mapped from disk, to keep.
+        native: the only (C, H, W) that images may have before they are brought to a shape; a
+            picture of another is a row with a status, an array an error.
 
     Raises:
         DataError: data that cannot be found, read, or brought to the shape.
@@ -59,13 +63,56 @@ def open_data(
     from pcgen.data.wanted import Wanted
 
     like = None if like is None else (like[0], like[1], like[2])
-    wanted = Wanted(data, limit, size, channels, like, like_scale, memory)
+    wanted = Wanted(data, limit, size, channels, like, like_scale, memory, native)
     images = _open(data, wanted, data_dir, download)
     if like_scale is not None and not images.is_table:
         raise DataError(f"{data}: holds images, the model takes a table of numbers")
     if like_scale is None and like is not None and images.is_table:
         raise DataError(f"{data}: holds a table of numbers, the model takes images")
     return images.head(limit) if limit is not None else images
+
+
+def open_inputs(
+    inputs: Sequence[str],
+    *,
+    data_dir: Path | None = None,
+    like: Shape,
+    like_scale: Sequence[Any] | None = None,
+    native: Shape | None = None,
+    memory: int = 2**26,
+) -> list[Images]:
+    """Return the data of several names or paths, in order; pictures beside one another together.
+
+    Raises:
+        DataError: what `open_data` says of one of them.
+    """
+    from pcgen.data.decode import SUFFIXES
+    from pcgen.data.files import FolderFiles
+    from pcgen.data.folders import open_files
+    from pcgen.data.wanted import Wanted
+
+    def is_picture(data: str) -> bool:
+        return data.lower().endswith(SUFFIXES) and Path(data).is_file()
+
+    found = []
+    for together, group in groupby(inputs, is_picture):
+        names = list(group)
+        if together and like_scale is None and len(names) > 1:
+            wanted = Wanted("pictures", like=like, native=native, memory=memory)
+            found.append(open_files(FolderFiles(None, names), "pictures", wanted))
+            continue
+        found += [
+            open_data(
+                name,
+                data_dir=data_dir,
+                like=like,
+                like_scale=like_scale,
+                native=native,
+                memory=memory,
+            )
+            for name in names
+        ]
+    return found
 
 
 def _open(data: str, wanted: Wanted, data_dir: Path | None, download: bool) -> Images:

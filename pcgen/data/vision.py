@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import math
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -116,3 +117,13 @@ def _dataset(dataset: str, split: str, root: Path, *, fetch: bool) -> Any:
     if dataset == "EMNIST":
         return kind(root, split="balanced", train=split == "train", download=fetch)
     return kind(root, train=split == "train", download=fetch)
+
+
+def blurred(pixels_BCHW: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Return images under a Gaussian blur of a standard deviation in pixels, cut at three of it."""
+    torchvision()
+    from torchvision.transforms.v2 import functional
+
+    size = 2 * math.ceil(3 * sigma) + 1
+    found: torch.Tensor = functional.gaussian_blur(pixels_BCHW, [size, size], [sigma, sigma])
+    return found

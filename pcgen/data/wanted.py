@@ -11,6 +11,16 @@ from pcgen.data.images import Shape
 from pcgen.errors import DataError
 
 
+def must_be(found: Shape, native: Shape) -> str:
+    """Return why an image's own shape will not do."""
+    kinds = {1: "grey", 3: "coloured"}
+    is_a, must = (
+        f"{height}x{width} {kinds.get(channels, channels)}"
+        for channels, height, width in (found, native)
+    )
+    return f"is {is_a}, must be {must}"
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What `open_data` was asked for; its arguments are explained there."""
@@ -22,6 +32,7 @@ class Wanted:
     like: Shape | None = None
     like_scale: Sequence[Any] | None = None
     memory: int = 2**30
+    native: Shape | None = None
 
     @property
     def rows_of(self) -> int | None:
@@ -39,6 +50,8 @@ class Wanted:
             raise DataError(
                 f"{self.source}: images of {words}, the model takes rows of {self.rows_of} numbers"
             )
+        if self.native is not None and native != self.native:
+            raise DataError(f"{self.source}: {must_be(native, self.native)}")
         if self.rows_of is not None:
             return native
         return self.like or (self.channels or native[0], *(self.size or native[1:]))

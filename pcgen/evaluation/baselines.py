@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from pcgen.config import Recipe
-from pcgen.data.images import Images, order, require_ok
+from pcgen.data.images import Images, order
 from pcgen.device import generator
 from pcgen.errors import RecipeError
 from pcgen.learning.train import rate_at
 from pcgen.model.layers import Layer, Shape, TransposedConvolution
 from pcgen.model.network import build
+from pcgen.tasks.baseline_scores.rows import moments
 
 _BATCH = 500
 _MODULES: dict[str, Callable[[], nn.Module]] = {
@@ -50,19 +51,10 @@ class PCA:
 def fit_pca(images: Images, components: int) -> PCA:
     """Return the principal components of all images, from their covariance in float64.
 
-    The images are read batch by batch; the covariance of D pixels takes 8 D^2 bytes.
+    Raises:
+        DataError: an image that cannot be read.
     """
-    size = len(images.rows([0]).pixels_BD[0])
-    total_D = torch.zeros(size, dtype=torch.float64)
-    products_DD = torch.zeros(size, size, dtype=torch.float64)
-    for first in range(0, len(images), _BATCH):
-        rows = images.rows(range(first, min(first + _BATCH, len(images))))
-        require_ok(rows, images)
-        pixels_BD = rows.pixels_BD.double()
-        total_D += pixels_BD.sum(0)
-        products_DD.addmm_(pixels_BD.T, pixels_BD)
-    mean_D = total_D / len(images)
-    covariance_DD = products_DD / len(images) - torch.outer(mean_D, mean_D)
+    mean_D, covariance_DD = moments(images)
     # Eigenvalues come in rising order.
     components_KD = torch.linalg.eigh(covariance_DD).eigenvectors[:, -components:].flip(1).T
     return PCA(mean_D.float(), components_KD.float())

@@ -20,7 +20,7 @@ from pcgen.evaluation.benchmark import interval
 from pcgen.evaluation.lookups import Hopfield, principal_memory
 from pcgen.evaluation.published_recall import published_recall
 from pcgen.learning.initial import initial_network, sample
-from pcgen.learning.memorise import MemoryTraining, training_of
+from pcgen.learning.memorise import MemoryTraining, network_training
 from pcgen.tasks.recall import Memory, Prior, Recalled, recall
 from pcgen.tasks.restore import EXACT
 
@@ -274,7 +274,7 @@ def memorised(
     began = time.monotonic()
     sample_BD = sample(images, seed)
     network = initial_network(mine, sample_BD, images.shape)
-    training = training_of(network, mine, sample_BD, len(images))
+    training = network_training(network, mine, sample_BD, len(images))
     assert isinstance(training, MemoryTraining)
     for progress in training.run(images, None):
         tell(f"memorising {len(images)} images, width {width}", progress.epoch, epochs)

@@ -33,10 +33,10 @@ _DATA_COPIES = 7
 _STATE_COPIES = 16
 
 
-def training_of(
+def network_training(
     network: Network, recipe: Recipe, sample_BD: Tensor, count: int, group: Group | None = None
 ) -> Training:
-    """Return the training that a recipe asks for, of so many images.
+    """Return the training of a network that a recipe asks for, of so many images.
 
     Raises:
         RecipeError: a memory that several processes share, or least squares without a memory.

@@ -20,7 +20,7 @@ from pcgen.inference.states import Inference
 from pcgen.learning.amortise import StartRegression
 from pcgen.learning.distributed import Group
 from pcgen.learning.hebbian import optimiser_for, precision_gradients, weight_gradients
-from pcgen.learning.validate import Metrics, measure
+from pcgen.learning.validate import Accuracy, Metrics, measure
 from pcgen.model.energy import Terms
 from pcgen.model.network import Network
 
@@ -34,8 +34,10 @@ class Progress:
         batch: from 1, within the epoch.
         images: seen in this epoch.
         energy: nats per image, mean over the epoch so far.
-        mse: per unit, from the last hidden layer, mean over the epoch so far.
+        mse: per unit, from the last hidden layer, mean over the epoch so far; not of a classifier.
         validation: after the epoch's last batch, where images are held out.
+        accuracy: of a classifier, mean over the epoch so far.
+        labelled: what `validation` is for a classifier.
     """
 
     epoch: int
@@ -44,8 +46,10 @@ class Progress:
     batches: int
     images: int
     energy: float
-    mse: float
+    mse: float | None
     validation: Metrics | None = None
+    accuracy: float | None = None
+    labelled: Accuracy | None = None
 
     @property
     def ends_epoch(self) -> bool:
@@ -70,7 +74,12 @@ class Training:
 
     Everything a resumed run needs is in `tensors()` and `counters`; the order of the images and
     all noise depend on the seed and these counters alone.
+
+    Attributes:
+        criterion: the validation metric whose least value is best.
     """
+
+    criterion = "mse"
 
     def __init__(
         self, network: Network, recipe: Recipe, sample_BD: Tensor, group: Group | None = None

@@ -53,6 +53,16 @@ class Metrics:
     steps: float
 
 
+@dataclass(slots=True)
+class Accuracy:
+    """Means over images: the cross entropy in nats, and the share whose label is the likeliest."""
+
+    count: int
+    energy: float
+    accuracy: float
+    error: float
+
+
 def reconstructions(
     network: Network, images: Images, table: InferenceTable, batch_size: int = BATCH
 ) -> Iterator[Reconstruction]:

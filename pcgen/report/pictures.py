@@ -37,11 +37,13 @@ class Row:
         label: stands to the left of it.
         pixels_BCHW: in [0, 1], values outside are clipped; or, where `signed`, errors.
         signed: shown on the fixed scale blue (too dark) - white (exact) - red (too bright).
+        heat: shares in [0, 1], shown from black through red and yellow to white.
     """
 
     label: str
     pixels_BCHW: Any
     signed: bool = False
+    heat: bool = False
 
 
 def reconstructions(
@@ -126,9 +128,40 @@ def grid_png(rows: Sequence[Row], *, title: str = "", columns: int = 12) -> byte
     return buffer.getvalue()
 
 
+def heatmap_png(pixels_D: Any, heat_D: Any, shape: tuple[int, int, int]) -> bytes:
+    """Return the bytes of a PNG: an image, and beside it where its prediction fails.
+
+    Args:
+        pixels_D: in [0, 1], flattened C, H, W.
+        heat_D: in [0, 1), from `Detector.heat`; its mean over the channels is shown, from black
+            through red and yellow to white, so a colour means the same in every picture.
+    """
+    from PIL import Image
+
+    pixels = _colours(_array(np.asarray(pixels_D)[None], shape))[0]
+    heat = _heat(_array(np.asarray(heat_D)[None], shape).mean(1))[0]
+    left, right = _scaled(pixels), _scaled(heat)
+    picture = Image.new("RGB", (left.width + _GAP + right.width, left.height), _PAPER)
+    picture.paste(left, (0, 0))
+    picture.paste(right, (left.width + _GAP, 0))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _heat(share_BHW: np.ndarray) -> np.ndarray:
+    """Return 8-bit RGB (B, H, W, 3) of shares in [0, 1]: one colour channel after the other."""
+    share = np.nan_to_num(share_BHW).clip(0, 1)[..., None]
+    rising = np.clip(3 * share - np.arange(3), 0, 1)
+    return np.asarray((255 * rising).round().astype(np.uint8))
+
+
 def _tiles(row: Row) -> list[Image]:
     pixels = _array(row.pixels_BCHW)
-    colours = _diverging(pixels) if row.signed else _colours(pixels)
+    if row.heat:
+        colours = _heat(pixels.mean(1))
+    else:
+        colours = _diverging(pixels) if row.signed else _colours(pixels)
     return [_scaled(image) for image in colours]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from pcgen import checkpoint, config, runs
 from pcgen.errors import RunError
 from pcgen.report import page as html
+from pcgen.report import scores_page
 from pcgen.report.charts import Series
 
 Lines = Sequence[dict[str, Any]]
@@ -38,6 +39,7 @@ def build(run: Path) -> html.Page:
     sections = [
         html.Section("Training", charts(lines), _progress(lines, recipe)),
         html.Section("Pictures", _pictures(run)),
+        _scores(run / "scores.csv"),
         html.Section("Epochs", [_epochs(lines)] if lines else []),
         html.Section("Model and data", [html.Facts(_model_facts(header))] if header else []),
         html.Section(
@@ -63,6 +65,8 @@ def cards(lines: Lines, header: dict[str, Any]) -> list[html.Card]:
         )
     if (mse := best.get("mse_last_hidden")) is not None:
         found.append(html.Card("MSE, last hidden layer", _thousandths(mse), "decoded one layer up"))
+    if (accuracy := best.get("accuracy")) is not None:
+        found.append(html.Card("Accuracy", f"{100 * accuracy:.2f} %", "validation"))
     if (energy := best.get("energy")) is not None:
         found.append(html.Card("Energy", f"{energy:.4g}", "nats per image"))
     if (parameters := header.get("parameters")) is not None:
@@ -89,6 +93,9 @@ def charts(lines: Lines) -> list[html.Chart]:
         html.Chart(
             "Energy, nats per image",
             [series("training", "energy"), series("validation", "energy", True)],
+        ),
+        html.Chart(
+            "Accuracy", [series("training", "accuracy"), series("validation", "accuracy", True)]
         ),
         html.Chart(
             "MSE per pixel, by what it is decoded from",
@@ -122,16 +129,29 @@ def _epochs(lines: Lines) -> html.Table:
                 held_out.get("mse"),
                 held_out.get("mse_last_hidden"),
                 held_out.get("converged"),
+                held_out.get("accuracy"),
                 line["seconds"],
             ]
         )
-    header = ["epoch", "energy", "energy (val.)", "MSE", "MSE last hidden", "converged", "seconds"]
+    header = ["epoch", "energy", "energy (val.)", "MSE", "MSE last hidden", "converged"]
+    header += ["accuracy", "seconds"]
+    # Of a network or a classifier: what this one has no number for is left out.
+    kept = [i for i, _ in enumerate(header) if any(row[i] is not None for row in rows)]
+    header, rows = [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
     left_out = len(lines) - len(shown)
     return html.Table(header, rows, f"{left_out} epochs in between left out." if left_out else "")
 
 
 def _pictures(run: Path) -> list[html.Picture]:
     return [html.Picture(path.read_bytes(), path.stem) for path in sorted(run.glob("*.png"))]
+
+
+def _scores(path: Path) -> html.Section:
+    """Return what a detector said of the inputs beside the run, if there are any."""
+    if not scores_page.is_scores(path):
+        return html.Section("Scored inputs")
+    table = scores_page.groups_table(scores_page.Summary.of(path))
+    return html.Section("Scored inputs", [table], scores_page.read_meta(path)["statement"])
 
 
 def _model_facts(header: dict[str, Any]) -> dict[str, Any]:

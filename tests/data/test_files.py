@@ -172,6 +172,25 @@ def test_a_picture_unlike_those_looked_at_is_a_row_with_status_shape(tmp_path: P
     assert fitted.rows(range(5)).status == ["ok"] * 5
 
 
+def test_where_one_shape_alone_is_allowed_others_are_rows_and_arrays_are_refused(
+    tmp_path: Path,
+) -> None:
+    write_folder(tmp_path / "x", [f"{i}.png" for i in range(4)], random_pixels(4, 6, 6))
+    write_png(tmp_path / "x/1.png", random_pixels(1, 1))
+    write_png(tmp_path / "x/2.png", random_pixels(6, 6, 3))
+    asked = {"like": (1, 4, 4), "native": (1, 6, 6)}
+    images = open_data(str(tmp_path / "x"), **asked)
+    rows = images.rows(range(4))
+    assert rows.status == ["ok", "shape", "shape", "ok"]
+    assert rows.reason[1:3] == [
+        "is 1x1 grey, must be 6x6 grey",
+        "is 6x6 coloured, must be 6x6 grey",
+    ]
+    assert images.preprocessing["from"] == [1, 6, 6]
+    np.save(tmp_path / "x.npy", random_pixels(3, 5, 5))
+    refusal(lambda: open_data(str(tmp_path / "x.npy"), **asked), "x.npy", "5x5 grey, must be 6x6")
+
+
 def test_a_thread_of_a_picture_is_not_blown_up(tmp_path: Path) -> None:
     write_png(tmp_path / "thin.png", np.zeros((1, 60_000), np.uint8))
     rows = open_data(str(tmp_path), like=(1, 64, 64)).rows([0])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcgen.data.arrays import images_of
-from pcgen.data.images import Images, order, require_ok, split
+from pcgen.data.images import Images, order, parts, require_ok, split
 from pcgen.data.wanted import Wanted
 
 from .pictures import Array, random_pixels, refusal
@@ -33,6 +33,17 @@ def test_a_split_loses_and_repeats_no_row(n: int, share: float, seed: int) -> No
     assert sorted(kept.labels.tolist() + held_out.labels.tolist()) == list(range(n))
     assert len(held_out) == round(share * n)
     assert kept.labels.tolist() == sorted(kept.labels.tolist())
+
+
+def test_rows_set_aside_for_calibration_are_in_no_other_part() -> None:
+    table = images(random_pixels(100, 2, 2))
+    found = parts(table, 0.1, 20, 3)
+    assert [len(part) for part in found] == [72, 8, 20]
+    together = torch.cat([part.index for part in found if part.index is not None])
+    assert together.sort().values.tolist() == list(range(100))
+    # Without any, the others are what they were.
+    whole = [part.fingerprint() for part in split(table, 0.1, 3)]
+    assert [part.fingerprint() for part in parts(table, 0.1, 0, 3)[:2]] == whole
 
 
 def test_a_split_depends_on_the_seed_alone() -> None:

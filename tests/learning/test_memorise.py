@@ -13,7 +13,7 @@ from pcgen.data.images import Images
 from pcgen.data.sources import open_data
 from pcgen.errors import DataError, OutOfMemoryError, RecipeError
 from pcgen.learning.initial import initial_network, sample
-from pcgen.learning.memorise import MemoryTraining, first_latents, training_of
+from pcgen.learning.memorise import MemoryTraining, first_latents, network_training
 
 COUNT = 40
 PRECISION = {"hidden": 1000.0, "learned": True, "floor": 1e-6}
@@ -37,7 +37,7 @@ def images(count: int = COUNT) -> Images:
 def training(found: Recipe, data: Images) -> MemoryTraining:
     sample_BD = sample(data, found.seed)
     network = initial_network(found, sample_BD, data.shape)
-    made = training_of(network, found, sample_BD, len(data))
+    made = network_training(network, found, sample_BD, len(data))
     assert isinstance(made, MemoryTraining)
     return made
 
@@ -156,7 +156,7 @@ def test_what_cannot_memorise_is_said(
     sample_BD = sample(data, 0)
     network = initial_network(found, sample_BD, data.shape, data.class_count)
     with pytest.raises(RecipeError, match=words):
-        training_of(network, found, sample_BD, len(data))
+        network_training(network, found, sample_BD, len(data))
 
 
 def test_held_out_images_are_refused() -> None:
@@ -181,7 +181,7 @@ def test_more_images_than_are_free_bytes_for_say_how_many_fit_before_any_is_read
     with pytest.raises(OutOfMemoryError, match="40 images do not fit into the memory, 12 do"):
         next(made.run(data, None))
     monkeypatch.setattr("pcgen.learning.memorise.free_memory", lambda device: each)
-    with pytest.raises(OutOfMemoryError, match="do not fit into the memory$"):
+    with pytest.raises(OutOfMemoryError, match=r"do not fit into the memory$"):
         next(made.run(data, None))
 
 

@@ -1,0 +1,72 @@
+"""`pcgen classify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import (
+    data_dir_option,
+    device_option,
+    json_option,
+    jsonl_option,
+    limit_option,
+    out_option,
+    quiet_option,
+)
+from .output import write_json, write_json_lines, write_pairs
+from .progress import Story
+
+
+@click.command("classify")
+@click.argument("model")
+@click.argument("data")
+@out_option("File for the rows: .csv, .jsonl or .npz.")
+@limit_option
+@device_option
+@data_dir_option
+@json_option
+@jsonl_option
+@quiet_option
+def command(
+    model: str,
+    data: str,
+    out: Path | None,
+    limit: int | None,
+    device: str,
+    data_dir: Path | None,
+    as_json: bool,
+    as_jsonl: bool,
+    quiet: bool,
+) -> None:
+    """Label DATA with the classifier MODEL, with the energy of each label.
+
+    \b
+    pcgen classify mnist-classifier mnist:test --out labels.csv
+    pcgen classify runs/mine photos/ --jsonl
+
+    MODEL is a classifier's checkpoint, a run's folder or a shipped model's name. Where the data
+    have labels of their own, the share that is right is shown.
+    """
+    from pcgen import labelling
+
+    with Story(quiet) as story:
+        result = labelling.classify(
+            model,
+            data,
+            out=out,
+            limit=limit,
+            device=device,
+            data_dir=data_dir,
+            on_progress=story,
+        )
+    document = result.document()
+    if as_jsonl:
+        write_json_lines(result.rows())
+    elif as_json:
+        write_json("classify", document)
+    else:
+        write_pairs(document, "Classified")
+    if document["unreadable"]:
+        story.say(f"Could not be read: {document['unreadable']}. Which: add --jsonl")

@@ -1,0 +1,180 @@
+"""`pcgen ood-score`."""
+
+from __future__ import annotations
+
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import (
+    data_dir_option,
+    device_option,
+    is_first_process,
+    json_option,
+    jsonl_option,
+    quiet_option,
+)
+from .output import write_json, write_json_lines, write_pairs, write_rows
+from .progress import Story
+
+if TYPE_CHECKING:
+    from pcgen.ood import OodScoreResult
+
+FLAGGED = 3
+# Rows of a table for people; the rest is in the file.
+_SHOWN = 20
+_COLUMNS = ("id", "status", "score", "p_value", "is_ood", "q_value_bh", "surprised_layer", "reason")
+
+
+def _share(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value < 1:
+        raise click.BadParameter(f"{value:g} is not between 0 and 1", ctx, param)
+    return value
+
+
+def _format(ctx: click.Context, param: click.Parameter, out: Path | None) -> Path | None:
+    if out is not None and out.suffix.lower() not in (".csv", ".jsonl", ".npz"):
+        raise click.BadParameter(f"{out} must end in .csv, .jsonl or .npz", ctx, param)
+    return out
+
+
+@click.command("ood-score")
+@click.argument("detector")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=_format,
+    metavar="FILE",
+    help="Rows as .csv, .jsonl or .npz; FILE.meta.json beside it.",
+)
+@click.option(
+    "--score",
+    "scores",
+    metavar="NAME,...",
+    help="Columns wanted; the verdict is the first's.  [default: all, pc-fisher first]",
+)
+@click.option(
+    "--fpr",
+    type=float,
+    callback=_share,
+    default=0.05,
+    show_default=True,
+    help="Share of known inputs that may be flagged.",
+)
+@click.option(
+    "--guarantee",
+    type=click.Choice(["pac", "marginal"]),
+    default="pac",
+    show_default=True,
+    help="pac: with 95 % confidence for this calibration; marginal: on average.",
+)
+@click.option(
+    "--fdr",
+    type=float,
+    callback=_share,
+    metavar="Q",
+    help="Flag by q-value: of the flagged, at most this share is known.",
+)
+@click.option(
+    "--heatmaps",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Draw where each input is unusual.",
+)
+@click.option(
+    "--resize",
+    is_flag=True,
+    help="Bring inputs of other sizes or colours to the model's, outside the guarantee.",
+)
+@click.option("--resume", is_flag=True, help="Go on where the same command was interrupted.")
+@click.option("--fail-on-ood", is_flag=True, help="Exit with 3 if an input is flagged.")
+@device_option
+@data_dir_option
+@json_option
+@jsonl_option
+@quiet_option
+def command(
+    detector: str,
+    inputs: tuple[str, ...],
+    out: Path | None,
+    scores: str | None,
+    fpr: float,
+    guarantee: Any,
+    fdr: float | None,
+    heatmaps: Path | None,
+    resize: bool,
+    resume: bool,
+    fail_on_ood: bool,
+    device: str,
+    data_dir: Path | None,
+    as_json: bool,
+    as_jsonl: bool,
+    quiet: bool,
+) -> int:
+    """Score how unusual each INPUT is: p-value, verdict and which layer is surprised.
+
+    \b
+    pcgen ood-score mnist photos/ scan.png --out scores.csv
+    find . -name '*.png' | pcgen ood-score mnist - --out scores.jsonl --heatmaps maps
+
+    DETECTOR is a file of pcgen ood-calibrate, a folder that holds one, or a shipped name. INPUT is
+    anything that pcgen reads. An input that cannot be read is a row with a status. In every score
+    column higher is more unusual.
+    """
+    if resume and out is None:
+        raise click.UsageError("--resume needs --out, the file of the interrupted command.")
+    from pcgen import ood
+
+    with Story(quiet or not is_first_process()) as story:
+        result = ood.ood_score(
+            detector,
+            inputs,
+            out,
+            scores=_names(scores),
+            fpr=fpr,
+            guarantee=guarantee,
+            fdr=fdr,
+            heatmaps=heatmaps,
+            resize=resize,
+            resume=resume,
+            device=device,
+            data_dir=data_dir,
+            argv=sys.argv,
+            on_progress=story,
+        )
+    document = result.document()
+    if is_first_process():
+        _show(result, document, as_json, as_jsonl)
+        for warning in document["warnings"]:
+            story.say(f"Note: {warning}")
+    return FLAGGED if fail_on_ood and document["flagged"] else 0
+
+
+def _names(scores: str | None) -> tuple[str, ...]:
+    if scores is None:
+        return ()
+    names = tuple(dict.fromkeys(word.strip() for word in scores.split(",") if word.strip()))
+    if not names:
+        raise click.BadParameter("nothing named", param_hint="--score")
+    return names
+
+
+def _show(result: OodScoreResult, document: dict[str, Any], as_json: bool, as_jsonl: bool) -> None:
+    if as_jsonl:
+        write_json_lines(result.rows())
+        return
+    if as_json:
+        write_json("ood-score", document)
+        return
+    if result.out is None:
+        rows = list(islice(result.rows(), _SHOWN))
+        columns = [name for name in _COLUMNS if any(row.get(name) is not None for row in rows)]
+        write_rows(rows, columns)
+        if document["count"] > _SHOWN:
+            click.echo(f"and {document['count'] - _SHOWN:,} more: add --out scores.csv")
+    hidden = ("warnings", "device", "seed", "inference")
+    write_pairs({key: value for key, value in document.items() if key not in hidden}, "Scored")

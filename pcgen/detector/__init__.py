@@ -1,0 +1,1 @@
+"""A detector: a trained network, its scores of known images, and what both say of new ones."""

@@ -1,0 +1,191 @@
+"""From scores to p-values, thresholds with a guarantee, and the words that say which.
+
+A score is higher for what is more unusual. All that is promised rests on one assumption: what is
+known, in calibration and in use, comes exchangeably from one source. Arrays are float64:
+
+    s   scores of new inputs (B,), of several kinds (B, J)
+    c   calibration scores (N,), (N, J)
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcgen.errors import CalibrationError
+
+Array = NDArray[np.float64]
+Guarantee = Literal["pac", "marginal"]
+
+CONFIDENCE = 0.95
+"""Of `pac`: the share of calibration draws whose threshold keeps the promise."""
+
+# Stands for a score that is not a number or infinite: more unusual than any that is.
+_LARGEST = 1e30
+
+
+def finite(scores: Any) -> Array:
+    """Return scores as float64; what is not a number counts as most unusual."""
+    found = np.asarray(scores, dtype=np.float64)
+    found = np.nan_to_num(found, nan=_LARGEST, posinf=_LARGEST, neginf=-_LARGEST)
+    return found.clip(-_LARGEST, _LARGEST)
+
+
+def p_values(scores_B: Any, calibration_N: Any) -> Array:
+    """Return the conformal p-value of each score.
+
+        p = (1 + #{c >= s}) / (n + 1)
+
+    Under exchangeability P(p <= a) <= a for every a and every n.
+
+    Source: Vovk, Gammerman and Shafer, 2005, eq. 2.20, without randomised ties.
+    """
+    ordered_N = np.sort(finite(calibration_N))
+    below_B = np.searchsorted(ordered_N, finite(scores_B), side="left")
+    return np.asarray((1 + len(ordered_N) - below_B) / (1 + len(ordered_N)), np.float64)
+
+
+def fisher(scores_BJ: Any, calibration_NJ: Any) -> Array:
+    """Return the combined score of each input, higher where any part is unusual.
+
+        T      = sum_j -log p_j + tail_j
+        tail_j = max(0, (s_j - max c_j) / (max c_j - q95 c_j))
+
+    p_j is the conformal p-value at calibration scores and linear between them, so that few
+    calibration inputs make no ties. The tail goes on where p_j has reached its floor 1/(n+1). T is
+    only a score: its own p-value comes from other calibration inputs, so that neither this nor a
+    dependence of the parts costs anything.
+
+    Source: Fisher, 1932, for the sum; the rest is ours.
+    """
+    scores_BJ, calibration_NJ = finite(scores_BJ), finite(calibration_NJ)
+    total_B = np.zeros(len(scores_BJ))
+    for scores_B, calibration_N in zip(scores_BJ.T, calibration_NJ.T, strict=True):
+        largest, high = calibration_N.max(), np.quantile(calibration_N, 0.95)
+        # A score that hardly varies has no scale of its own: rounding must not look unusual.
+        scale = max(largest - high, 1e-6 * abs(largest), 1e-12)
+        total_B -= np.log(_smooth(scores_B, calibration_N))
+        total_B += np.maximum(0.0, (scores_B - largest) / scale)
+    return total_B
+
+
+def _smooth(scores_B: Array, calibration_N: Array) -> Array:
+    """Return p-values that are linear between calibration scores."""
+    count = len(calibration_N)
+    places, ties = np.unique(calibration_N, return_counts=True)
+    reached = count - np.cumsum(ties) + ties
+    reached_B = np.interp(scores_B, places, reached, left=count, right=0)
+    return np.asarray((1 + reached_B) / (1 + count), np.float64)
+
+
+def smallest(fpr: float, guarantee: Guarantee, confidence: float = CONFIDENCE) -> int:
+    """Return how many calibration scores the promise needs at least."""
+    if guarantee == "pac":
+        return math.ceil(math.log(1 - confidence) / math.log(1 - fpr) - 1e-9)
+    return math.ceil(1 / fpr - 1 - 1e-9)
+
+
+def allowed(count: int, fpr: float, guarantee: Guarantee, confidence: float = CONFIDENCE) -> int:
+    """Return k: how many of `count` calibration scores may lie above the threshold.
+
+    `pac` takes the largest k with P(Beta(k+1, n-k) <= fpr) >= confidence: the share of known
+    inputs above the (k+1)-th largest score has at most that distribution. `marginal` takes
+    floor(fpr (n+1)) - 1, which holds on average over calibration draws.
+
+    Raises:
+        CalibrationError: fewer scores than the promise needs.
+
+    Source: Vovk, 2012, prop. 2a, for `pac`.
+    """
+    needed = smallest(fpr, guarantee, confidence)
+    if count < needed:
+        lighter = "" if guarantee == "marginal" else ", or --guarantee marginal"
+        raise CalibrationError(
+            f"{count} calibration inputs are too few for a false-alarm rate of {fpr:g} "
+            f"({guarantee}): {needed} are needed",
+            f"Calibrate on more, or ask for less: a larger --fpr{lighter}",
+        )
+    if guarantee == "marginal":
+        return math.floor(fpr * (count + 1) + 1e-9) - 1
+    from scipy.special import betainc
+
+    k = np.arange(count)
+    return int(np.flatnonzero(betainc(k + 1, count - k, fpr) >= confidence)[-1])
+
+
+def threshold(
+    calibration_N: Any, fpr: float, guarantee: Guarantee, confidence: float = CONFIDENCE
+) -> float:
+    """Return the score above which an input is flagged: the (k+1)-th largest in calibration.
+
+    Raises:
+        CalibrationError: fewer scores than the promise needs.
+    """
+    k = allowed(len(calibration_N), fpr, guarantee, confidence)
+    return float(np.sort(finite(calibration_N))[-1 - k])
+
+
+def benjamini_hochberg(p_B: Any) -> Array:
+    """Return q-values: flagging q <= Q keeps the false discovery rate at or below Q.
+
+        q_(i) = min over j >= i of p_(j) m / j
+
+    Conformal p-values of one calibration set depend on each other positively, which this allows.
+
+    Source: Benjamini and Hochberg, 1995; Bates et al., 2023, theorem 2, for conformal p-values.
+    """
+    p_B = np.asarray(p_B, dtype=np.float64)
+    order = np.argsort(p_B, kind="stable")
+    scaled = p_B[order] * len(p_B) / np.arange(1, len(p_B) + 1)
+    q_B = np.empty_like(p_B)
+    q_B[order] = np.minimum.accumulate(scaled[::-1])[::-1].clip(max=1.0)
+    return q_B
+
+
+def needed_for_a_discovery(inputs: int, calibration: int, fdr: float) -> int:
+    """Return how many inputs must sit at the smallest possible p-value before one is discovered."""
+    return max(1, math.ceil(inputs / (fdr * (calibration + 1)) - 1e-9))
+
+
+def share_interval(part: int, whole: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the exact interval of a share seen as part of whole (Clopper and Pearson, 1934)."""
+    from scipy.special import betaincinv
+
+    if not whole:
+        return 0.0, 1.0
+    outside = (1 - confidence) / 2
+    low = betaincinv(part, whole - part + 1, outside) if part else 0.0
+    high = betaincinv(part + 1, whole - part, 1 - outside) if part < whole else 1.0
+    return float(low), float(high)
+
+
+def statement(count: int, fpr: float, guarantee: Guarantee, confidence: float = CONFIDENCE) -> str:
+    """Return the guarantee of a threshold in one sentence, its assumption in another."""
+    if guarantee == "pac":
+        promise = (
+            f"With {100 * confidence:g} % confidence over the draw of the {count:,} calibration "
+            f"inputs, at most {100 * fpr:g} % of inputs like them are flagged."
+        )
+    else:
+        promise = (
+            f"On average over draws of {count:,} calibration inputs, at most {100 * fpr:g} % of "
+            "inputs like them are flagged."
+        )
+    return f"{promise} {ASSUMPTION}"
+
+
+def fdr_statement(count: int, fdr: float) -> str:
+    """Return what flagging by q-value promises, in words."""
+    return (
+        f"Among the inputs flagged, the expected share that is like the {count:,} calibration "
+        f"inputs is at most {100 * fdr:g} % (Benjamini-Hochberg). {ASSUMPTION}"
+    )
+
+
+ASSUMPTION = (
+    "Assumed: known inputs in use and in calibration are exchangeable. How many strange inputs are "
+    "found is not promised."
+)

@@ -1,0 +1,1 @@
+"""`pcgen bench ood`: scores of unusual data beside their baselines, with intervals."""

@@ -1,0 +1,213 @@
+"""The page of `pcgen bench ood`: who wins where, every AUROC, curves and examples."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pcgen.errors import RunError
+from pcgen.evaluation.detection import Estimate, roc
+from pcgen.evaluation.ood.benchmark import Outcome
+from pcgen.evaluation.ood.sets import Unusual
+from pcgen.evaluation.ood.table import COMBINED, SOFTMAX, Pair, Scores, best_of, difference_of
+from pcgen.report import page as html
+from pcgen.report import pictures
+from pcgen.report.charts import Series
+
+_KINDS = {
+    "other": "Other objects",
+    "same": "The same kind of thing from another source",
+    "shift": "The known test images, changed",
+    "left-out": "A class that was left out of everything",
+}
+_POINTS = 120
+_BINS = 50
+_EXAMPLES = 12
+
+
+def write(outcomes: Sequence[Outcome], rows: Sequence[dict[str, Any]], folder: Path) -> Path:
+    """Write `index.html` and `ood.json`, every row of the table, and return the page's path.
+
+    Raises:
+        RunError: a folder that cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "ood.json").write_text(json.dumps(list(rows), indent=1) + "\n")
+        return html.write(build(outcomes, rows), folder / "index.html")
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
+
+
+def build(outcomes: Sequence[Outcome], rows: Sequence[dict[str, Any]]) -> html.Page:
+    """Return the page."""
+    sections = []
+    for outcome in outcomes:
+        sections += [
+            html.Section(
+                f"{outcome.known}: {COMBINED} and the softmax of a convnet",
+                [_against(outcome)],
+                "AUROC with its 95 % interval over images and seeds. Differences are paired; the "
+                "best baseline of a row is chosen on the test images, in its favour.",
+            ),
+            *_every_auroc(outcome),
+            html.Section(f"{outcome.known}: said once", [_once(outcome.known, rows)]),
+            html.Section(
+                f"{outcome.known}: ROC and histograms, first seed",
+                [chart for pair in outcome.pairs for chart in _charts(outcome, pair)],
+            ),
+            html.Section(f"{outcome.known}: the images", [_examples(outcome)]),
+        ]
+    return html.Page(
+        title="Unusual data: scores and baselines",
+        lead="A higher score is more unusual. Nothing was chosen on unusual data: scores are "
+        "fitted, calibrated and combined on known images alone.",
+        cards=[card for outcome in outcomes for card in _cards(outcome)],
+        sections=[section for section in sections if section.blocks],
+    )
+
+
+def _ours(outcome: Outcome) -> str | None:
+    """Return the primary method, where the network was measured."""
+    names = [s.method for s in next(iter(outcome.scores.values())) if s.is_ours]
+    return COMBINED if COMBINED in names else next(iter(names), None)
+
+
+def _cards(outcome: Outcome) -> Iterator[html.Card]:
+    ours = _ours(outcome)
+    for pair in outcome.pairs:
+        if ours in pair.exact and pair.unusual.kind == "other" and "," not in pair.unusual.name:
+            found = pair.exact[ours]["auroc"]
+            between = f"AUROC, {found.low:.4f} to {found.high:.4f}"
+            yield html.Card(f"{pair.known} vs {pair.unusual.name}", f"{found.value:.4f}", between)
+
+
+def _against(outcome: Outcome) -> html.Table:
+    header = ("unusual", ours := _ours(outcome) or "-", SOFTMAX, "difference", "best baseline")
+    rows = []
+    for pair in outcome.pairs:
+        others = [name for name in pair.exact if name not in _own(outcome, pair)]
+        best = best_of(pair, others)
+        cells = [f"{pair.unusual.name} ({len_of(outcome, pair):,})"]
+        cells += [
+            _cell(pair.exact[name]["auroc"]) if name in pair.exact else "-" for name in header[1:3]
+        ]
+        for name in (SOFTMAX, best):
+            said = "-"
+            if ours in pair.exact and name in pair.exact:
+                difference = difference_of(pair, ours, name)
+                said = f"{_cell(difference, sign=True)} {_verdict(difference)}"
+            cells.append(said)
+        cells.append("-" if best is None else f"{best} {pair.exact[best]['auroc'].value:.4f}")
+        rows.append(cells)
+    return html.Table((*header, "best baseline is"), rows)
+
+
+def _own(outcome: Outcome, pair: Pair) -> set[str]:
+    return {scores.method for scores in outcome.scores[pair.known] if scores.is_ours}
+
+
+def len_of(outcome: Outcome, pair: Pair) -> int:
+    """Return how many unusual images a pair has, of the first seed."""
+    return len(outcome.scores[pair.known][0].unusual[pair.unusual.name][0])
+
+
+def _verdict(found: Estimate) -> str:
+    return "won" if found.low > 0 else "lost" if found.high < 0 else "tie"
+
+
+def _cell(found: Estimate, sign: bool = False) -> str:
+    shown = "+.4f" if sign else ".4f"
+    return f"{found.value:{shown}} ({found.low:{shown}} to {found.high:{shown}})"
+
+
+def _every_auroc(outcome: Outcome) -> Iterator[html.Section]:
+    for kind, heading in _KINDS.items():
+        chosen = [pair for pair in outcome.pairs if pair.unusual.kind == kind]
+        if chosen:
+            rows = [
+                [
+                    name,
+                    *(
+                        pair.exact[name]["auroc"].value if name in pair.exact else None
+                        for pair in chosen
+                    ),
+                ]
+                for name in chosen[0].exact
+            ]
+            table = html.Table(["AUROC", *(pair.unusual.name for pair in chosen)], rows)
+            yield html.Section(f"{outcome.known}: {heading}", [table])
+
+
+def _once(known: str, rows: Sequence[dict[str, Any]]) -> html.Table:
+    chosen = [row for row in rows if row["dataset"] == f"{known} itself"]
+    columns = ("method", "metric", "value", "ci_low", "ci_high")
+    header = ("method", "metric", "value", "least seed", "largest seed")
+    return html.Table(header, [[row[name] for name in columns] for row in chosen])
+
+
+def _charts(outcome: Outcome, pair: Pair) -> Iterator[html.Chart]:
+    table = {scores.method: scores for scores in outcome.scores[pair.known]}
+    ours = _ours(outcome)
+    others = [name for name in table if not table[name].is_ours]
+    wanted = [ours, SOFTMAX, best_of(pair, others), "ppca"]
+    names = [name for name in dict.fromkeys(wanted) if name in table]
+    title = f"{pair.known} vs {pair.unusual.name}"
+    curves = [Series(name, _curve(table[name], pair.unusual)) for name in names if name]
+    yield html.Chart(
+        f"{title}: ROC", curves, "known images flagged, %", "unusual images flagged, %"
+    )
+    shown = table[ours] if ours else table[names[0]]
+    yield html.Chart(
+        f"{title}: {shown.method}",
+        _histograms(shown, pair.unusual),
+        "log10 of the score" if _is_positive(shown, pair.unusual) else "score",
+        "images, %",
+    )
+
+
+def _curve(scores: Scores, unusual: Unusual) -> list[tuple[float, float]]:
+    fpr, tpr = roc(scores.known[0], scores.unusual[unusual.name][0])
+    # Fine where it matters: at few false alarms.
+    at = np.concatenate([[0], np.geomspace(1e-4, 1, _POINTS)])
+    return [
+        (100 * float(x), 100 * float(y)) for x, y in zip(at, np.interp(at, fpr, tpr), strict=True)
+    ]
+
+
+def _is_positive(scores: Scores, unusual: Unusual) -> bool:
+    both = (scores.known[0], scores.unusual[unusual.name][0])
+    return all(float(values.min()) > 0 for values in both)
+
+
+def _histograms(scores: Scores, unusual: Unusual) -> list[Series]:
+    """Return the shares of images over the score; the last bin has all beyond it too."""
+    known, other = scores.known[0], scores.unusual[unusual.name][0]
+    if _is_positive(scores, unusual):
+        known, other = np.log10(known), np.log10(other)
+    low, high = np.quantile(np.concatenate([known, other]), [0.001, 0.999])
+    edges = np.linspace(low, max(high, low + 1e-9), _BINS + 1)
+    middles = (edges[1:] + edges[:-1]) / 2
+    found = []
+    for name, values in (("known", known), (unusual.name, other)):
+        counts, _ = np.histogram(values.clip(edges[0], edges[-1]), edges)
+        points = zip(middles.tolist(), (100 * counts / len(values)).tolist(), strict=True)
+        found.append(Series(name, list(points)))
+    return found
+
+
+def _examples(outcome: Outcome) -> html.Picture:
+    shape = outcome.test.shape
+    seen: dict[str, pictures.Row] = {}
+    for name, images in [("known", outcome.test)] + [
+        (pair.unusual.name, pair.unusual.images) for pair in outcome.pairs
+    ]:
+        count = min(_EXAMPLES, len(images))
+        pixels = images.rows(range(count)).pixels_BD.reshape(-1, *shape)
+        seen.setdefault(name, pictures.Row(name, pixels))
+    png = pictures.grid_png(list(seen.values()), columns=_EXAMPLES)
+    return html.Picture(png, f"The first {_EXAMPLES} images of each set.")

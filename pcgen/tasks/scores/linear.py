@@ -1,0 +1,156 @@
+"""Linear predictive coding networks in closed form, many at once.
+
+The network x = m + W z + noise, z ~ N(0, 1), has its equilibrium in closed form. With the
+eigenvectors V of the data's covariance, its Q largest eigenvalues v and the mean s of the others,
+its free energy is, in nats and without 2 pi,
+
+    E(x) = 1/2 sum_q (V'(x - m))_q^2 / v_q      the latent's part: an unusual shape
+         + 1/2 |r|^2 / s                        the data's part: r is what V cannot reach of x - m
+         + 1/2 sum_q log v_q + (D - Q)/2 log s
+
+All networks see the data through the same P principal components; what lies outside of these is
+noise to each.
+
+Source: Tipping and Bishop (1999), probabilistic PCA, whose negative log-likelihood this is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pcgen.device import generator
+
+# Principal components that the networks see, and factors of each: at most so many, and a quarter.
+_SEEN = 256
+_FACTORS = 64
+# A network's covariance counts its own images beside so many of its class's.
+_OF_CLASS = 200.0
+# Least noise, as a share of the data's variance per unit: a constant pixel says nothing for sure.
+_FLOOR = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What the networks see of the data: its first principal components.
+
+    Attributes:
+        mean_D: of all known images.
+        basis_DP: orthonormal.
+    """
+
+    mean_D: Tensor
+    basis_DP: Tensor
+
+    @classmethod
+    def of(cls, data_ND: Tensor) -> Window:
+        """Return the principal components of data, as half precision holds them.
+
+        Source: for wide data Halko, Martinsson and Tropp (2011), with three power iterations.
+        """
+        count, units = data_ND.shape
+        mean_D = data_ND.double().mean(0).to(data_ND.dtype)
+        seen = min(_SEEN, units, max(1, count - 1))
+        centred = data_ND - mean_D
+        if units <= 4 * _SEEN:
+            _, vectors = torch.linalg.eigh((centred.T @ centred).double() / count)
+            basis = vectors.flip(1)[:, :seen].to(data_ND.dtype)
+        else:
+            basis = torch.randn(units, seen, generator=generator(0, "principal")).to(data_ND)
+            for _ in range(3):
+                basis = torch.linalg.qr(centred.T @ (centred @ basis)).Q
+        return cls(mean_D, basis.half().to(data_ND.dtype).contiguous())
+
+    def see(self, data_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images through the window (B, P), and the squared length (B,) of the rest."""
+        centred_BD = data_BD - self.mean_D
+        seen_BP = centred_BD @ self.basis_DP
+        outside_B = centred_BD.square().sum(1) - seen_BP.square().sum(1)
+        return seen_BP, outside_B.clamp_min(0.0)
+
+    @property
+    def factors(self) -> int:
+        """Return Q, the factors that a network behind this window has."""
+        return max(1, min(_FACTORS, self.basis_DP.shape[1] // 4))
+
+
+@dataclass(frozen=True, slots=True)
+class LinearNetworks:
+    """E linear networks with Q factors each.
+
+    Attributes:
+        means_EP: m, through the window.
+        factors_EPQ: V, likewise.
+        variances_EQ: v.
+        noise_E: s.
+        constant_E: the parts of E that no image changes, less the log of the network's share.
+    """
+
+    means_EP: Tensor
+    factors_EPQ: Tensor
+    variances_EQ: Tensor
+    noise_E: Tensor
+    constant_E: Tensor
+
+    def parts(self, seen_BP: Tensor, outside_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the latent's energy (B, E), nats, and the squared length |r|^2 (B, E)."""
+        experts, seen, factors = self.factors_EPQ.shape
+        flat_PF = self.factors_EPQ.permute(1, 0, 2).reshape(seen, experts * factors)
+        centres_EQ = torch.einsum("ep,epq->eq", self.means_EP, self.factors_EPQ)
+        latents_BEQ = (seen_BP @ flat_PF).view(len(seen_BP), experts, factors) - centres_EQ
+        squares_BEQ = latents_BEQ.square_()
+        lengths_BE = seen_BP.square().sum(1, keepdim=True) + self.means_EP.square().sum(1)
+        apart_BE = torch.addmm(lengths_BE, seen_BP, self.means_EP.T, alpha=-2)
+        rest_BE = apart_BE - squares_BEQ.sum(2) + outside_B[:, None]
+        latent_BE = 0.5 * torch.einsum("beq,eq->be", squares_BEQ, 1 / self.variances_EQ)
+        return latent_BE, rest_BE.clamp_min(0.0)
+
+    def energy(self, latent_BE: Tensor, rest_BE: Tensor) -> Tensor:
+        """Return the free energy (B, E), nats, from its parts."""
+        return latent_BE + 0.5 * rest_BE / self.noise_E + self.constant_E
+
+
+def fit_networks(
+    seen_NP: Tensor,
+    outside_N: Tensor,
+    member_N: Tensor,
+    class_PP: Tensor,
+    window: Window,
+) -> LinearNetworks:
+    """Return a network for each group of one class's images.
+
+    Args:
+        member_N: the group of each image; one that none belongs to gets no network.
+        class_PP: the class's covariance, which those of few images are drawn to.
+    """
+    units, factors = len(window.mean_D), window.factors
+    floor = _FLOOR * (class_PP.diagonal().sum() + outside_N.double().mean()) / units + 1e-12
+    means, maps, variances, noises, constants = [], [], [], [], []
+    for member in torch.unique(member_N):
+        own = member_N == member
+        own_NP, count = seen_NP[own], int(own.sum())
+        centred = (own_NP - own_NP.mean(0)).double()
+        weight = _OF_CLASS / (_OF_CLASS + count)
+        covariance = (1 - weight) * (centred.T @ centred / count) + weight * class_PP
+        values, vectors = torch.linalg.eigh(covariance)
+        left = values[:-factors].sum() + outside_N[own].double().mean()
+        noise = (left / max(1, units - factors)).clamp_min(floor)
+        largest = values.flip(0)[:factors].clamp_min(noise)
+        logs = largest.log().sum() + (units - factors) * noise.log()
+        share = torch.tensor(count / len(member_N), dtype=logs.dtype, device=logs.device)
+        means.append(own_NP.mean(0))
+        maps.append(vectors.flip(1)[:, :factors])
+        variances.append(largest)
+        noises.append(noise)
+        constants.append(0.5 * logs - share.log())
+    like = seen_NP.dtype
+    return LinearNetworks(
+        torch.stack(means),
+        # As half precision holds them, so that what is stored is what was fitted.
+        torch.stack(maps).half().to(like),
+        torch.stack(variances).to(like),
+        torch.stack(noises).to(like),
+        torch.stack(constants).to(like),
+    )

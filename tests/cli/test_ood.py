@@ -1,0 +1,150 @@
+"""`ood-calibrate` and `ood-score` from end to end on embedded data."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from pcgen.cli.main import cli
+from pcgen.detector.job import Job
+from tests.data.pictures import random_pixels
+
+PROMISED = {"count", "flagged", "threshold", "statement", "out"}
+ALWAYS = {"pcgen", "schema", "command", "model", "seed", "device", "inference"}
+
+
+def run(*words: str | Path) -> Result:
+    return CliRunner().invoke(cli, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "digits.safetensors"
+    result = run("ood-calibrate", "digits", "digits", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert "statement" in result.stdout
+    assert f"pcgen ood-score {out}" in result.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("noise") / "noise.npy"
+    np.save(path, random_pixels(30, 8, 8))
+    return path
+
+
+def test_calibrate_gives_the_promised_keys(detector: Path) -> None:
+    out = detector.with_name("other.safetensors")
+    result = run("ood-calibrate", "digits", "digits:test", "--out", out, "--json", "-q")
+    document = json.loads(result.stdout)
+    assert document.keys() >= ALWAYS | {"detector", "scores", "part_a", "part_b", "statement"}
+    assert document["scores"][0] == "pc-fisher"
+    assert result.stderr == ""
+
+
+def test_score_gives_the_promised_keys_and_file(
+    detector: Path, noise: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "rows.csv"
+    result = run("ood-score", detector, "digits:test", noise, "--out", out, "--json", "-q")
+    document = json.loads(result.stdout)
+    assert document.keys() >= ALWAYS | PROMISED
+    assert document["inference"].keys() >= {"solver", "steps", "converged"}
+    assert (document["count"], document["out"]) == (389, str(out))
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 389
+    assert sum(row["is_ood"] == "true" for row in rows) == document["flagged"]
+
+
+def test_without_a_file_rows_are_shown(detector: Path, noise: Path) -> None:
+    shown = run("ood-score", detector, noise).stdout
+    assert "noise.npy[0]" in shown
+    assert "and 10 more" in shown
+    lines = run("ood-score", detector, noise, "--jsonl", "-q").stdout.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [f"noise.npy[{i}]" for i in range(30)]
+
+
+def test_flagged_inputs_fail_only_if_asked_to(detector: Path, noise: Path) -> None:
+    assert run("ood-score", detector, noise, "-q").exit_code == 0
+    assert run("ood-score", detector, noise, "-q", "--fail-on-ood").exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--fpr", "0.01"), 1, "299 are needed"),
+        (("--score", "nonsense"), 1, "no score nonsense"),
+        (("--fpr", "2"), 2, "not between 0 and 1"),
+        (("--out", "rows.txt"), 2, "must end in"),
+        (("--resume",), 2, "--resume needs --out"),
+        (("--guarantee", "faith"), 2, "faith"),
+        (("--score", ","), 2, "nothing named"),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    detector: Path, words: tuple[str, ...], code: int, said: str
+) -> None:
+    result = run("ood-score", detector, "digits:test", *words)
+    assert result.exit_code == code, result.stderr
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_ctrl_c_says_what_is_there_and_how_to_go_on(
+    detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Job.steps
+
+    def some(self: Job, *arguments: Any) -> Any:
+        yield next(iter(whole(self, *arguments)))
+        raise KeyboardInterrupt
+
+    out = tmp_path / "rows.jsonl"
+    with monkeypatch.context() as patch:
+        patch.setattr(Job, "steps", some)
+        result = run("ood-score", detector, "digits", "--out", out, "-q")
+    assert result.exit_code == 130
+    assert "Interrupted. 500 of 1,438 rows" in result.stderr
+    assert "--resume" in result.stderr
+    assert len(out.read_text().splitlines()) == 500
+    result = run("ood-score", detector, "digits", "--out", out, "-q", "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert len(out.read_text().splitlines()) == 1438
+
+
+def test_detectors_and_scores_have_pages(detector: Path, noise: Path, tmp_path: Path) -> None:
+    page = Path(json.loads(run("report", detector, "--json").stdout)["page"])
+    text = page.read_text()
+    assert "95 % confidence" in text
+    assert "<polyline" in text
+    out = tmp_path / "rows.csv"
+    words = ("ood-score", detector, "digits:test", noise, "--out", out)
+    assert run(*words, "--heatmaps", tmp_path / "maps").exit_code == 0
+    text = Path(run("report", out).stdout.strip()).read_text()
+    for part in ("noise.npy[0]", "The most unusual", "data:image/png", "exchangeable"):
+        assert part in text
+    other = tmp_path / "other.csv"
+    other.write_text("a,b\n1,2\n")
+    result = run("report", other)
+    assert result.exit_code == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_the_demo_ends_with_strange_inputs(tmp_path: Path) -> None:
+    document = json.loads(run("demo", "--out", tmp_path, "--json", "-q").stdout)
+    flagged = {kind: int(words.split()[0]) for kind, words in document["flagged"].items()}
+    assert flagged["digits"] <= 6
+    assert min(flagged[kind] for kind in ("noise", "negative", "constant")) >= 36
+    text = (tmp_path / "index.html").read_text()
+    assert "Scored inputs" in text
+    assert "noise" in text
+    for name in ("detector.safetensors", "scores.csv", "strange.png", "strange/noise/00.png"):
+        assert (tmp_path / name).is_file()
