@@ -23,7 +23,7 @@ def run(*words: str | Path) -> Result:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("classifier") / "run"
-    pcgen.train("digits-classifier", folder, settings=["learning.epochs=6"])
+    pcgen.train("digits-classifier", folder, settings=["learning.epochs=15"])
     return folder
 
 
@@ -63,7 +63,7 @@ def test_an_unreadable_picture_is_a_row(model: Path, tmp_path: Path) -> None:
     [
         (("digits", "digits:test"), "is a predictive coding network, not a classifier"),
         (("MODEL", "digits:test", "--out", "x.txt"), "not a kind of file to write"),
-        (("MODEL", "iris"), "table of numbers"),
+        (("MODEL", "iris"), "has 4 columns, the model takes images of 1x8x8"),
         (("no-such-model", "digits"), "no such checkpoint"),
     ],
 )
