@@ -646,12 +646,9 @@ def bench_speed(
     with torch.no_grad():
         rows = list(speed_rows(workloads, samples, places, peers or Path(), tell))
     if out is not None:
-        import json
-
         from pcgen.report import speed_page
 
-        speed_page.write(rows, out / "index.html")
-        (out / "speed.json").write_text(json.dumps(rows, indent=1) + "\n")
+        speed_page.write(rows, out)
     return rows
 
 

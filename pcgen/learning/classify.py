@@ -18,7 +18,12 @@ from pcgen.errors import DataError, DivergenceError
 from pcgen.inference.infer import infer
 from pcgen.inference.solvers import Method, prepare
 from pcgen.learning.distributed import Group
-from pcgen.learning.hebbian import optimiser_for, weight_gradients
+from pcgen.learning.hebbian import (
+    load_optimiser,
+    optimiser_for,
+    optimiser_tensors,
+    weight_gradients,
+)
 from pcgen.learning.train import Progress, Training, rate_at
 from pcgen.learning.validate import BATCH, Accuracy
 from pcgen.model.classifier import Classifier, build_classifier
@@ -106,24 +111,15 @@ class ClassifierTraining:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all that a resumed run needs beside the counters, by name."""
-        named = {**self.network.tensors(), "sums": self.sums}
-        for i, state in self.optimiser.state_dict()["state"].items():
-            for key, value in state.items():
-                if value is not None:
-                    named[f"optimiser.{i}.{key}"] = value
-        return named
+        remembered = optimiser_tensors(self.optimiser, "optimiser")
+        return {**self.network.tensors(), "sums": self.sums, **remembered}
 
     def load(self, tensors: dict[str, Tensor], counters: dict[str, int]) -> None:
         """Go on from what `tensors()` and `counters` were."""
         self.network.load(tensors)
         self.sums.copy_(tensors["sums"])
         self.counters.update(counters)
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimiser."):
-                _, i, key = name.split(".")
-                state.setdefault(int(i), {})[key] = value
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
+        load_optimiser(self.optimiser, "optimiser", tensors)
 
     def _batches(self, images: Images, labels: Tensor) -> Iterator[tuple[Rows, Tensor, int]]:
         """Yield this process's rows and labels and the size of each batch left, reading ahead."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -59,3 +59,25 @@ def optimiser_for(
             tensors, lr=rate, momentum=momentum, weight_decay=weight_decay, fused=True
         )
     return torch.optim.AdamW(tensors, lr=rate, weight_decay=weight_decay, fused=True)
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """Return what an optimiser remembers, by names that begin with the prefix."""
+    return {
+        f"{prefix}.{i}.{key}": value
+        for i, state in optimiser.state_dict()["state"].items()
+        for key, value in state.items()
+        if value is not None
+    }
+
+
+def load_optimiser(
+    optimiser: torch.optim.Optimizer, prefix: str, tensors: Mapping[str, Tensor]
+) -> None:
+    """Let an optimiser remember what `optimiser_tensors` returned; others' names are passed by."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith(f"{prefix}."):
+            _, i, key = name.split(".")
+            state.setdefault(int(i), {})[key] = value
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

@@ -19,7 +19,13 @@ from pcgen.inference.solvers import Method, prepare
 from pcgen.inference.states import Inference
 from pcgen.learning.amortise import StartRegression
 from pcgen.learning.distributed import Group
-from pcgen.learning.hebbian import optimiser_for, precision_gradients, weight_gradients
+from pcgen.learning.hebbian import (
+    load_optimiser,
+    optimiser_for,
+    optimiser_tensors,
+    precision_gradients,
+    weight_gradients,
+)
 from pcgen.learning.validate import Accuracy, Metrics, measure
 from pcgen.model.energy import Terms
 from pcgen.model.network import Network
@@ -150,10 +156,7 @@ class Training:
         if self.start is not None:
             named |= self.start.tensors()
         for prefix, optimiser in self._optimisers():
-            for i, state in optimiser.state_dict()["state"].items():
-                for key, value in state.items():
-                    if value is not None:
-                        named[f"{prefix}.{i}.{key}"] = value
+            named |= optimiser_tensors(optimiser, prefix)
         return named
 
     def load(self, tensors: dict[str, Tensor], counters: dict[str, int]) -> None:
@@ -165,14 +168,7 @@ class Training:
                 tensor.copy_(tensors[name])
         self.counters.update(counters)
         for prefix, optimiser in self._optimisers():
-            state: dict[int, dict[str, Tensor]] = {}
-            for name, value in tensors.items():
-                if name.startswith(f"{prefix}."):
-                    _, i, key = name.split(".")
-                    state.setdefault(int(i), {})[key] = value
-            whole = optimiser.state_dict()
-            whole["state"] = state
-            optimiser.load_state_dict(whole)
+            load_optimiser(optimiser, prefix, tensors)
 
     def _optimisers(self) -> list[tuple[str, torch.optim.Optimizer]]:
         return [("optimiser", self.optimiser), ("precision_optimiser", self.precision_optimiser)]

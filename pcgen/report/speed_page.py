@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -16,16 +17,18 @@ Rows = Sequence[dict[str, Any]]
 _COLUMNS = ("method", "metric", "value", "ci_low", "ci_high", "ratio", "samples", "note")
 
 
-def write(rows: Rows, out: Path) -> Path:
-    """Write the page of the rows of `api.bench_speed` and return its path.
+def write(rows: Rows, folder: Path) -> Path:
+    """Write `index.html` and `speed.json`, every row of the table, and return the page's path.
 
     Raises:
-        RunError: a page that cannot be written.
+        RunError: a folder that cannot be written.
     """
     try:
-        return html.write(build(rows), out)
+        page = html.write(build(rows), folder / "index.html")
+        (folder / "speed.json").write_text(json.dumps(list(rows), indent=1) + "\n")
     except OSError as error:
-        raise RunError(f"{out}: cannot be written: {error.strerror}") from None
+        raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
+    return page
 
 
 def build(rows: Rows) -> html.Page:

@@ -80,19 +80,36 @@ def majorised(tmp_path_factory: pytest.TempPathFactory) -> Detector:
     return open_detector(folder / "d.safetensors")
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 100])
-def test_a_score_depends_on_its_image_alone_whatever_the_batch(
-    majorised: Detector, batch_size: int
-) -> None:
-    detector = majorised
+def in_batches(detector: Detector, batch_size: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return each score's column of shuffled images in such batches, and in one batch."""
     images = open_data("digits:test", limit=100)
     order = torch.randperm(100, generator=torch.Generator().manual_seed(0))
     (whole,) = scored(detector.scorers, images, batch_size=100)
     batches = list(scored(detector.scorers, images.subset(order), batch_size=batch_size))
-    for name in detector.names[1:]:
-        found = np.concatenate([batch.columns[name] for batch in batches])
-        # Differences of energies, of about a nat, are as exact as energies are: 1e-4.
-        assert found == pytest.approx(whole.columns[name][order], rel=1e-3, abs=1e-4)
+    return {
+        name: (
+            np.concatenate([batch.columns[name] for batch in batches]),
+            whole.columns[name][order],
+        )
+        for name in detector.names[1:]
+    }
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+def test_a_score_depends_on_its_image_alone_whatever_the_batch(
+    majorised: Detector, batch_size: int
+) -> None:
+    for name, (found, expected) in in_batches(majorised, batch_size).items():
+        # In deviations from a class's mean: rounding of some hundred nats, and passing through 0.
+        least = 1e-4 if name == "class-energy" else 1e-5
+        assert found == pytest.approx(expected, rel=1e-3, abs=least), name
+
+
+@pytest.mark.xfail(reason="rounding moves the step at which errors stops", strict=False)
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+def test_so_does_a_score_whose_network_errors_infers(detector: Detector, batch_size: int) -> None:
+    for name, (found, expected) in in_batches(detector, batch_size).items():
+        assert found == pytest.approx(expected, rel=1e-3, abs=1e-5), name
 
 
 def test_the_three_files_say_the_same(detector_file: Path, tmp_path: Path) -> None:

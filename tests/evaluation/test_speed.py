@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -112,12 +113,13 @@ def test_the_table_is_whole_without_the_peers(
     assert reached["value"] > 0
     assert "updates" in reached["note"]
     assert table["torch autograd, descent", "seconds to the validation MSE"]["value"] > 0
-    page = speed_page.write(rows, tmp_path / "out" / "index.html").read_text()
+    page = speed_page.write(rows, tmp_path / "out").read_text()
     assert table["pcgen", STEP]["samples"] == 2
     assert table["pcgen", STEP]["value"] < table["pcgen", BATCH]["value"]
     assert "times the floor" in table["floor of the memory", BATCH]["note"]
     assert page.count('class="bar s0"') >= 8
     assert "tiny, one thread" in page
+    assert json.loads((tmp_path / "out" / "speed.json").read_text()) == rows
 
 
 def test_a_convolution_is_described_to_the_peers(tmp_path: Path) -> None:

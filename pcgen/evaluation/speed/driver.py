@@ -72,6 +72,8 @@ def speed_rows(
                 yield from rows_of(timed, name, place)
                 for cell in floors(workload, network, place, batches["pcgen"]):
                     yield cell.row(name, place, None)
+                if "pcgen" not in peers:
+                    continue
                 tell(f"{name}, time to an error", 0, 1)
                 yield from rows_of(error_cells(workload, peers, batches, Path(folder)), name, place)
                 if workload.equilibrium:
