@@ -453,9 +453,9 @@ def demo(out: Path | str = "demo", *, on_progress: OnProgress = _silent) -> Demo
 
     What an earlier demo left in the folder is replaced.
     """
-    from pcgen.ood import score_strange
     from pcgen.report import run_page
     from pcgen.runs import RunFolder
+    from pcgen.strange import score_strange
 
     folder = Path(out)
     RunFolder(folder).clear()

@@ -13,7 +13,7 @@ from pcgen.detector.detector import Detector
 @pytest.fixture(scope="session")
 def detector_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("detector") / "digits.safetensors"
-    pcgen.ood_calibrate("digits", "digits", path, device="cpu")
+    pcgen.ood_calibrate("digits-ood", "digits", path, device="cpu")
     return path
 
 
