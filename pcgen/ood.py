@@ -55,7 +55,16 @@ class OodCalibrateResult:
             "unreadable": known["unreadable"],
             "rates": [rate for rate in rates if known["part_b"] >= smallest(rate, "pac")],
             "statement": known["statement"],
+            "warnings": self.warnings,
         }
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what to know before the detector is used."""
+        from pcgen.detector.meta import unsettled
+
+        solver = self.header["model"]["recipe"].get("inference", {}).get("solver", "majorise")
+        return [] if solver == "majorise" else [unsettled(solver)]
 
 
 @dataclass(frozen=True, slots=True)
