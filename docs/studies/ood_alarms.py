@@ -4,7 +4,7 @@
 
 The images that a detector set aside are divided at random into parts A and B and new images, as
 many each, twenty times. Prints the share of the new ones that is flagged, and in how many divisions
-that was as promised. Nothing is trained or scored: the detector holds its scores of all these images.
+that was as promised. Nothing is trained or scored: the detector holds its scores of all these.
 """
 
 from __future__ import annotations

@@ -82,9 +82,9 @@ def test_a_score_depends_on_its_image_alone_whatever_the_batch(
     # One or two rows are multiplied by other routines, which round otherwise.
     bound = 0.1 if solver == "errors" and batch_size < 20 else 1e-3
     assert detector.model.recipe.inference.solver == solver
-    images = open_data("digits:test", limit=100)
-    order = torch.randperm(100, generator=torch.Generator().manual_seed(0))
-    (whole,) = scored(detector.scorers, images, batch_size=100)
+    images = open_data("digits:test", limit=40)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    (whole,) = scored(detector.scorers, images, batch_size=40)
     batches = list(scored(detector.scorers, images.subset(order), batch_size=batch_size))
     for name in detector.names[1:]:
         found = np.concatenate([batch.columns[name] for batch in batches])
