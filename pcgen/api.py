@@ -460,10 +460,11 @@ def demo(out: Path | str = "demo", *, on_progress: OnProgress = _silent) -> Demo
     folder = Path(out)
     RunFolder(folder).clear()
     began = time.monotonic()
-    aside = ["data.calibration=240"]
-    trained = train("digits", folder, settings=aside, on_progress=on_progress)
+    trained = train("digits", folder, on_progress=on_progress)
     found = reconstruct(trained.checkpoint, "digits:test", out=folder, on_progress=on_progress)
-    strange = score_strange(folder, "digits", on_progress=on_progress)
+    RunFolder(folder / "scoring").clear()
+    scoring = train("digits-ood", folder / "scoring", on_progress=on_progress)
+    strange = score_strange(folder, scoring.checkpoint, "digits", on_progress=on_progress)
     page = run_page.write(folder, folder / "index.html")
     return DemoResult(trained, found, strange, page, time.monotonic() - began)
 

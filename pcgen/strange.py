@@ -17,14 +17,14 @@ _KINDS = ("negative", "rot90", "shuffle", "noise", "constant", "blur")
 
 
 def score_strange(
-    folder: Path, data: str, *, on_progress: OnProgress = lambda event: None
+    folder: Path, model: Path, data: str, *, on_progress: OnProgress = lambda event: None
 ) -> dict[str, str]:
-    """Calibrate the run in a folder, and score test images and strange ones made of them.
-
-    Leaves `detector.safetensors`, the images in `strange/KIND/`, `scores.csv` and `strange.png`.
+    """Calibrate a model, and score test images and strange ones made of them.
 
     Args:
-        data: a data set with a test split, which the run was trained on.
+        folder: is left with `detector.safetensors`, the images in `strange/KIND/`, `scores.csv` and
+            `strange.png`.
+        data: a data set with a test split, which the model was trained on.
 
     Returns:
         How many of each kind were flagged, in words.
@@ -33,7 +33,7 @@ def score_strange(
     from pcgen.report.pictures import grid
 
     detector = folder / "detector.safetensors"
-    ood_calibrate(folder, data, detector, on_progress=on_progress)
+    ood_calibrate(model, data, detector, on_progress=on_progress)
     loaded = open_detector(detector)
     kinds = _strange(f"{data}:test", folder / "strange")
     out = folder / "scores.csv"

@@ -27,7 +27,6 @@ from pcgen.errors import CalibrationError, CheckpointError, DataError, PcgenErro
 from pcgen.evaluation import calibration
 from pcgen.ood import ScoringInterrupted
 from pcgen.tasks.ood import scored
-from pcgen.tasks.scores import PCScorer
 from tests.data.pictures import png, random_pixels, write_idx
 
 FIRST = [
@@ -98,20 +97,6 @@ def test_scores_that_rounding_moves_are_warned_of(detectors: dict[str, Detector]
     warned = {name: warnings(found, images, question, Tally()) for name, found in detectors.items()}
     assert not any("rounding" in words for words in warned["majorise"])
     assert any("solver = errors: rounding" in words for words in warned["errors"])
-
-
-def test_layers_that_hold_no_energy_to_speak_of_are_not_looked_at(
-    detectors: dict[str, Detector],
-) -> None:
-    data_BD = open_data("digits:test").rows(range(50)).pixels_BD
-    for detector, looked_at in zip(detectors.values(), ([0, 1, 2], [0, 3]), strict=True):
-        (scorer,) = detector.scorers
-        assert isinstance(scorer, PCScorer)
-        assert scorer.looked_at_F.tolist() == looked_at
-        found = scorer(data_BD)
-        hidden = [found[f"energy_layer_{i}"] for i in range(1, scorer.network.depth)]
-        small = torch.stack(hidden, 1) < 1e-3 * found["free_energy_nats"][:, None]
-        assert (small.double().mean() > 0.9) == (len(looked_at) == 2)
 
 
 def test_a_score_does_not_depend_on_the_number_of_threads(detector: Detector) -> None:

@@ -175,6 +175,19 @@ def test_a_network_with_a_label_layer_is_scored_with_its_labels_free() -> None:
     assert all(column.isfinite().all() for column in found.values())
 
 
+@pytest.mark.parametrize(("hidden", "looked_at"), [(1.0, [0, 1, 2]), (1e6, [0, 2])])
+def test_layers_that_hold_no_energy_to_speak_of_are_not_looked_at(
+    hidden: float, looked_at: list[int]
+) -> None:
+    images = open_data("digits", limit=100)
+    precision = PrecisionTable(hidden=hidden, latent=1.0)
+    network = build(ModelTable(layers=[8, 16], precision=precision), images.shape, generator(0))
+    table = InferenceTable(solver="errors", test_steps=100)
+    found = scores.fit(network, images, table)
+    assert found.looked_at_F.tolist() == looked_at
+    assert found(_pixels(images))["energy-layers"].isfinite().all()
+
+
 def test_scores_of_a_single_image_are_refused(trained: tuple[Network, Images, Images]) -> None:
     network, kept, _ = trained
     with pytest.raises(DataError, match="two images or more"):
