@@ -45,7 +45,14 @@ def test_calibrate_gives_the_promised_keys(detector: Path) -> None:
     out = detector.with_name("other.safetensors")
     result = run("ood-calibrate", "digits", "digits:test", "--out", out, "--json", "-q")
     document = json.loads(result.stdout)
-    assert document.keys() >= ALWAYS | {"detector", "scores", "part_a", "part_b", "statement", "warnings"}
+    assert document.keys() >= ALWAYS | {
+        "detector",
+        "scores",
+        "part_a",
+        "part_b",
+        "statement",
+        "warnings",
+    }
     assert document["scores"][0] == "pc-fisher"
     assert result.stderr == ""
 
