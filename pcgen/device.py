@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from pathlib import Path
 
 import torch
 
@@ -54,6 +55,20 @@ def choose_products(name: str) -> None:
     torch.set_float32_matmul_precision(_MATMUL[name])
     # cuDNN rounds convolutions to tf32 unless it is told not to; it has no bfloat16 for them.
     torch.backends.cudnn.allow_tf32 = name != "float32"
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes of memory that a device has left; None where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    return None
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
