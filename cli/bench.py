@@ -33,6 +33,8 @@ MEMORY_COLUMNS = (
     "published",
     "mse_hidden",
     "exact",
+    "known",
+    "known_others",
     "auroc",
     "steps",
     "seconds",
@@ -128,7 +130,7 @@ def _table(ctx: click.Context, param: click.Parameter, name: str) -> str:
     type=click.IntRange(0),
     default=0,
     metavar="N",
-    help="Recall by the published procedure as well, in so many steps.",
+    help="Train and recall as published as well, with so many recall steps at most.",
 )
 @click.option(
     "--methods",

@@ -273,7 +273,8 @@ def bench_memory(
         counts: images that are stored, drawn anew for each seed.
         widths: of the hidden layers.
         corruptions: that make the cues.
-        published_steps: of the published recall procedure; 0 leaves it out.
+        published_steps: at most, of the published recall procedure, on our networks and on those
+            trained as published; 0 leaves it out.
         out: a folder for `index.html`, the table with capacity curves, and `memory.json`, both
             renewed after every row.
 

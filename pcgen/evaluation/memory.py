@@ -15,17 +15,24 @@ from pcgen.config import Recipe
 from pcgen.data.corruptions import Corruption, Cues, corruption_of
 from pcgen.data.images import Images
 from pcgen.device import generator
+from pcgen.errors import DivergenceError
 from pcgen.evaluation.baselines import seeded
 from pcgen.evaluation.benchmark import interval
 from pcgen.evaluation.lookups import Hopfield, principal_memory
-from pcgen.evaluation.published_recall import published_recall
+from pcgen.evaluation.published_memory import (
+    SETTINGS,
+    WIDTHS,
+    published_recall,
+    published_training,
+    stable_rate,
+)
 from pcgen.learning.initial import initial_network, sample
 from pcgen.learning.memorise import MemoryTraining, network_training
+from pcgen.model.network import Network
 from pcgen.tasks.recall import Memory, Prior, Recalled, recall
 from pcgen.tasks.restore import EXACT
 
 _PAPER = "Pinchetti et al. 2025, table 3"
-_WIDTHS = (512, 1024, 2048)
 # Mean squared error x 1e-4 over all pixels; the steps and rates were tuned on these very values.
 _PUBLISHED_NOISE = {
     50: (6.06, 5.91, 5.95),
@@ -42,13 +49,16 @@ _UNKNOWN = 250
 _EPOCHS_BEYOND = 8
 _MODERN_SHARPNESS = 1.0
 
+# Columns beside the error, each the mean over the seeds.
+_MEANS = ("mse_hidden", "exact", "known", "known_others", "auroc", "steps", "most_steps", "training")
+
 Tell = Callable[[str, int, int], None]
 
 
 def published(count: int, width: int, corrupt: str) -> float | None:
     """Return the published mean squared error of a cell, if there is one."""
     row = _PUBLISHED.get(corrupt, {}).get(count)
-    return 1e-4 * row[_WIDTHS.index(width)] if row and width in _WIDTHS else None
+    return 1e-4 * row[WIDTHS.index(width)] if row and width in WIDTHS else None
 
 
 @dataclass(slots=True)
@@ -64,13 +74,17 @@ class Cell:
     found: list[dict[str, float | None]] = field(default_factory=list)
 
     def row(self) -> dict[str, Any]:
-        """Return the row of the table: means over seeds, the interval of the error."""
+        """Return the row of the table: means over seeds, the interval of the error.
+
+        A seed that diverged has no error; the note says so.
+        """
 
         def mean(name: str) -> float | None:
             values = [found[name] for found in self.found if found.get(name) is not None]
             return sum(values) / len(values) if values else None  # type: ignore[arg-type]
 
-        low, high = interval([float(found["mse"] or 0.0) for found in self.found])
+        errors = [found["mse"] for found in self.found if found["mse"] is not None]
+        low, high = interval(errors)
         return {
             "dataset": f"tiny-imagenet, {self.images} images",
             "method": self.method,
@@ -86,7 +100,7 @@ class Cell:
             "corrupt": self.corrupt,
             **{
                 name: mean(name)
-                for name in ("mse_hidden", "exact", "auroc", "steps", "most_steps", "training")
+                for name in _MEANS
             },
             "bytes": self.bytes,
             "seeds": len(self.found),
@@ -110,7 +124,8 @@ def memory_rows(
     Args:
         images: of which so many are stored at random, others for each seed.
         widths: of the hidden layers.
-        published_steps: of the published procedure, on the same networks; 0 leaves it out.
+        published_steps: at most, of the published procedure, on the same networks and on those
+            trained as published; 0 leaves it out.
     """
     made = [corruption_of([word], images.shape) for word in corruptions]
     for count in counts:
@@ -119,6 +134,8 @@ def memory_rows(
             yield from _lookup_rows(method, sets, made, count)
         for width in widths:
             yield from _network_rows(recipe, sets, made, count, width, published_steps, tell)
+            if published_steps:
+                yield from _published_rows(recipe, sets, made, count, width, published_steps, tell)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,15 +259,14 @@ def _network_rows(
                 measured = _recalled(memory, recipe, cues, other, one.stored_ND, prior)
                 cells[prior, word].found.append(measured | {"training": seconds})
                 cells[prior, word].bytes = parameters + stored
-            if published_steps:
-                began = time.monotonic()
-                images_BD = published_recall(training.network, cues, published_steps)
-                old[word].found.append(
-                    _errors(images_BD, one.stored_ND, cues)
-                    | {"seconds": (time.monotonic() - began) / count}
-                    | {"steps": float(published_steps), "training": seconds}
-                )
+            settings = SETTINGS.get((word, count), {}).get(width)
+            if published_steps and settings is not None:
+                rate = min(settings.rate, stable_rate(training.network))
+                steps = min(settings.recall_steps, published_steps)
+                found = _recalled_as_published(training.network, cues, one.stored_ND, steps, rate)
+                old[word].found.append(found | {"training": seconds})
                 old[word].bytes = parameters
+                old[word].note = f"rate {rate:.2g}, published {settings.rate:.2g}"
     for (prior, word), cell in cells.items():
         row = cell.row()
         if prior == "mixture":
@@ -258,6 +274,54 @@ def _network_rows(
             row["source"] = _PAPER if row["published"] is not None else "measured"
         yield row
     yield from (cell.row() for cell in old.values() if cell.found)
+
+
+def _published_rows(
+    recipe: Recipe,
+    sets: Sequence[_Set],
+    made: Sequence[Corruption],
+    count: int,
+    width: int,
+    published_steps: int,
+    tell: Tell,
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of networks trained and recalled from as published, where that was."""
+    name = f"pcn {recipe.model.layers[0]}-{width}-{width}, published training and recall"
+    for corruption in made:
+        word = " ".join(corruption.words)
+        settings = SETTINGS.get((word, count), {}).get(width)
+        if settings is None:
+            continue
+        cell = Cell(count, width, word, name, 0)
+        steps = min(settings.recall_steps, published_steps)
+        for one in sets:
+            began = time.monotonic()
+            training = published_training(recipe, one.stored, width, one.seed, settings)
+            try:
+                for progress in training.run(one.stored, None):
+                    tell(f"{name}, {count} images, {word}", progress.epoch, progress.epochs)
+            except DivergenceError as error:
+                cell.note = f"seed {one.seed}: {error}"
+                cell.found.append({"mse": None})
+                continue
+            seconds = time.monotonic() - began
+            cues, _ = one.cues(corruption)
+            network = training.network
+            found = _recalled_as_published(network, cues, one.stored_ND, steps, settings.rate)
+            cell.found.append(found | {"training": seconds})
+            cell.bytes = sum(t.numel() * t.element_size() for t in network.weights())
+        yield cell.row() | {"published": published(count, width, word), "source": _PAPER}
+
+
+def _recalled_as_published(
+    network: Network, cues: Cues, truth_BD: Tensor, steps: int, rate: float
+) -> dict[str, float | None]:
+    began = time.monotonic()
+    images_BD = published_recall(network, cues, steps, rate)
+    seconds = (time.monotonic() - began) / len(truth_BD)
+    if not images_BD.isfinite().all():
+        return {"mse": None, "seconds": seconds, "steps": float(steps)}
+    return _errors(images_BD, truth_BD, cues) | {"seconds": seconds, "steps": float(steps)}
 
 
 def memorised(
@@ -287,21 +351,23 @@ def _recalled(
     began = time.monotonic()
     found = recall(memory, cues, recipe.inference, prior=prior)
     seconds = (time.monotonic() - began) / len(truth_BD)
-    return _errors(found.images_BD, truth_BD, cues) | {
+    measured: dict[str, float | None] = {
         "seconds": seconds,
         "steps": found.steps_B.double().mean().item(),
         "most_steps": float(found.steps_B.max()),
-        "auroc": None if prior != "mixture" else _auroc(memory, recipe, found, other),
+        "known": found.known_B.double().mean().item(),
     }
+    if prior == "mixture" and len(other.pixels_BD):
+        unknown = recall(memory, other, recipe.inference)
+        measured["auroc"] = _auroc(found, unknown)
+        measured["known_others"] = unknown.known_B.double().mean().item()
+    return _errors(found.images_BD, truth_BD, cues) | measured
 
 
-def _auroc(memory: Memory, recipe: Recipe, found: Recalled, other: Cues) -> float | None:
+def _auroc(found: Recalled, unknown: Recalled) -> float:
     """Return how well the energy tells images that were never stored from those that were."""
     from sklearn.metrics import roc_auc_score
 
-    if not len(other.pixels_BD):
-        return None
-    unknown = recall(memory, other, recipe.inference)
     energies = torch.cat([found.energy_B, unknown.energy_B]).numpy()
     is_unknown = [0] * len(found.energy_B) + [1] * len(unknown.energy_B)
     return float(roc_auc_score(is_unknown, energies))

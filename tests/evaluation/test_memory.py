@@ -14,9 +14,8 @@ from pcgen.data.sources import open_data
 from pcgen.errors import DataError
 from pcgen.evaluation.lookups import Hopfield, Similarity, principal_memory
 from pcgen.evaluation.memory import memory_rows, published
-from pcgen.evaluation.published_recall import published_recall
+from pcgen.evaluation.published_memory import SETTINGS, Settings
 from pcgen.report import memory_page
-from tests import oracle
 from tests.learning.test_memorise import recipe
 
 SHAPE = (1, 8, 8)
@@ -77,33 +76,6 @@ def test_as_many_components_as_images_hold_them_exactly() -> None:
     assert torch.allclose(found, data_ND, atol=1e-3)
 
 
-def test_the_published_procedure_descends_the_energy_of_free_data() -> None:
-    network = oracle.network(hidden=50.0)
-    start_BD = oracle.data(network)
-    visible_BD = torch.ones_like(start_BD, dtype=torch.bool)
-    noisy = Cues(start_BD, visible_BD, 0.1)
-
-    def by_autograd(steps: int) -> Tensor:
-        states = [start_BD, *(start_BD.new_zeros(6, size) for size in network.sizes[1:])]
-        for _ in range(steps):
-            states = [x.detach().requires_grad_() for x in states]
-            with torch.enable_grad():
-                terms = network.terms(states)
-                energy = sum(
-                    0.5 * (x - found.prediction_BD).square().sum()
-                    for x, found in zip(states, terms, strict=False)
-                )
-                slopes = torch.autograd.grad(energy, states)
-            states = [x.detach() - 0.05 * slope for x, slope in zip(states, slopes, strict=True)]
-        return states[0].clamp(0, 1)
-
-    assert torch.allclose(published_recall(network, noisy, 7, 0.05), by_autograd(7))
-    half = Cues(start_BD, visible_BD.clone(), 0.0)
-    half.visible_BD[:, 3:] = False
-    kept = published_recall(network, half, 7, 0.05)
-    assert torch.equal(kept[:, :3], start_BD[:, :3].clamp(0, 1))
-
-
 def test_published_values_stand_in_their_cells_alone() -> None:
     assert published(250, 512, "mask:bottom") == pytest.approx(39.1e-4)
     assert published(50, 2048, "noise:0.2") == pytest.approx(5.95e-4)
@@ -112,8 +84,12 @@ def test_published_values_stand_in_their_cells_alone() -> None:
     assert published(500, 512, "noise:0.2") is None
 
 
-def test_every_cell_is_a_row_and_the_page_draws_them(tmp_path: Path) -> None:
+def test_every_cell_is_a_row_and_the_page_draws_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = open_data("digits", limit=300)
+    found = {32: Settings(0.05, 5e-3, 5, 100)}
+    monkeypatch.setitem(SETTINGS, ("noise:0.2", 10), found)
     with torch.no_grad():
         rows = list(
             memory_rows(
@@ -126,20 +102,25 @@ def test_every_cell_is_a_row_and_the_page_draws_them(tmp_path: Path) -> None:
                 published_steps=5,
             )
         )
-    # Per number of images: 5 look-ups and, for each width, 2 priors and the published procedure.
-    assert len(rows) == 2 * 2 * (5 + 2 * 3)
+    # Per number of images: 5 look-ups and, for each width, 2 priors; the published procedure, on our
+    # network and on its own, in the one cell that has settings.
+    assert len(rows) == 2 * 2 * (5 + 2 * 2) + 2
+    theirs = [row for row in rows if "published" in row["method"]]
+    assert [row["steps"] for row in theirs] == [5, 5]
+    assert all(0 < row["value"] < 0.2 for row in theirs)
     assert {row["seeds"] for row in rows} == {2}
     ours = [row for row in rows if "mixture" in row["method"]]
     assert len(ours) == 8
     for row in ours:
         assert row["exact"] == 1.0
         assert row["auroc"] >= 0.95
+        assert (row["known"], row["known_others"]) == (1.0, 0.0)
         assert row["most_steps"] <= 50
         assert row["ci_low"] <= row["value"] <= row["ci_high"]
         # 4 bytes for each of 8k weights of 3 layers and of each latent.
         assert row["bytes"] > 4 * 32 * row["images"]
     page = memory_page.write(rows, tmp_path / "out").read_text()
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 8
     assert "universal Hopfield, L2, max" in page
     assert (tmp_path / "out" / "memory.json").is_file()
 
