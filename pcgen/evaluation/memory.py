@@ -50,7 +50,16 @@ _EPOCHS_BEYOND = 8
 _MODERN_SHARPNESS = 1.0
 
 # Columns beside the error, each the mean over the seeds.
-_MEANS = ("mse_hidden", "exact", "known", "known_others", "auroc", "steps", "most_steps", "training")
+_MEANS = (
+    "mse_hidden",
+    "exact",
+    "known",
+    "known_others",
+    "auroc",
+    "steps",
+    "most_steps",
+    "training",
+)
 
 Tell = Callable[[str, int, int], None]
 
@@ -98,10 +107,7 @@ class Cell:
             "images": self.images,
             "width": self.width,
             "corrupt": self.corrupt,
-            **{
-                name: mean(name)
-                for name in _MEANS
-            },
+            **{name: mean(name) for name in _MEANS},
             "bytes": self.bytes,
             "seeds": len(self.found),
             "note": self.note,

@@ -27,8 +27,7 @@ LATENTS = "memory.latents"
 
 # Root mean square of the first drives: there tanh is nearly linear, and no image's code is lost.
 _FIRST_DRIVE = 0.3
-# Numbers that least squares keeps of each image at once, per pixel and per unit; 5,000 images of
-# 12,288 pixels took _MEASURED at widths of 2048.
+# Numbers that least squares keeps of each image at once, per pixel and per unit.
 _DATA_COPIES = 7
 _STATE_COPIES = 16
 

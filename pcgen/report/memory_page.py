@@ -56,8 +56,8 @@ def build(rows: Rows) -> html.Page:
     return html.Page(
         title="Associative memory",
         lead="Mean squared error per pixel of what cues recalled, by the number of images stored; "
-        "lower is better; less than 1e-8 is drawn there. Hopfield networks look up the data that they "
-        "keep, the mixture prior the latents.",
+        "lower is better; less than 1e-8 is drawn there. Hopfield networks look up the data that "
+        "they keep, the mixture prior the latents.",
         sections=[
             _section(corrupt, [row for row in rows if row["corrupt"] == corrupt])
             for corrupt in corruptions

