@@ -2,6 +2,11 @@
 
 The first latents are the images' whitened principal components, turned at random: any two images
 are as far apart as any other two, and a mixture of images has a mixture of latents.
+
+By least squares no more images than the last hidden layer has units are exact at once. With more,
+the data layer's weights are the regression of the images on the layer above, and this is to span
+what the images have most of: the weights above take steps down their own slopes, of errors that
+inference leaves at a high precision.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ _WIDTH = 1e-3
 _LEAST_NOISE = 0.01
 # Share of the steps that are taken under the Gaussian.
 _FIRST = 0.3
-# An image is unknown if noise as large as the cue's leaves a stored one so much energy with less than
-# this probability.
+# An image is unknown if noise as large as the cue's leaves a stored one so much energy with less
+# than this probability.
 _UNLIKELY = 1e-3
 BATCH = 250
 
