@@ -41,7 +41,7 @@ class DataTable(Table, frozen=True):
     """Which data, and how much of it is held out."""
 
     source: str = "digits"
-    """A data set's name (`pcgen datasets`) or a path."""
+    """A data set's name (`pcgen datasets`) or a path; empty where it must be given with --data."""
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Use the first so many rows only."""
     validation: Annotated[float, msgspec.Meta(ge=0)] = 0.1
