@@ -200,10 +200,9 @@ class FixedDescent:
         dense = all(isinstance(layer, Dense) for layer in network.layers)
         fused = (_MOVED if dense else _FUSED)[network.table.activation]
         self._held = [state for group in self.groups for state in group.state]
-        # How much higher than they are the states are held, the data's first; the latent's as it is.
-        offsets = [0.0, *[fused.offset] * (network.depth - 1), 0.0]
-        self._offsets = offsets[1:]
-        maps = [_Map(layer, above) for layer, above in zip(network.layers, offsets[1:], strict=True)]
+        # How much higher than they are the states of layers 1.. are held; the latent's not at all.
+        self._offsets = [*[fused.offset] * (network.depth - 1), 0.0]
+        maps = [_Map(*each) for each in zip(network.layers, self._offsets, strict=True)]
         self.latent_precision = precisions[-1]
         self.rate = rate
         pull = _Pull(rate, momentum, fused, _Scratch())

@@ -39,8 +39,8 @@ _AGREE = 1e-4
 _CHECKED_STEPS = 5
 _TURN = 5  # timings of one competitor in a row, after its warm-up
 _UPDATES = 30
-# Seconds for a competitor to get ready, compilation included, and for a few batches: an unrolled loop of 60 steps and 30 layers was
-# not compiled after 7 minutes.
+# Seconds for a competitor to get ready, compilation included, and for a few batches: an unrolled
+# loop of 60 steps and 30 layers was not compiled after 7 minutes.
 _PATIENCE = 180.0
 
 

@@ -113,9 +113,7 @@ def equilibrium_cells(
             yield _best_descent(method, peers[method], rates, request)
 
 
-def _best_descent(
-    method: str, peer: Peer, rates: Sequence[float], request: dict[str, Any]
-) -> Cell:
+def _best_descent(method: str, peer: Peer, rates: Sequence[float], request: dict[str, Any]) -> Cell:
     """Return the time of the best rate and momentum of a library's descent."""
     momenta = MOMENTA[:1] if method == "fabricpc" else MOMENTA
     settings = [(rate, momentum) for momentum in momenta for rate in rates]
