@@ -11,8 +11,8 @@ from .options import data_dir_option, device_option, json_option, out_option, qu
 from .output import write_json, write_rows
 from .progress import Story
 
-TABLES = ("reconstruction", "ood", "speed")
-PLANNED = ("sampling", "memory")
+TABLES = ("reconstruction", "memory", "ood", "speed")
+PLANNED = ("sampling",)
 SPEED_COLUMNS = (
     "dataset",
     "threads",
@@ -23,6 +23,23 @@ SPEED_COLUMNS = (
     "ci_high",
     "ratio",
     "samples",
+    "note",
+)
+MEMORY_COLUMNS = (
+    "images",
+    "method",
+    "corrupt",
+    "value",
+    "published",
+    "mse_hidden",
+    "exact",
+    "known",
+    "known_others",
+    "auroc",
+    "steps",
+    "seconds",
+    "training",
+    "bytes",
     "note",
 )
 COLUMNS = (
@@ -88,6 +105,34 @@ def _table(ctx: click.Context, param: click.Parameter, name: str) -> str:
     help="Where make peers was run; the working folder otherwise.",
 )
 @click.option(
+    "--counts",
+    default="50,100,250",
+    show_default=True,
+    metavar="N,...",
+    help="Images that a memory stores, a part of the memory table for each number.",
+)
+@click.option(
+    "--widths",
+    default="512,1024,2048",
+    show_default=True,
+    metavar="N,...",
+    help="Of the memory's hidden layers.",
+)
+@click.option(
+    "--corrupt",
+    default="noise:0.2,mask:bottom,mask:75%,occlude:8",
+    show_default=True,
+    metavar="HOW,...",
+    help="What makes the memory's cues, see pcgen recall.",
+)
+@click.option(
+    "--published-steps",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Train and recall as published as well, with so many recall steps at most.",
+)
+@click.option(
     "--methods",
     metavar="M,...",
     help="Families of the ood table, separated by commas; all by default.",
@@ -106,7 +151,7 @@ def _table(ctx: click.Context, param: click.Parameter, name: str) -> str:
     show_default=True,
     help="Whether the ood table trains again without one class, which is then unusual.",
 )
-@out_option("Folder for the page and numbers of speed and ood, and for the scores of ood.")
+@out_option("Folder for the page and numbers of memory, speed and ood, and for ood's scores.")
 @device_option
 @data_dir_option
 @json_option
@@ -119,6 +164,10 @@ def command(
     samples: int,
     threads: str,
     peers: Path | None,
+    counts: str,
+    widths: str,
+    corrupt: str,
+    published_steps: int,
     methods: str | None,
     limit: int,
     left_out: bool,
@@ -128,12 +177,15 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Re-measure TABLE (reconstruction, ood, speed) beside its baselines and published values.
+    """Re-measure TABLE (reconstruction, memory, ood, speed) beside baselines and published values.
 
     ood: every score of unusual data, with 95 % intervals over images and seeds. With --out, scores
     are kept there and a later call goes on from them. --json has every metric.
 
     reconstruction: models are chosen on the validation split; the test set is used once at the end.
+
+    memory: Tiny ImageNet's images restored from noisy and half-hidden cues, beside look-ups that
+    keep the data, principal components and the published values. On the CPU.
 
     speed: training batches and times to equilibrium beside other libraries, where make peers has
     built them; ratios are to the faster mode of pcx. On the CPU, unless --device names a GPU.
@@ -146,10 +198,23 @@ def command(
             rows = api.bench_speed(
                 _words(workloads, "--workloads"),
                 samples=samples,
-                threads=_numbers(threads),
+                threads=_numbers(threads, "--threads"),
                 device="cpu" if device == "auto" else device,
                 peers=peers,
                 out=out,
+                on_progress=story,
+            )
+        elif table == "memory":
+            from pcgen import memories
+
+            rows = memories.bench_memory(
+                _numbers(counts, "--counts"),
+                _numbers(widths, "--widths"),
+                _words(corrupt, "--corrupt"),
+                seeds=seeds,
+                published_steps=published_steps,
+                out=out,
+                data_dir=data_dir,
                 on_progress=story,
             )
         elif table == "ood":
@@ -175,7 +240,8 @@ def command(
     elif table == "ood":
         write_rows([row for row in rows if _is_headline(row)], OOD_COLUMNS, title=table)
     else:
-        write_rows(rows, SPEED_COLUMNS if table == "speed" else COLUMNS, title=table)
+        shown = {"speed": SPEED_COLUMNS, "memory": MEMORY_COLUMNS}.get(table, COLUMNS)
+        write_rows(rows, shown, title=table)
 
 
 def _is_headline(row: dict[str, Any]) -> bool:
@@ -195,8 +261,8 @@ def _words(text: str, flag: str) -> tuple[str, ...]:
     return words
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    words = _words(text, "--threads")
+def _numbers(text: str, flag: str) -> tuple[int, ...]:
+    words = _words(text, flag)
     if not all(word.isdecimal() and int(word) > 0 for word in words):
-        raise click.BadParameter(f"{text}: not numbers above 0", param_hint="--threads")
+        raise click.BadParameter(f"{text}: not numbers above 0", param_hint=flag)
     return tuple(int(word) for word in words)

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from pcgen.errors import RecipeError as RecipeError
     from pcgen.errors import RunError as RunError
     from pcgen.labelling import classify as classify
+    from pcgen.memories import bench_memory as bench_memory
+    from pcgen.memories import forget as forget
+    from pcgen.memories import memorise as memorise
+    from pcgen.memories import recall as recall
     from pcgen.ood import ood_calibrate as ood_calibrate
     from pcgen.ood import ood_score as ood_score
 
@@ -66,6 +70,7 @@ _HOMES = {
         "RecipeError",
         "RunError",
     ),
+    "pcgen.memories": ("bench_memory", "forget", "memorise", "recall"),
     "pcgen.ood": ("ood_calibrate", "ood_score"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

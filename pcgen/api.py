@@ -351,7 +351,7 @@ def check(
     network = _initial(found, images, validation, sample_BD).to(chosen)
     choose_threads(network.largest_product * found.learning.batch_size)
     choose_products(found.inference.products)
-    training = training_of(network, found, sample_BD)
+    training = training_of(network, found, sample_BD, len(images))
     steps = training.run(images, None)
     first = next(steps)
     began = time.monotonic()

@@ -158,7 +158,8 @@ class LearningTable(Table, frozen=True):
 
     epochs: Count = 10
     batch_size: Count = 200
-    optimiser: Literal["adamw", "sgd"] = "adamw"
+    optimiser: Literal["adamw", "sgd", "least-squares"] = "adamw"
+    """`least-squares` has no rate: each layer's regression, from all images as one batch."""
     rate: Positive = 1e-3
     momentum: Fraction = 0.9
     """Of `sgd`."""
@@ -168,6 +169,9 @@ class LearningTable(Table, frozen=True):
     schedule: Literal["constant", "cosine"] = "cosine"
     incremental: bool = False
     """Incremental PC: a weight step after every state step."""
+    memory: bool = False
+    """Memorise: every image's latent is carried from epoch to epoch and kept in the model, which
+    `pcgen recall` needs."""
 
 
 class Recipe(Table, frozen=True):

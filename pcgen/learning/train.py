@@ -159,6 +159,10 @@ class Training:
             named |= optimiser_tensors(optimiser, prefix)
         return named
 
+    def model_tensors(self) -> dict[str, Tensor]:
+        """Return what the finished model is made of, by name."""
+        return self.network.tensors()
+
     def load(self, tensors: dict[str, Tensor], counters: dict[str, int]) -> None:
         """Go on from what `tensors()` and `counters` were."""
         self.network.load(tensors)
@@ -212,7 +216,10 @@ class Training:
         steps, incremental = table.steps, self.recipe.learning.incremental
         self.method = prepare(network, table, self.method, reduced=not incremental)
         inference = self.method.begin(
-            data_BD, steps=0 if incremental else steps, labels_BK=self._labels(rows)
+            data_BD,
+            latent_BD=self._latents(rows),
+            steps=0 if incremental else steps,
+            labels_BK=self._labels(rows),
         )
         if incremental:
             for step in range(1, steps + 1):
@@ -236,6 +243,10 @@ class Training:
                 + (" or use --set inference.solver=majorise" if table.solver == "descent" else ""),
             )
         self.sums += torch.tensor([energy, squared, count], dtype=torch.float64)
+
+    def _latents(self, rows: Rows) -> Tensor | None:
+        """Return where the rows' latents start (B, D_latent), if not where the network says."""
+        return None
 
     def _labels(self, rows: Rows) -> Tensor | None:
         """Return the rows' classes, one-hot (B, K), where the network has a label layer."""
