@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": "Train, reconstruct and explain, on embedded data.",
     "train": "Train a model from a recipe.",
     "reconstruct": "Infer the states of data and decode them.",
+    "sample": "Draw new data from what a model has learnt.",
     "ood-calibrate": "Store known data's scores with a model: a detector.",
     "ood-score": "Score how unusual new data are, with a guarantee.",
     "classify": "Label data with a classifier.",

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from pcgen.errors import PcgenError as PcgenError
     from pcgen.errors import RecipeError as RecipeError
     from pcgen.errors import RunError as RunError
+    from pcgen.generate import bench_sampling as bench_sampling
+    from pcgen.generate import sample as sample
     from pcgen.labelling import classify as classify
     from pcgen.ood import ood_calibrate as ood_calibrate
     from pcgen.ood import ood_score as ood_score
@@ -66,6 +68,7 @@ _HOMES = {
         "RecipeError",
         "RunError",
     ),
+    "pcgen.generate": ("bench_sampling", "sample"),
     "pcgen.ood": ("ood_calibrate", "ood_score"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
