@@ -90,7 +90,8 @@ def _table(ctx: click.Context, param: click.Parameter, name: str) -> str:
 @click.option(
     "--methods",
     metavar="M,...",
-    help="Families of the ood table, separated by commas; all by default.",
+    help="Families of the ood table, or parts of the sampling table (samples, chains, likelihood), "
+    "separated by commas; all by default.",
 )
 @click.option(
     "--limit",
@@ -98,7 +99,7 @@ def _table(ctx: click.Context, param: click.Parameter, name: str) -> str:
     default=10_000,
     show_default=True,
     metavar="N",
-    help="Images of a set of the ood table at most.",
+    help="Images of a set of the ood table at most; samples of each method of the sampling table.",
 )
 @click.option(
     "--left-out/--no-left-out",
@@ -135,7 +136,8 @@ def command(
 
     reconstruction: models are chosen on the validation split; the test set is used once at the end.
 
-    sampling: the shipped samplers beside a VAE, PPCA and a PCN without noise, trained in the run.
+    sampling: the shipped samplers beside a VAE, PPCA and a PCN without noise, trained in the run;
+    choices on the validation split, the test set once.
 
     speed: training batches and times to equilibrium beside other libraries, where make peers has
     built them; ratios are to the faster mode of pcx. On the CPU, unless --device names a GPU.
@@ -155,9 +157,15 @@ def command(
                 on_progress=story,
             )
         elif table == "sampling":
-            from pcgen import generate
+            from pcgen import sampling_table
 
-            rows = generate.bench_sampling(names, data_dir=data_dir, on_progress=story)
+            rows = sampling_table.bench_sampling(
+                names,
+                samples=limit,
+                parts=sampling_table.PARTS if methods is None else _words(methods, "--methods"),
+                data_dir=data_dir,
+                on_progress=story,
+            )
         elif table == "ood":
             from pcgen import benchmarks
 

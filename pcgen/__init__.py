@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from pcgen.errors import PcgenError as PcgenError
     from pcgen.errors import RecipeError as RecipeError
     from pcgen.errors import RunError as RunError
-    from pcgen.generate import bench_sampling as bench_sampling
     from pcgen.generate import sample as sample
     from pcgen.labelling import classify as classify
     from pcgen.ood import ood_calibrate as ood_calibrate
     from pcgen.ood import ood_score as ood_score
+    from pcgen.sampling_table import bench_sampling as bench_sampling
 
 __version__ = "0.1.0"
 
@@ -68,8 +68,9 @@ _HOMES = {
         "RecipeError",
         "RunError",
     ),
-    "pcgen.generate": ("bench_sampling", "sample"),
+    "pcgen.generate": ("sample",),
     "pcgen.ood": ("ood_calibrate", "ood_score"),
+    "pcgen.sampling_table": ("bench_sampling",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -1,7 +1,4 @@
-"""The public functions that draw new data, and the table that says how good they are.
-
-As in `pcgen.api`, each is one command, and imports stand inside the functions.
-"""
+"""The public function that draws new data. As in `pcgen.api`, imports stand inside functions."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pcgen.api import Event, OnProgress, open_model
-from pcgen.errors import DataError, RecipeError, RunError
+from pcgen.errors import RecipeError, RunError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -278,83 +275,3 @@ def _write(out: Path, data_BD: Tensor, model: Model, columns: int) -> None:
             writer.writerows([[f"{value:.6g}" for value in row] for row in table])
     except OSError as error:
         raise RunError(f"{out}: cannot be written: {error.strerror}") from None
-
-
-def to_units(data_BD: Tensor, model: Model) -> Any:
-    """Return a table's samples (N, D) in the data's own units, as numpy.
-
-    Raises:
-        DataError: the model draws images.
-    """
-    import numpy as np
-
-    if model.scale is None:
-        raise DataError(f"{model.path}: draws images, which have no columns")
-    mean, deviation = (np.array(part) for part in model.scale)
-    return data_BD.double().cpu().numpy() * deviation + mean
-
-
-def bench_sampling(
-    data: Sequence[str] = ("iris", "mnist"),
-    *,
-    samples: int = 10_000,
-    likelihood: bool = True,
-    data_dir: Path | None = None,
-    on_progress: OnProgress = _silent,
-) -> list[dict[str, Any]]:
-    """Return the sampling table: the shipped models beside baselines trained in the same run.
-
-    Args:
-        data: `iris`, `mnist`.
-        samples: of each way to draw images.
-        likelihood: also train a PCN and a VAE on binarised images, and take their log-likelihood.
-
-    Raises:
-        RecipeError: data without a shipped model that samples.
-        DataError: data that is not here.
-    """
-    unknown = [name for name in data if name not in _SAMPLERS]
-    if unknown:
-        raise RecipeError(
-            f"{unknown[0]}: no shipped model samples it", f"There are: {', '.join(_SAMPLERS)}"
-        )
-
-    import torch
-
-    from pcgen.data.sources import open_data
-    from pcgen.evaluation import sampling_benchmark as benchmark
-    from pcgen.evaluation.sampling_speed import chain_rows
-
-    rows: list[dict[str, Any]] = []
-    with torch.no_grad():
-        for name in data:
-            model = open_model(_SAMPLERS[name])
-            recipe = model.recipe
-
-            def tell(stage: str, done: int, total: int, name: str = name) -> None:
-                on_progress(Event(f"{name}: {stage}", done, total))
-
-            images = open_data(recipe.data.source, data_dir=data_dir, columns=recipe.data.columns)
-            if images.is_table:
-                rows += benchmark.table_rows(name, model.network, images, tell)
-                continue
-            test = open_data(f"{recipe.data.source}:test", data_dir=data_dir)
-            classifier = _classifier(f"{name}-classifier")
-            rows += benchmark.image_rows(
-                name, recipe, model.network, images, test, classifier, samples, tell
-            )
-            rows += chain_rows(name, recipe, model.network, 1000, tell)
-            if likelihood:
-                rows += benchmark.likelihood_rows(name, recipe, images, test, tell)
-    return rows
-
-
-_SAMPLERS = {"iris": "iris", "mnist": "mnist-sampler"}
-
-
-def _classifier(name: str) -> Any:
-    """Return the shipped classifier whose features compare images."""
-    from pcgen.api import _model_path
-    from pcgen.checkpoint import load_classifier
-
-    return load_classifier(_model_path(name)).network

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import msgspec
 import torch
@@ -28,7 +29,7 @@ from pcgen.model.energy import LayerEnergy, Terms
 from pcgen.model.network import Network
 
 # Chains in one batch.
-_BATCH = 2000
+_BATCH = 500
 
 
 def log_likelihood(
@@ -39,6 +40,7 @@ def log_likelihood(
     chains: int,
     temperatures: int,
     seed: int = 0,
+    on_rows: Callable[[int], None] = lambda done: None,
 ) -> Tensor:
     """Return log p(data) (B,) in nats per row.
 
@@ -47,6 +49,7 @@ def log_likelihood(
         data_BD: rows; binary ones where the output is Bernoulli.
         chains: of each row.
         temperatures: from the prior to the posterior.
+        on_rows: told how many rows are done.
     """
     weights = []
     at_once = max(1, _BATCH // chains)
@@ -54,6 +57,7 @@ def log_likelihood(
         part_BD = data_BD[first : first + at_once].repeat_interleave(chains, 0)
         numbers = range(first * chains, first * chains + len(part_BD))
         weights.append(_log_weights(network, table, part_BD, numbers, temperatures, seed))
+        on_rows(min(first + at_once, len(data_BD)))
     log_w_BK = torch.cat(weights).view(-1, chains)
     return torch.logsumexp(log_w_BK, 1) - math.log(chains) + _constant(network)
 

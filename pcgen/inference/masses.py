@@ -44,8 +44,9 @@ class ErrorMass:
 
     J and J_l are the slopes of the data's drive in the latent and in layer l, H the data energy's
     curvature in its drive, and the means are over typical latents: of the squares, other than in
-    `ErrorDiagonal`, since a stable step must know the steep places too. The diagonals are summed
-    over random signs of the data's units (Bekas, Kokiopoulou and Saad, 2007).
+    `ErrorDiagonal`, since a stable step must know the steep places too. Of a mixture pi_L is the
+    mean of its causes' precisions. The diagonals are summed over random signs of the data's units
+    (Bekas, Kokiopoulou and Saad, 2007).
     """
 
     def __init__(self, network: Network, *, hidden_data: bool = False) -> None:
@@ -64,7 +65,11 @@ class ErrorMass:
         jacobian = self._jacobian(network, slopes)
         curvature = jacobian.flatten(1) @ jacobian.flatten(1).T / len(latents)
         jitter = 1e-6 * curvature.diagonal().mean() + 1e-12
-        curvature.diagonal().add_(precisions[network.latent] + jitter)
+        curvature.diagonal().add_(jitter)
+        if network.mixture is None:
+            curvature.diagonal().add_(precisions[network.latent])
+        else:
+            curvature += network.mixture.mean_precision()
         factor = torch.linalg.cholesky(curvature)
         self.inverse_UU = torch.cholesky_inverse(factor)
         self.factor_UU = torch.linalg.cholesky(self.inverse_UU)

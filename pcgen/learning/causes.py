@@ -10,6 +10,8 @@ Source: Dempster, Laird and Rubin (1977); a fitted prior on an autoencoder's lat
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -37,31 +39,51 @@ def step_causes(
     if len(latents_NL) <= len(mixture.means_KL):
         return
     if not mixture.means_KL.any():
-        _begin(mixture, latents_NL, generator)
+        _begin(mixture, latents_NL, classes_N, generator)
         for _ in range(_FIRST_STEPS - 1):
             _step(mixture, latents_NL, classes_N)
     _step(mixture, latents_NL, classes_N)
 
 
-def _begin(mixture: Mixture, latents_NL: Tensor, generator: torch.Generator) -> None:
+def _begin(
+    mixture: Mixture, latents_NL: Tensor, classes_N: Tensor | None, generator: torch.Generator
+) -> None:
     """Set the means to latents far from one another, the covariances to a share of the whole.
+
+    Where there are as many causes as classes, each class has causes of its own to begin with.
+    """
+    causes, classes = len(mixture.means_KL), len(mixture.log_weights_YK)
+    if classes_N is None or causes < classes:
+        mixture.means_KL.copy_(latents_NL[_apart(latents_NL, causes, generator)])
+    else:
+        own_K = torch.arange(causes, device=latents_NL.device) * classes // causes
+        for label in range(classes):
+            own = own_K == label
+            rows_N = (classes_N.to(own_K) == label).nonzero().squeeze(1)
+            within = latents_NL[rows_N] if len(rows_N) else latents_NL
+            mixture.means_KL[own] = within[_apart(within, int(own.sum()), generator)]
+            mixture.log_weights_YK[label] = torch.where(own, -math.log(int(own.sum())), -math.inf)
+    covariance = torch.cov(latents_NL.T).double()
+    # Near the mean of so many causes, about half of the variance is left within each.
+    roots = _roots(0.5 * covariance[None])
+    mixture.roots_KLL.copy_(roots.expand_as(mixture.roots_KLL))
+
+
+def _apart(latents_NL: Tensor, count: int, generator: torch.Generator) -> list[int]:
+    """Return so many rows, each far from those before it.
 
     Source: k-means++ of Arthur and Vassilvitskii (2007).
     """
     chosen = [int(torch.randint(len(latents_NL), (1,), generator=generator))]
     distance_N = torch.full_like(latents_NL[:, 0], torch.inf)
-    while len(chosen) < len(mixture.means_KL):
+    while len(chosen) < count:
         last = (latents_NL - latents_NL[chosen[-1]]).square().sum(1)
         distance_N = torch.minimum(distance_N, last)
         edges = distance_N.double().cumsum(0)
         place = torch.rand((), generator=generator, dtype=torch.float64) * edges[-1].cpu()
         found = int(torch.searchsorted(edges, place.to(edges)))
         chosen.append(min(found, len(latents_NL) - 1))
-    mixture.means_KL.copy_(latents_NL[chosen])
-    covariance = torch.cov(latents_NL.T).double()
-    # Near the mean of so many causes, about half of the variance is left within each.
-    roots = _roots(0.5 * covariance[None])
-    mixture.roots_KLL.copy_(roots.expand_as(mixture.roots_KLL))
+    return chosen
 
 
 def _step(mixture: Mixture, latents_NL: Tensor, classes_N: Tensor | None) -> None:

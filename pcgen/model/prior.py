@@ -77,6 +77,11 @@ class Mixture:
         _, precisions_KX, _, _ = self._tables()
         return (shares_BK * (_outer(move_BL) @ precisions_KX.T)).sum(1)
 
+    def mean_precision(self) -> Tensor:
+        """Return the mean (L, L) of the causes' precisions."""
+        _, precisions_KX, _, _ = self._tables()
+        return (self.log_weights().exp() @ precisions_KX).view(self.roots_KLL.shape[1:])
+
     def log_joint(self, latent_BL: Tensor, classes_B: Tensor | None = None) -> Tensor:
         """Return log p(k, z) (B, K) without the 2 pi.
 

@@ -16,6 +16,7 @@ from pcgen.inference.masses import ErrorMass
 from pcgen.inference.noise import SampleNoise
 from pcgen.inference.preconditioners import BlockDiagonal
 from pcgen.model.network import Network
+from pcgen.model.prior import Mixture
 from tests import oracle
 from tests.inference.test_inference import linear_equilibrium, linear_hessian
 
@@ -236,6 +237,16 @@ def test_the_mass_of_errors_is_their_curvature_where_the_network_is_linear() -> 
     diagonal = 3.0 + 2.0 * layers[0].square().sum(0)
     # Random signs: right on average, and here for 64 of them.
     torch.testing.assert_close(1 / hidden.diagonal(), diagonal, rtol=0.5, atol=0.5)
+
+
+def test_the_mass_of_a_mixture_is_the_mean_precision_of_its_causes() -> None:
+    network = linear()
+    prior = Mixture.standard(2, 2, 0, network.layers[0].weight)
+    prior.roots_KLL.copy_(torch.stack([torch.eye(2), 3 * torch.eye(2)]))
+    prior.log_weights_YK.copy_(torch.tensor([[0.75, 0.25]]).log())
+    network.mixture = prior
+    _, latent = ErrorMass(network, hidden_data=True)([torch.eye(3).double(), torch.eye(2).double()])
+    torch.testing.assert_close(latent, torch.eye(2).double() / (0.75 + 0.25 * 9))
 
 
 @pytest.mark.parametrize("coordinates", ["states", "errors"])

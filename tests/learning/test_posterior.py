@@ -155,6 +155,20 @@ def test_expectation_maximisation_finds_the_causes_and_their_classes() -> None:
     assert (own.values > 0.99).all()
 
 
+def test_each_class_begins_with_causes_of_its_own() -> None:
+    source = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[-3.0, 0.0], [0.0, 3.0], [0.0, 0.0], [3.0, 3.0]])
+    place = torch.arange(800) % 4
+    latents = centres[place] + 0.4 * torch.randn(800, 2, generator=source)
+    prior = Mixture.standard(4, 2, 2, latents)
+    for _ in range(5):
+        step_causes(prior, latents, place // 2, source)
+    weights = prior.log_weights_YK.exp()
+    assert float(weights[0, :2].sum() + weights[1, 2:].sum()) == pytest.approx(2, abs=1e-4)
+    nearest = torch.cdist(prior.means_KL, centres).argmin(1).tolist()
+    assert (sorted(nearest[:2]), sorted(nearest[2:])) == ([0, 1], [2, 3])
+
+
 @pytest.mark.parametrize(
     ("tables", "said"),
     [
