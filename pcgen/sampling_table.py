@@ -74,9 +74,7 @@ def _sampling_rows(
     test = open_data(f"{recipe.data.source}:test", data_dir=data_dir)
     if "samples" in parts:
         classifier = open_classifier(f"{name}-classifier").network
-        rows += image_rows(
-            name, recipe, network, images, test, classifier, samples, tell
-        )
+        rows += image_rows(name, recipe, network, images, test, classifier, samples, tell)
     if "chains" in parts:
         rows += chain_rows(name, recipe, network, test, tell)
     if "likelihood" in parts:

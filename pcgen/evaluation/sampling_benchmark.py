@@ -96,7 +96,7 @@ class _Judge:
 
     def _of(self, data_BD: Tensor) -> tuple[Tensor, Tensor]:
         """Return features (B, F) and logits (B, K)."""
-        parts = [self.classifier.features(part.clamp(0, 1)) for part in data_BD.split(1000)]
+        parts = [self.classifier.features(part.clamp(0, 1)) for part in torch.split(data_BD, 1000)]
         features_BF = torch.cat(parts)
         return features_BF, self.classifier.logits_of(features_BF)
 

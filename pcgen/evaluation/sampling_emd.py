@@ -83,9 +83,7 @@ def _larger_rows(
     ]
 
 
-def _halves_rows(
-    dataset: str, recipe: Recipe, images: Images, tell: Tell
-) -> list[dict[str, Any]]:
+def _halves_rows(dataset: str, recipe: Recipe, images: Images, tell: Tell) -> list[dict[str, Any]]:
     """Return how far samples learnt from one half are from the other, beside that half itself."""
     found, itself = [], []
     for seed in range(_SPLITS):
