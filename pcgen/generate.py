@@ -134,7 +134,7 @@ def sample(
     table = _inference(loaded, settings)
 
     def tell(done: int, total: int, acceptance: float | None, ess: float | None) -> None:
-        on_progress(Event("sampling", done, total, acceptance=acceptance, ess=ess))
+        on_progress(Event("sampling", n * done // total, n, acceptance=acceptance, ess=ess))
 
     with torch.no_grad():
         if mode == "ancestral" and given is None:

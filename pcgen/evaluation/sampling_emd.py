@@ -85,7 +85,8 @@ def _larger_rows(
 
 def _halves_rows(dataset: str, recipe: Recipe, images: Images, tell: Tell) -> list[dict[str, Any]]:
     """Return how far samples learnt from one half are from the other, beside that half itself."""
-    found, itself = [], []
+    found, resampled, itself = [], [], []
+    source = generator(0, "halves resampled")
     for seed in range(_SPLITS):
         kept, held_out = split(images, len(images) // 2, seed)
         own = msgspec.structs.replace(recipe, seed=seed)
@@ -95,9 +96,12 @@ def _halves_rows(dataset: str, recipe: Recipe, images: Images, tell: Tell) -> li
         for i in range(_SETS // _SPLITS):
             drawn = ancestral(network, len(right), i, draw=True).data_BD
             found.append(earth_movers_distance(drawn, right))
+            again = left[torch.randint(len(left), (len(right),), generator=source)]
+            resampled.append(earth_movers_distance(again, right))
     metric = "emd to the other half"
     return [
         measured("pcn trained on one half", metric, sum(found) / len(found), dataset),
+        measured("that half resampled", metric, sum(resampled) / len(resampled), dataset),
         measured("that half itself", metric, sum(itself) / len(itself), dataset),
     ]
 

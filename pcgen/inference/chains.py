@@ -263,6 +263,30 @@ class Chains:
             down = self._chosen(refused_B, self.down, down)
         self.slopes, self.down = slopes, down
 
+    def jump(self) -> Tensor:
+        """Propose each chain a latent from the mixture prior; return (B,) which of them took it.
+
+        The errors stay, so that the prior cancels and only what is below the latent decides:
+        independence Metropolis, for causes that lie too far apart to wander between. Over states
+        hardly any proposal is taken.
+        """
+        network = self.posterior.network
+        assert network.mixture is not None
+        normal, old_BL = self.noise.draw(), self.states[network.latent]
+        new_BL = network.mixture.draw(normal[network.latent - 1], self.noise.uniform_B, None)
+        before = self.surface.position()
+        still = [torch.zeros_like(slope) for slope in self.slopes[:-1]]
+        self.surface.move([*still, new_BL - old_BL])
+        change_B = self.surface.energy_B - before.energy_B
+        own_B = network.prior_energy(new_BL) - network.prior_energy(old_BL)
+        self.noise.draw()
+        log_share_B = own_B - change_B / self.posterior.table.sampling.temperature
+        taken_B = self.noise.uniform_B.log() < log_share_B
+        self.surface.put_back(before, ~taken_B)
+        self.slopes = self.surface.slopes()
+        self.down = self.mass(self.slopes)
+        return taken_B
+
     @contextmanager
     def relaxed(self, steps: int) -> Iterator[StateInference]:
         """Yield the surface with all below the latent moved down so many times; then undo it."""

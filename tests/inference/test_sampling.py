@@ -162,6 +162,34 @@ def test_a_metropolis_test_makes_a_crooked_posterior_exact() -> None:
         assert abs(float(found.var()) / spread - 1) < 3 * (5 / len(data)) ** 0.5
 
 
+def test_jumps_find_the_weights_of_causes_that_lie_far_apart() -> None:
+    """One latent, one unit of data, two causes 16 deviations apart: known by quadrature."""
+    network = oracle.network(layers=(1,), shape=1, output="tanh", latent=1.0, data=2.0)
+    network.layers[0].weight.fill_(0.1)
+    prior = Mixture.standard(2, 1, 0, network.layers[0].weight)
+    prior.means_KL.copy_(torch.tensor([[-4.0], [4.0]]))
+    prior.roots_KLL.fill_(2.0)
+    prior.log_weights_YK.copy_(torch.tensor([[0.3, 0.7]]).log())
+    network.mixture = prior
+    data = torch.full((CHAINS, 1), 0.2, dtype=torch.float64)
+    places = torch.linspace(-8, 8, 8001, dtype=torch.float64)[:, None]
+    weight = (-network.energy([data[:1].expand(len(places), -1), places])).softmax(0)
+    expected = float(weight @ (places[:, 0] > 0).double())
+    target = posterior(network, coordinates="errors", metropolis=True, step=0.5)
+    chains = run(target, data, 0)
+    shares = []
+    for _ in range(20):
+        chains.step()
+        chains.step()
+        shares.append(float(chains.jump().double().mean()))
+    assert 0.3 < min(shares[5:]) < 1
+    found = chains.states[1][:, 0]
+    error = (expected * (1 - expected) / CHAINS) ** 0.5
+    assert abs(float((found > 0).double().mean()) - expected) < 3 * error
+    beside = found[found > 0] - 4
+    assert abs(float(beside.var()) / 0.25 - 1) < 0.2
+
+
 def test_temperature_scales_the_covariance() -> None:
     network = linear()
     data = oracle.data(network, 1).expand(CHAINS, -1)
