@@ -28,6 +28,7 @@ from pcgen.data.images import Images
 from pcgen.errors import CheckpointError, DataError, RunError
 from pcgen.learning.classify import training_of
 from pcgen.learning.distributed import Group
+from pcgen.learning.posterior import samples
 from pcgen.learning.train import Progress
 from pcgen.model.classifier import Classifier
 from pcgen.model.network import Network
@@ -251,7 +252,9 @@ class Run:
                 file.write(json.dumps(line) + "\n")
         found = {"epoch": progress.epoch, **(line["validation"] or trained)}
         criterion = self.training.criterion
-        if validation is None or self.best is None or found[criterion] < self.best[criterion]:
+        # Of a sampler the least reconstruction error is no aim: its last epoch is kept.
+        last = validation is None or samples(self.recipe)
+        if last or self.best is None or found[criterion] < self.best[criterion]:
             self.best = found
             if not self.writes:
                 return

@@ -19,6 +19,7 @@ from pcgen.evaluation.baselines import (
     train_autoencoder,
 )
 from pcgen.learning.initial import initial_network, sample
+from pcgen.learning.posterior import samples
 from pcgen.learning.train import Training
 from pcgen.learning.validate import measure
 from pcgen.model.network import Network
@@ -88,14 +89,16 @@ def train_network(
     device: torch.device,
     tell: Tell = lambda stage, done, total: None,
 ) -> Network:
-    """Return the network of the epoch that is best on the validation split."""
+    """Return the network of the epoch that is best on the validation split; a sampler's last."""
     sample_BD = sample(images, recipe.seed)
     network = initial_network(recipe, sample_BD, images.shape, images.class_count).to(device)
     best, best_mse = network.to(device), math.inf
     for progress in Training(network, recipe, sample_BD).run(images, validation):
         done = (progress.epoch - 1) * len(images) + progress.images
         tell(f"training, seed {recipe.seed}", done, progress.epochs * len(images))
-        if progress.validation is not None and progress.validation.mse < best_mse:
+        if progress.validation is not None and (
+            progress.validation.mse < best_mse or samples(recipe)
+        ):
             best, best_mse = network.to(device), progress.validation.mse
     return best
 

@@ -111,6 +111,7 @@ def fits(network: Network) -> bool:
     return (
         not network.skips
         and not network.table.labels
+        and network.mixture is None
         and not network.table.precision.learned
         and all(p.ndim == 0 for p in network.log_precisions)
         and isinstance(network.energies()[0], Gaussian)

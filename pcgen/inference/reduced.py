@@ -48,6 +48,7 @@ class Reduction:
             whole.skips,
         )
         self.network.typical_latents = whole.typical_latents
+        self.network.mixture = whole.mixture
 
     def project(self, data_BD: Tensor) -> Tensor:
         """Return y (B, U)."""

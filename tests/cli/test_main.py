@@ -131,7 +131,7 @@ def test_a_usage_error_in_json_mode_is_json_too(words: tuple[str, ...]) -> None:
 
 
 def test_a_table_that_comes_later_names_those_that_exist() -> None:
-    result = run("bench", "sampling")
+    result = run("bench", "memory")
     assert result.exit_code == 2
     assert "comes later" in result.stderr
     assert "reconstruction" in result.stderr
