@@ -184,7 +184,7 @@ class SamplingTable(Table, frozen=True):
     expectation (to the order of a Laplace approximation) and at high precisions far less noise."""
     persistent: bool = False
     """An image's chain goes on in the next epoch from the latent where it ended in the last."""
-    jump: Annotated[int, msgspec.Meta(ge=0)] = 10
+    jump: Annotated[int, msgspec.Meta(ge=0)] = 5
     """In `pcgen sample`, over errors: steps between two proposals of a new latent from a mixture
     prior; 0 makes none."""
 
