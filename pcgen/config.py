@@ -208,6 +208,11 @@ class InferenceTable(Table, frozen=True):
     """What the factors of matrix products are rounded to: `tf32` on a GPU, `bfloat16` there and on
     CPUs that have it. Sums stay float32. docs/speed.md says how far the energies move."""
 
+    @property
+    def draws(self) -> bool:
+        """Return whether the solver samples the states instead of finding their equilibrium."""
+        return self.solver in ("langevin", "momentum", "kinetic")
+
 
 class LearningTable(Table, frozen=True):
     """How the weights follow."""
