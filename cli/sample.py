@@ -31,7 +31,7 @@ from .progress import Story
     show_default=True,
     help="Independent draws from the prior down, or chains that wander in the energy.",
 )
-@click.option("--chains", type=int, metavar="C", help="Chains at once; N, at most 100, by default.")
+@click.option("--chains", type=int, metavar="C", help="Chains at once; N, at most 10, by default.")
 @click.option(
     "--burn-in",
     type=int,

@@ -184,7 +184,7 @@ class SamplingTable(Table, frozen=True):
     expectation (to the order of a Laplace approximation) and at high precisions far less noise."""
     persistent: bool = False
     """An image's chain goes on in the next epoch from the latent where it ended in the last."""
-    jump: Annotated[int, msgspec.Meta(ge=0)] = 10
+    jump: Annotated[int, msgspec.Meta(ge=0)] = 5
     """In `pcgen sample`, over errors: steps between two proposals of a new latent from a mixture
     prior; 0 makes none."""
 
@@ -207,6 +207,11 @@ class InferenceTable(Table, frozen=True):
     products: ProductsName = "float32"
     """What the factors of matrix products are rounded to: `tf32` on a GPU, `bfloat16` there and on
     CPUs that have it. Sums stay float32. docs/speed.md says how far the energies move."""
+
+    @property
+    def draws(self) -> bool:
+        """Return whether the solver samples the states instead of finding their equilibrium."""
+        return self.solver in ("langevin", "momentum", "kinetic")
 
 
 class LearningTable(Table, frozen=True):

@@ -84,7 +84,7 @@ def sample(
         model: a checkpoint, a run's folder, or a shipped model's name.
         out: .png (a grid of the first 200), .npz (all), or .csv for a table, in the data's units.
         mode: `ancestral` draws are independent and exact; `chain` draws wander in the energy.
-        chains: at once; n of them, at most 100, if not given. With `given`, for each row.
+        chains: at once; n of them, at most 10, if not given. With `given`, for each row, at most 4.
         burn_in: steps of a chain before its first draw.
         thin: steps between two draws of a chain.
         label: the class to draw from, its number or its name.
@@ -142,7 +142,7 @@ def sample(
         else:
             mode = "chain"
             known = None if given is None else _given(loaded, given, mask or "", limit, data_dir)
-            count = chains or min(n, 100)
+            count = chains or min(n, 10)
             if known is not None:
                 count = chains or min(n, 4)
             how = task.Chained(count, burn_in, thin)

@@ -28,7 +28,6 @@ from pcgen.data.images import Images
 from pcgen.errors import CheckpointError, DataError, RunError
 from pcgen.learning.classify import training_of
 from pcgen.learning.distributed import Group
-from pcgen.learning.posterior import samples
 from pcgen.learning.train import Progress
 from pcgen.model.classifier import Classifier
 from pcgen.model.network import Network
@@ -253,7 +252,7 @@ class Run:
         found = {"epoch": progress.epoch, **(line["validation"] or trained)}
         criterion = self.training.criterion
         # Of a sampler the least reconstruction error is no aim: its last epoch is kept.
-        last = validation is None or samples(self.recipe)
+        last = validation is None or self.recipe.inference.draws
         if last or self.best is None or found[criterion] < self.best[criterion]:
             self.best = found
             if not self.writes:

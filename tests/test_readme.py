@@ -66,7 +66,7 @@ def test_shipped_models_are_small_and_are_what_their_recipes_say(name: str) -> N
     assert pcgen.info(name)["metrics"]["mse"] < 8e-3
 
 
-@pytest.mark.parametrize("name", ["iris"])
+@pytest.mark.parametrize("name", ["iris", "mnist-sampler"])
 def test_shipped_samplers_are_small_draw_and_are_what_their_recipes_say(name: str) -> None:
     import pcgen
     from pcgen import api

@@ -19,7 +19,6 @@ from pcgen.evaluation.baselines import (
     train_autoencoder,
 )
 from pcgen.learning.initial import initial_network, sample
-from pcgen.learning.posterior import samples
 from pcgen.learning.train import Training
 from pcgen.learning.validate import measure
 from pcgen.model.network import Network
@@ -97,7 +96,7 @@ def train_network(
         done = (progress.epoch - 1) * len(images) + progress.images
         tell(f"training, seed {recipe.seed}", done, progress.epochs * len(images))
         if progress.validation is not None and (
-            progress.validation.mse < best_mse or samples(recipe)
+            progress.validation.mse < best_mse or recipe.inference.draws
         ):
             best, best_mse = network.to(device), progress.validation.mse
     return best

@@ -79,16 +79,18 @@ def _of_chains(name: str, network: Network, recipe: Recipe) -> Generator:
     )
 
 
-def best_vae(recipe: Recipe, images: Images, validation: Images, tell: Tell) -> tuple[VAE, float]:
+def best_vae(
+    recipe: Recipe, images: Images, validation: Images, epochs: int, tell: Tell
+) -> tuple[VAE, float]:
     """Return the VAE of the rate that is better on the validation split, and its seconds."""
     found = []
     for rate in RATES:
         began = time.monotonic()
 
         def told(epoch: int, rate: float = rate) -> None:
-            tell(f"VAE, rate {rate:g}", epoch, _VAE_EPOCHS)
+            tell(f"VAE, rate {rate:g}", epoch, epochs)
 
-        model, loss = train_vae(recipe, images, validation, rate, _VAE_EPOCHS, told)
+        model, loss = train_vae(recipe, images, validation, rate, epochs, told)
         found.append((loss, model, time.monotonic() - began))
     _, model, seconds = min(found, key=lambda entry: entry[0])
     return model, seconds
@@ -96,7 +98,7 @@ def best_vae(recipe: Recipe, images: Images, validation: Images, tell: Tell) -> 
 
 def _vaes(recipe: Recipe, images: Images, validation: Images, tell: Tell) -> list[Generator]:
     """Return the VAE as it is, and with the PCN's mixture fitted to its latents afterwards."""
-    vae, seconds = best_vae(recipe, images, validation, tell)
+    vae, seconds = best_vae(recipe, images, validation, _VAE_EPOCHS, tell)
     parameters = sum(p.numel() for p in vae.decoder.parameters())
     plain = Generator("vae", vae.sample, parameters, seconds)
     began = time.monotonic()

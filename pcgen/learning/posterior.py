@@ -20,7 +20,7 @@ from pcgen.data.images import Rows
 from pcgen.errors import RecipeError
 from pcgen.inference.ancestral import draw_states
 from pcgen.inference.chains import Chains, Posterior
-from pcgen.inference.langevin import SAMPLERS, Layers
+from pcgen.inference.langevin import Layers
 from pcgen.inference.noise import SampleNoise
 from pcgen.inference.solvers import prepare
 from pcgen.learning.hebbian import precision_gradients, weight_gradients
@@ -47,11 +47,6 @@ class Drawn:
     weights: list[Tensor]
     precisions: list[Tensor | None]
     ends_BK: Tensor
-
-
-def samples(recipe: Recipe) -> bool:
-    """Return whether the recipe learns by sampling."""
-    return recipe.inference.solver in SAMPLERS
 
 
 class PosteriorLearning:

@@ -28,7 +28,7 @@ from pcgen.learning.hebbian import (
     precision_gradients,
     weight_gradients,
 )
-from pcgen.learning.posterior import Drawn, PosteriorLearning, samples
+from pcgen.learning.posterior import Drawn, PosteriorLearning
 from pcgen.learning.validate import Accuracy, Metrics, measure
 from pcgen.model.energy import Terms
 from pcgen.model.network import Network
@@ -115,7 +115,7 @@ class Training:
         self.precision_optimiser = torch.optim.Adam(self.precisions, lr=recipe.model.precision.rate)
         self.method: Method | None = None
         self.posterior: PosteriorLearning | None = None
-        if samples(recipe):
+        if recipe.inference.draws:
             self.posterior = PosteriorLearning(network, recipe)
         elif recipe.model.causes > 1:
             raise RecipeError(

@@ -215,7 +215,7 @@ class Network:
         """Return the second derivative (B,) of the prior's energy along a move."""
         if self.mixture is not None:
             return self.mixture.curvature(latent_BD, move_BD)
-        return self.latent_precision() * torch.linalg.vecdot(move_BD, move_BD)
+        return torch.linalg.vecdot(move_BD, move_BD * self.latent_precision())
 
     def log_det(self, mask_BD: Tensor | None = None) -> Tensor:
         """Return -1/2 log det of the learned precisions, () or (B,); 0 where they are fixed.

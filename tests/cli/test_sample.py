@@ -197,3 +197,15 @@ def test_a_table_with_a_missing_value_or_without_the_column_is_refused(tmp_path:
     assert result.exit_code == 1
     assert "holes.csv" in result.stderr
     assert "row 1" in result.stderr
+
+
+def test_free_chains_of_a_mixture_mix_by_jumps() -> None:
+    jumping, still = (
+        sample("iris", 60, mode="chain", settings=[f"inference.sampling.jump={jump}"]).samples
+        for jump in (5, 0)
+    )
+    assert jumping.r_hat is not None
+    assert still.r_hat is not None
+    assert jumping.r_hat < 1.1
+    assert still.r_hat > 1.3
+    assert still.warning

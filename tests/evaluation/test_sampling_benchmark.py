@@ -97,7 +97,7 @@ def test_copies_and_missing_classes_are_seen() -> None:
 
 @torch.no_grad()
 def test_likelihoods_have_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling_makers, "_VAE_EPOCHS", 1)
+    monkeypatch.setattr(sampling_likelihood, "_VAE_EPOCHS", 1)
     for name, value in (("_ROWS", 4), ("_TEMPERATURES", 30), ("_DRAWS", 50)):
         monkeypatch.setattr(sampling_likelihood, name, value)
     model = recipe(data={"limit": 200, "validation": 40}, learning={"epochs": 2})

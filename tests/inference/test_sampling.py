@@ -11,10 +11,11 @@ from pcgen.config import InferenceTable, SamplingTable
 from pcgen.errors import DivergenceError, RecipeError
 from pcgen.inference.ancestral import draw_data, draw_states
 from pcgen.inference.chains import Chains, Posterior
-from pcgen.inference.langevin import Layers
+from pcgen.inference.langevin import SAMPLERS, Layers
 from pcgen.inference.masses import ErrorMass
 from pcgen.inference.noise import SampleNoise
 from pcgen.inference.preconditioners import BlockDiagonal
+from pcgen.inference.solvers import SOLVERS
 from pcgen.model.network import Network
 from pcgen.model.prior import Mixture
 from tests import oracle
@@ -346,3 +347,9 @@ def test_what_cannot_be_sampled_is_said() -> None:
         run(posterior(network, "momentum", friction=1.5), data, 1)
     assert posterior(network, "majorise").sampler == "kinetic"
     assert msgspec.to_builtins(SamplingTable())["persistent"] is False
+
+
+def test_the_recipe_knows_which_solvers_draw() -> None:
+    for solver in SOLVERS:
+        table = InferenceTable(solver=solver)  # type: ignore[arg-type]
+        assert table.draws == (solver in SAMPLERS)
