@@ -371,7 +371,7 @@ def _write(
             rows.append(pictures.Row("original", found.originals_BD.reshape(shape)))
         title = f"{images.source}, {' '.join(corrupt)}"
         if found.metrics["mse"] is not None:
-            title += f": mse {1e4 * found.metrics['mse']:.3f}e-4"
+            title += f": mse {found.metrics['mse']:.2g}"
         return pictures.grid(out / "recalled.png", rows, title=title)
     except OSError as error:
         raise RunError(f"{out}: cannot be written: {error.strerror}") from None

@@ -46,7 +46,7 @@ CORRUPTIONS = ("noise:0.2", "mask:bottom", "mask:75%", "occlude:8")
 # Images that were never stored, of the same classes, whose energies are compared.
 _UNKNOWN = 250
 # Epochs where more images are stored than the last hidden layer has units: one fit is not exact.
-_EPOCHS_BEYOND = 8
+_EPOCHS_BEYOND = 20
 _MODERN_SHARPNESS = 1.0
 
 # Columns beside the error, each the mean over the seeds.
