@@ -19,6 +19,7 @@ COMMANDS = {
     "recall": "Restore memorised images from damaged cues.",
     "memorise": "Write images to a memory at once, without training anew.",
     "forget": "Take images out of a memory.",
+    "sample": "Draw new data from what a model has learnt.",
     "ood-calibrate": "Store known data's scores with a model: a detector.",
     "ood-score": "Score how unusual new data are, with a guarantee.",
     "classify": "Label data with a classifier.",

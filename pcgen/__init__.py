@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pcgen.errors import PcgenError as PcgenError
     from pcgen.errors import RecipeError as RecipeError
     from pcgen.errors import RunError as RunError
+    from pcgen.generate import sample as sample
     from pcgen.labelling import classify as classify
     from pcgen.memories import bench_memory as bench_memory
     from pcgen.memories import forget as forget
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from pcgen.memories import recall as recall
     from pcgen.ood import ood_calibrate as ood_calibrate
     from pcgen.ood import ood_score as ood_score
+    from pcgen.sampling_table import bench_sampling as bench_sampling
 
 __version__ = "0.1.0"
 
@@ -70,8 +72,10 @@ _HOMES = {
         "RecipeError",
         "RunError",
     ),
+    "pcgen.generate": ("sample",),
     "pcgen.memories": ("bench_memory", "forget", "memorise", "recall"),
     "pcgen.ood": ("ood_calibrate", "ood_score"),
+    "pcgen.sampling_table": ("bench_sampling",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -36,6 +36,8 @@ class Event:
         mse: per pixel.
         accuracy: of a classifier.
         note: a line worth keeping.
+        acceptance: share of a sampler's steps that were taken.
+        ess: effective sample size of its chains so far.
     """
 
     stage: str
@@ -45,6 +47,8 @@ class Event:
     mse: float | None = None
     note: str = ""
     accuracy: float | None = None
+    acceptance: float | None = None
+    ess: float | None = None
 
 
 OnProgress = Callable[[Event], None]
@@ -422,7 +426,12 @@ def _reconstruct(
     choose_threads(loaded.network.largest_product * BATCH)
     choose_products(loaded.recipe.inference.products)
     images = open_data(
-        data, data_dir=data_dir, limit=limit, like=loaded.shape, like_scale=loaded.scale
+        data,
+        data_dir=data_dir,
+        limit=limit,
+        like=loaded.shape,
+        like_scale=loaded.scale,
+        columns=loaded.header["data"].get("columns"),
     )
     processes = 1
     if group is not None:
@@ -643,12 +652,14 @@ def bench_speed(
 
     import torch
 
-    with torch.no_grad():
-        rows = list(speed_rows(workloads, samples, places, peers or Path(), tell))
-    if out is not None:
-        from pcgen.report import speed_page
+    from pcgen.report import speed_page
 
-        speed_page.write(rows, out)
+    rows: list[dict[str, Any]] = []
+    with torch.no_grad():
+        for row in speed_rows(workloads, samples, places, peers or Path(), tell):
+            rows.append(row)
+            if out is not None:  # at once: a run of an hour that is stopped leaves what it has
+                speed_page.write(rows, out)
     return rows
 
 
@@ -707,6 +718,7 @@ def _model_path(model: str | Path) -> Path:
 
 
 def _training_data(recipe: Recipe, data_dir: Path | None) -> tuple[Images, Images | None]:
+    from pcgen.data.binary import binarised
     from pcgen.data.images import parts
     from pcgen.data.sources import open_data
 
@@ -717,8 +729,11 @@ def _training_data(recipe: Recipe, data_dir: Path | None) -> tuple[Images, Image
         limit=table.limit,
         size=None if table.size is None else (table.size[0], table.size[1]),
         channels=table.channels,
+        columns=table.columns,
         memory=table.memory * 2**20,
     )
+    if table.threshold is not None:
+        images = binarised(images, table.threshold)
     kept, held_out, _ = parts(images, table.validation, table.calibration, recipe.seed)
     return kept, held_out if len(held_out) else None
 

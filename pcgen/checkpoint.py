@@ -199,6 +199,8 @@ def model_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Mode
 
     def built(recipe: Recipe, shape: tuple[int, int, int], header: dict[str, Any]) -> Network:
         classes = int(header["sizes"][-1]) if recipe.model.labels else 0
+        if "prior.log_classes" in checkpoint.tensors:
+            classes = len(checkpoint.tensors["prior.log_classes"])
         return build(recipe.model, shape, generator(recipe.seed), classes)
 
     network, recipe = _made(checkpoint, built, is_classifier=False)

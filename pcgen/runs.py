@@ -251,7 +251,9 @@ class Run:
                 file.write(json.dumps(line) + "\n")
         found = {"epoch": progress.epoch, **(line["validation"] or trained)}
         criterion = self.training.criterion
-        if validation is None or self.best is None or found[criterion] < self.best[criterion]:
+        # Of a sampler the least reconstruction error is no aim: its last epoch is kept.
+        last = validation is None or self.recipe.inference.draws
+        if last or self.best is None or found[criterion] < self.best[criterion]:
             self.best = found
             if not self.writes:
                 return

@@ -23,6 +23,7 @@ from pcgen.inference.directions import Conjugate, Direction
 from pcgen.inference.errors import ErrorInference
 from pcgen.inference.preconditioners import ErrorDiagonal, latent_curvature
 from pcgen.inference.solvers import Method
+from pcgen.inference.states import Position
 from pcgen.model.network import Network
 
 # Stored latents that retrieval tries for each image, by either rule.
@@ -63,19 +64,21 @@ class MixtureErrors(ErrorInference):
 
     def slopes(self) -> list[Tensor]:
         *slopes, latent = super().slopes()
-        return [*slopes, latent - self.latent_precision * self.centre_BL]
+        return [*slopes, latent - self.network.latent_precision() * self.centre_BL]
 
     def select(self, index: Tensor) -> None:
         super().select(index)
         self.centre_BL = self.centre_BL[index]
 
     def _add_up(self) -> None:
-        prior_B, self.centre_BL = mixture(self.states[-1], self.stored_NL, self.latent_precision)
+        precision = self.network.latent_precision()
+        prior_B, self.centre_BL = mixture(self.states[-1], self.stored_NL, precision)
         self.energy_B = prior_B + sum(terms.energy_B for terms in self.terms)
 
-    def _return(self, before: object, refused_B: Tensor) -> None:
-        super()._return(before, refused_B)  # type: ignore[arg-type]
-        _, self.centre_BL = mixture(self.states[-1], self.stored_NL, self.latent_precision)
+    def put_back(self, before: Position, images_B: Tensor) -> None:
+        super().put_back(before, images_B)
+        precision = self.network.latent_precision()
+        _, self.centre_BL = mixture(self.states[-1], self.stored_NL, precision)
 
 
 def prepare_mixture(network: Network, stored_NL: Tensor) -> Method:

@@ -7,13 +7,14 @@ images beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from pcgen.errors import RecipeError
-from pcgen.model.layers import Layer, TransposedConvolution
+from pcgen.model.layers import Dense, Layer, TransposedConvolution
 from pcgen.model.network import Network
 
 # Data units up to which a slope to each of them is carried through the network; more are probed.
@@ -36,10 +37,13 @@ class BlockDiagonal:
     whiten each layer. Above a convolution they form a convolution too, and are inverted as one.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, *, hidden_data: bool = False) -> None:
+        """Take the network at its present weights; hidden data bounds nothing."""
         precisions = [p.exp() for p in network.log_precisions]
         bounds = [energy.bound().to(network.layers[0].weight) for energy in network.energies()]
-        self.inverse: list[Callable[[Tensor], Tensor]] = []
+        if hidden_data:
+            bounds[0] = torch.zeros_like(bounds[0])
+        self.inverse: list[_Block] = []
         for outputs, precision in zip(network.outputs[1:], precisions[1:], strict=True):
             layers = [(layer, bounds[target]) for target, layer in outputs]
             convolutions = [
@@ -58,6 +62,20 @@ class BlockDiagonal:
         """Return D^-1 slope for the layers 1.. that slopes are given for."""
         return [inverse(slope) for slope, inverse in zip(slopes, self.inverse, strict=False)]
 
+    def root(self, noise: list[Tensor]) -> list[Tensor]:
+        """Return draws from N(0, D^-1) for the layers 1.. that standard normals are given for."""
+        return [inverse.root(xi) for xi, inverse in zip(noise, self.inverse, strict=False)]
+
+
+class _Block(Protocol):
+    """The inverse of one layer's block."""
+
+    def __call__(self, slope_BU: Tensor) -> Tensor:
+        """Return block^-1 slope."""
+
+    def root(self, noise_BU: Tensor) -> Tensor:
+        """Return draws from N(0, block^-1) made of standard normals."""
+
 
 class _Whole:
     """The inverse of a matrix."""
@@ -67,6 +85,13 @@ class _Whole:
 
     def __call__(self, slope_BU: Tensor) -> Tensor:
         return slope_BU @ self.inverse_UU
+
+    def root(self, noise_BU: Tensor) -> Tensor:
+        return noise_BU @ self._factor_UU.T
+
+    @cached_property
+    def _factor_UU(self) -> Tensor:
+        return torch.linalg.cholesky(self.inverse_UU)
 
 
 class _Circulant:
@@ -93,11 +118,22 @@ class _Circulant:
         self.inverse = torch.linalg.inv(total + jitter * eye).mT.contiguous()
 
     def __call__(self, slope_BU: Tensor) -> Tensor:
+        return self._times(slope_BU, self.inverse)
+
+    def root(self, noise_BU: Tensor) -> Tensor:
+        return self._times(noise_BU, self._root)
+
+    @cached_property
+    def _root(self) -> Tensor:
+        values, vectors = torch.linalg.eigh(self.inverse)
+        return (vectors * values.clamp_min(0).sqrt()[:, None]) @ vectors.mH
+
+    def _times(self, slope_BU: Tensor, matrices_FCC: Tensor) -> Tensor:
         channels, height, width = self.shape
         waves = torch.fft.rfft2(slope_BU.reshape(-1, height, width, channels), dim=(1, 2))
         count, frequencies = len(slope_BU), waves.shape[1:3].numel()
         flat = waves.reshape(count, frequencies, channels).transpose(0, 1)
-        solved = (flat @ self.inverse).transpose(0, 1).reshape(waves.shape)
+        solved = (flat @ matrices_FCC).transpose(0, 1).reshape(waves.shape)
         return torch.fft.irfft2(solved, (height, width), dim=(1, 2)).reshape(slope_BU.shape)
 
 
@@ -280,6 +316,8 @@ def _squared(matrix_DU: Tensor, curvature_D: Tensor) -> Tensor:
 
 
 def _block(layer: Layer, bound: Tensor) -> Tensor:
+    if isinstance(layer, Dense) and bound.ndim == 0:
+        return layer.gram().mul_(bound)
     return _squared(_matrix(layer), bound)
 
 

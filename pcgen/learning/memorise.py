@@ -23,6 +23,7 @@ from pcgen.device import free_memory, generator
 from pcgen.errors import DataError, OutOfMemoryError, RecipeError
 from pcgen.learning.distributed import Group
 from pcgen.learning.least_squares import fit, fit_precisions, regress, require_dense
+from pcgen.learning.posterior import Drawn
 from pcgen.learning.train import Progress, Training, _Found, rate_at
 from pcgen.model.layers import Dense
 from pcgen.model.network import Network
@@ -80,6 +81,12 @@ class MemoryTraining(Training):
         super().__init__(network, recipe, sample_BD, group)
         if group is not None:
             raise RecipeError("learning.memory: one process memorises", "Start it without torchrun")
+        if self.posterior is not None:
+            raise RecipeError(
+                f"inference.solver: a memory keeps one latent an image, {recipe.inference.solver} "
+                "draws many",
+                "Use --set inference.solver=errors",
+            )
         if network.table.labels:
             raise RecipeError("learning.memory: a latent of an image, not of its label")
         if not isinstance(network.layers[-1], Dense):
@@ -96,7 +103,6 @@ class MemoryTraining(Training):
             require_dense(network)
             _require_one_batch(recipe, count)
         self.latents_NL = network.layers[0].weight.new_zeros(count, network.sizes[-1])
-        self._index = torch.arange(0)
 
     def run(self, images: Images, validation: Images | None) -> Iterator[Progress]:
         """Yield the progress after every batch, from wherever the counters stand.
@@ -115,12 +121,11 @@ class MemoryTraining(Training):
             self.latents_NL.copy_(first_latents(images, self.network, self.recipe.seed))
         yield from super().run(images, None)
 
-    def learn(self, rows: Rows, total_updates: int, count: int = 0) -> None:
-        self._index = rows.index_B
+    def learn(self, rows: Rows, total_updates: int, whole_B: Tensor | None = None) -> None:
         if self.by_least_squares and self.counters["updates"] == 0:
             # Random weights would draw the latents away from their images' codes.
             self._fit_data(rows)
-        super().learn(rows, total_updates, count)
+        super().learn(rows, total_updates, whole_B)
         if self.is_overfull:
             self._fit_data(rows)
 
@@ -145,7 +150,7 @@ class MemoryTraining(Training):
         terms = self.network.energies()[0].terms(states[0], self.network.drive(0, states), None)
         regress(layer, terms.signal_BD / self.network.energies()[0].bound(), states[1])
 
-    def _update(self, found: _Found, count: int, total_updates: int) -> list[Tensor] | None:
+    def _update(self, found: _Found | Drawn, count: int, total_updates: int) -> list[Tensor] | None:
         if self.is_overfull:
             self._step_hidden(found, total_updates)
         elif self.by_least_squares:
@@ -159,7 +164,7 @@ class MemoryTraining(Training):
             fit_precisions(self.network, found.states, found.terms, precision.floor)
         return None
 
-    def _step_hidden(self, found: _Found, total_updates: int) -> None:
+    def _step_hidden(self, found: _Found | Drawn, total_updates: int) -> None:
         """Step the weights above the data layer's down their own slopes."""
         rate = rate_at(self.recipe.learning, self.counters["updates"], total_updates)
         self.counters["updates"] += 1
@@ -188,9 +193,9 @@ class MemoryTraining(Training):
             return OutOfMemoryError(said, "Use --set data.size=[32,32]")
         return OutOfMemoryError(f"{said}, {fits} do", f"Use --set data.limit={fits}")
 
-    def _take_in(self, found: _Found) -> tuple[float, float]:
-        self.latents_NL[self._index.to(self.latents_NL.device)] = found.states[-1]
-        return super()._take_in(found)
+    def _take_in(self, found: _Found | Drawn, whole_B: Tensor) -> tuple[float, float]:
+        self.latents_NL[whole_B.to(self.latents_NL.device)] = found.states[-1]
+        return super()._take_in(found, whole_B)
 
     def _too_large(self, rows: Rows, count: int) -> OutOfMemoryError:
         error = super()._too_large(rows, count)

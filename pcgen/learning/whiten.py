@@ -29,6 +29,8 @@ def whiten(network: Network, latents_BL: Tensor) -> Network:
     Raises:
         RecipeError: a latent that labels predict, or that is a map.
     """
+    if network.mixture is not None:
+        raise RecipeError("model.causes: the latent's prior is fitted already")
     if network.table.labels:
         raise RecipeError("model.labels: the latent's prior is what its class predicts")
     mean_L, factor_LL = _gaussian(latents_BL)

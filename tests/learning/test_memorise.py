@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pcgen.config import Recipe, from_dict
+from pcgen.config import Recipe, from_dict, to_dict
 from pcgen.data.images import Images
 from pcgen.data.sources import open_data
 from pcgen.errors import DataError, OutOfMemoryError, RecipeError
@@ -155,6 +155,14 @@ def test_what_cannot_memorise_is_said(
     network = initial_network(found, sample_BD, data.shape, data.class_count)
     with pytest.raises(RecipeError, match=words):
         network_training(network, found, sample_BD, len(data))
+
+
+def test_a_memory_keeps_one_latent_an_image_so_none_are_drawn() -> None:
+    model = {"precision": {"latent": 1.0}}
+    tables = to_dict(recipe(model, optimiser="adamw"))
+    found = from_dict(tables | {"inference": {"solver": "kinetic"}})
+    with pytest.raises(RecipeError, match="kinetic draws many"):
+        training(found, images())
 
 
 def test_held_out_images_are_refused() -> None:
