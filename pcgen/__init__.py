@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from pcgen.errors import RunError as RunError
     from pcgen.generate import sample as sample
     from pcgen.labelling import classify as classify
+    from pcgen.memories import bench_memory as bench_memory
+    from pcgen.memories import forget as forget
+    from pcgen.memories import memorise as memorise
+    from pcgen.memories import recall as recall
     from pcgen.ood import ood_calibrate as ood_calibrate
     from pcgen.ood import ood_score as ood_score
     from pcgen.sampling_table import bench_sampling as bench_sampling
@@ -69,6 +73,7 @@ _HOMES = {
         "RunError",
     ),
     "pcgen.generate": ("sample",),
+    "pcgen.memories": ("bench_memory", "forget", "memorise", "recall"),
     "pcgen.ood": ("ood_calibrate", "ood_score"),
     "pcgen.sampling_table": ("bench_sampling",),
 }

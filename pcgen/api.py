@@ -355,7 +355,7 @@ def check(
     network = _initial(found, images, validation, sample_BD).to(chosen)
     choose_threads(network.largest_product * found.learning.batch_size)
     choose_products(found.inference.products)
-    training = training_of(network, found, sample_BD)
+    training = training_of(network, found, sample_BD, len(images))
     steps = training.run(images, None)
     first = next(steps)
     began = time.monotonic()
@@ -652,12 +652,14 @@ def bench_speed(
 
     import torch
 
-    with torch.no_grad():
-        rows = list(speed_rows(workloads, samples, places, peers or Path(), tell))
-    if out is not None:
-        from pcgen.report import speed_page
+    from pcgen.report import speed_page
 
-        speed_page.write(rows, out)
+    rows: list[dict[str, Any]] = []
+    with torch.no_grad():
+        for row in speed_rows(workloads, samples, places, peers or Path(), tell):
+            rows.append(row)
+            if out is not None:  # at once: a run of an hour that is stopped leaves what it has
+                speed_page.write(rows, out)
     return rows
 
 

@@ -51,7 +51,7 @@ class DataTable(Table, frozen=True):
     """Which data, and how much of it is held out."""
 
     source: str = "digits"
-    """A data set's name (`pcgen datasets`) or a path."""
+    """A data set's name (`pcgen datasets`) or a path; empty where it must be given with --data."""
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Use the first so many rows only."""
     validation: Annotated[float, msgspec.Meta(ge=0)] = 0.1
@@ -219,7 +219,8 @@ class LearningTable(Table, frozen=True):
 
     epochs: Count = 10
     batch_size: Count = 200
-    optimiser: Literal["adamw", "sgd"] = "adamw"
+    optimiser: Literal["adamw", "sgd", "least-squares"] = "adamw"
+    """`least-squares` has no rate: each layer's regression, from all images as one batch."""
     rate: Positive = 1e-3
     momentum: Fraction = 0.9
     """Of `sgd`."""
@@ -231,6 +232,9 @@ class LearningTable(Table, frozen=True):
     """Epochs before the causes of a mixture prior (`model.causes`) begin to learn."""
     incremental: bool = False
     """Incremental PC: a weight step after every state step."""
+    memory: bool = False
+    """Memorise: every image's latent is carried from epoch to epoch and kept in the model, which
+    `pcgen recall` needs."""
 
 
 class Recipe(Table, frozen=True):

@@ -162,7 +162,7 @@ class Run:
         self.network = network
         self.group = group
         self.writes = group is None or group.writes
-        self.training = training_of(network, recipe, sample_BD, group)
+        self.training = training_of(network, recipe, sample_BD, len(images), group)
         self.data = describe_data(images, len(images))
         self.best: dict[str, Any] | None = None
 
@@ -258,7 +258,7 @@ class Run:
             if not self.writes:
                 return
             header = checkpoint.model_header(self.network, self.recipe, self.data, found)
-            checkpoint.save(self.folder.model, self.network.tensors(), header)
+            checkpoint.save(self.folder.model, self.training.model_tensors(), header)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

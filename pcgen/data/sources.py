@@ -128,12 +128,16 @@ def _open(data: str, wanted: Wanted, data_dir: Path | None, download: bool) -> I
         return open_named(DATA_SETS[name], split, wanted, data_dir, download)
     if data == "-":
         return _stdin(wanted)
+    if not data:
+        raise DataError(
+            "no data are named", "Name a data set or a path; train takes it with --data"
+        )
     path, split = Path(data), ""
     if not _exists(path) and ":" in data:
         before, _, after = data.rpartition(":")
         if _exists(Path(before)):
             path, split = Path(before), after
-    if not data or not _exists(path):
+    if not _exists(path):
         raise _not_found(data, name)
     try:
         return _path(path, split, wanted)

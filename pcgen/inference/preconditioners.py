@@ -241,13 +241,7 @@ class ErrorDiagonal:
             arrived = network.adjoint(i, carried)
             self.hidden.append(1 / (precisions[i] + arrived.square().sum(0)))
             carried.append(arrived * slopes[i])
-        latent = states[-1]
-        moves = [latent] * network.depth
-        moves[-1] = torch.eye(latent.shape[1], dtype=latent.dtype, device=latent.device)
-        for i in range(network.depth - 1, 0, -1):
-            moves[i - 1] = slopes[i] * network.drive_move(i, moves)
-        jacobian = network.drive_move(0, moves)
-        curvature = _add_to_diagonal((jacobian * own) @ jacobian.T, precisions[-1])
+        curvature = _add_to_diagonal(_squared_jacobian(network, slopes, own), precisions[-1])
         # The average of J'J is more than the average J squared: damp what this leaves out.
         _add_to_diagonal(curvature, 1e-3 * curvature.diagonal().mean())
         self.latent = _inverse(curvature, curvature.diagonal().mean())
@@ -257,6 +251,29 @@ class ErrorDiagonal:
         depth = len(self.hidden)
         steps = [slope * inverse for slope, inverse in zip(slopes, self.hidden, strict=False)]
         return steps + [slope @ self.latent for slope in slopes[depth:]]
+
+
+def latent_curvature(network: Network) -> Tensor:
+    """Return the curvature (L, L) of the data's energy over the latent, of typical latents."""
+    states = network.states_from(network.typical_latents)
+    precisions = [p.exp() for p in network.log_precisions]
+    curvatures = [
+        energy.mean_curvature(network.drive(i, states))
+        for i, energy in enumerate(network.energies())
+    ]
+    slopes = [cross / pi for (cross, _), pi in zip(curvatures, precisions, strict=False)]
+    return _squared_jacobian(network, slopes, curvatures[0][1])
+
+
+def _squared_jacobian(network: Network, slopes: list[Tensor], own_D: Tensor) -> Tensor:
+    """Return J' own J (L, L), J the slopes from the latent to the data's drive."""
+    weight = network.layers[-1].weight
+    moves = [weight] * network.depth
+    moves[-1] = torch.eye(network.sizes[-1], dtype=weight.dtype, device=weight.device)
+    for i in range(network.depth - 1, 0, -1):
+        moves[i - 1] = slopes[i] * network.drive_move(i, moves)
+    jacobian = network.drive_move(0, moves)
+    return (jacobian * own_D) @ jacobian.T
 
 
 def _probes(like_D: Tensor) -> Tensor:

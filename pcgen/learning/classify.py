@@ -14,7 +14,7 @@ from torch.nn import functional
 from pcgen.config import Recipe
 from pcgen.data.images import Images, Rows, order, require_ok
 from pcgen.device import generator
-from pcgen.errors import DataError, DivergenceError
+from pcgen.errors import DataError, DivergenceError, RecipeError
 from pcgen.inference.infer import infer
 from pcgen.inference.solvers import Method, prepare
 from pcgen.learning.distributed import Group
@@ -24,6 +24,7 @@ from pcgen.learning.hebbian import (
     optimiser_tensors,
     weight_gradients,
 )
+from pcgen.learning.memorise import network_training
 from pcgen.learning.train import Progress, Training, rate_at
 from pcgen.learning.validate import BATCH, Accuracy
 from pcgen.model.classifier import Classifier, build_classifier
@@ -47,12 +48,22 @@ def initial_classifier(recipe: Recipe, images: Images, validation: Images | None
 
 
 def training_of(
-    network: Network | Classifier, recipe: Recipe, sample_BD: Tensor, group: Group | None = None
+    network: Network | Classifier,
+    recipe: Recipe,
+    sample_BD: Tensor,
+    count: int,
+    group: Group | None = None,
 ) -> Training | ClassifierTraining:
-    """Return the run of a network of either kind."""
-    if isinstance(network, Classifier):
-        return ClassifierTraining(network, recipe, group)
-    return Training(network, recipe, sample_BD, group)
+    """Return the run of a network of either kind, of so many images.
+
+    Raises:
+        RecipeError: settings of a memory that the network cannot be.
+    """
+    if not isinstance(network, Classifier):
+        return network_training(network, recipe, sample_BD, count, group)
+    if recipe.learning.memory or recipe.learning.optimiser == "least-squares":
+        raise RecipeError("learning.memory: a classifier memorises no images")
+    return ClassifierTraining(network, recipe, group)
 
 
 class ClassifierTraining:
@@ -113,6 +124,10 @@ class ClassifierTraining:
         """Return all that a resumed run needs beside the counters, by name."""
         remembered = optimiser_tensors(self.optimiser, "optimiser")
         return {**self.network.tensors(), "sums": self.sums, **remembered}
+
+    def model_tensors(self) -> dict[str, Tensor]:
+        """Return what the finished classifier is made of, by name."""
+        return self.network.tensors()
 
     def load(self, tensors: dict[str, Tensor], counters: dict[str, int]) -> None:
         """Go on from what `tensors()` and `counters` were."""

@@ -177,6 +177,10 @@ class Training:
             named |= optimiser_tensors(optimiser, prefix)
         return named
 
+    def model_tensors(self) -> dict[str, Tensor]:
+        """Return what the finished model is made of, by name."""
+        return self.network.tensors()
+
     def load(self, tensors: dict[str, Tensor], counters: dict[str, int]) -> None:
         """Go on from what `tensors()` and `counters` were."""
         self.network.load(tensors)
@@ -245,7 +249,7 @@ class Training:
             )
             sums = self._update(found, count, total_updates)
         else:
-            found, sums = self._infer(data_BD, self._labels(rows), count, total_updates)
+            found, sums = self._infer(data_BD, rows, count, total_updates)
         if sums is None:
             energy, squared = self._take_in(found, whole_B)
         else:
@@ -260,8 +264,12 @@ class Training:
             )
         self.sums += torch.tensor([energy, squared, count], dtype=torch.float64)
 
+    def _latents(self, rows: Rows) -> Tensor | None:
+        """Return where the rows' latents start (B, D_latent), if not where the network says."""
+        return None
+
     def _infer(
-        self, data_BD: Tensor, labels_BK: Tensor | None, count: int, total_updates: int
+        self, data_BD: Tensor, rows: Rows, count: int, total_updates: int
     ) -> tuple[_Found, list[Tensor] | None]:
         """Return where a batch's inference ended, and the group's sums, after the weights' step."""
         steps, incremental = self.recipe.inference.steps, self.recipe.learning.incremental
@@ -269,7 +277,10 @@ class Training:
             self.network, self.recipe.inference, self.method, reduced=not incremental
         )
         inference = self.method.begin(
-            data_BD, steps=0 if incremental else steps, labels_BK=labels_BK
+            data_BD,
+            latent_BD=self._latents(rows),
+            steps=0 if incremental else steps,
+            labels_BK=self._labels(rows),
         )
         if not incremental:
             found = _Found.of(inference)
