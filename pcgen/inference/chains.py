@@ -223,6 +223,13 @@ class Chains:
         return self.surface.states
 
     @property
+    def jumps(self) -> int:
+        """Return how many steps lie between two jumps; 0 where there are to be none."""
+        sampling = self.posterior.table.sampling
+        can = sampling.coordinates == "errors" and self.posterior.network.mixture is not None
+        return sampling.jump if can else 0
+
+    @property
     def energy_B(self) -> Tensor:
         """Return nats per sample, without the log-det constant."""
         return self.surface.energy_B

@@ -170,11 +170,9 @@ def chained(
     trace: list[Tensor] = []
     taken: list[Tensor] = []
     signs_DQ = _signs(network)
-    over_errors = table.sampling.coordinates == "errors"
-    jump = table.sampling.jump if over_errors and network.mixture is not None else 0
     for step in range(1, total + 1):
         chains.step(adapt=chains.metropolis and step <= how.burn_in)
-        if jump and step % jump == 0:
+        if chains.jumps and step % chains.jumps == 0:
             chains.jump()
         if step == how.burn_in:
             chains.accepted_B.zero_()
