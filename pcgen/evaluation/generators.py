@@ -20,7 +20,7 @@ from pcgen.learning.train import rate_at
 
 _BATCH = 500
 # Rates of the optimiser, between which the validation split chooses.
-RATES = (1e-3, 2e-3)
+RATES = (1e-3, 2e-3, 4e-3)
 
 
 class VAE(nn.Module):
