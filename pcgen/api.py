@@ -462,17 +462,18 @@ def demo(out: Path | str = "demo", *, on_progress: OnProgress = _silent) -> Demo
 
     What an earlier demo left in the folder is replaced.
     """
-    from pcgen.ood import score_strange
     from pcgen.report import run_page
     from pcgen.runs import RunFolder
+    from pcgen.strange import score_strange
 
     folder = Path(out)
     RunFolder(folder).clear()
     began = time.monotonic()
-    aside = ["data.calibration=240"]
-    trained = train("digits", folder, settings=aside, on_progress=on_progress)
+    trained = train("digits", folder, on_progress=on_progress)
     found = reconstruct(trained.checkpoint, "digits:test", out=folder, on_progress=on_progress)
-    strange = score_strange(folder, "digits", on_progress=on_progress)
+    RunFolder(folder / "scoring").clear()
+    scoring = train("digits-ood", folder / "scoring", on_progress=on_progress)
+    strange = score_strange(folder, scoring.checkpoint, "digits", on_progress=on_progress)
     page = run_page.write(folder, folder / "index.html")
     return DemoResult(trained, found, strange, page, time.monotonic() - began)
 
