@@ -1,9 +1,10 @@
-"""`pcgen bench`."""
+"""`pcgen bench`: a command for each table."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -11,8 +12,8 @@ from .options import data_dir_option, device_option, json_option, out_option, qu
 from .output import write_json, write_rows
 from .progress import Story
 
-TABLES = ("reconstruction", "ood", "speed")
-PLANNED = ("sampling", "memory")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 SPEED_COLUMNS = (
     "dataset",
     "threads",
@@ -23,6 +24,23 @@ SPEED_COLUMNS = (
     "ci_high",
     "ratio",
     "samples",
+    "note",
+)
+MEMORY_COLUMNS = (
+    "images",
+    "method",
+    "corrupt",
+    "value",
+    "published",
+    "mse_hidden",
+    "exact",
+    "known",
+    "known_others",
+    "auroc",
+    "steps",
+    "seconds",
+    "training",
+    "bytes",
     "note",
 )
 COLUMNS = (
@@ -39,58 +57,76 @@ COLUMNS = (
 OOD_COLUMNS = ("dataset", "method", "metric", "value", "ci_low", "ci_high", "against")
 
 
-def _table(ctx: click.Context, param: click.Parameter, name: str) -> str:
-    if name in TABLES:
-        return name
-    there = f"There is: {', '.join(TABLES)}."
-    if name in PLANNED:
-        raise click.BadParameter(f"{name} comes later. {there}", ctx, param)
-    raise click.BadParameter(f"no table {name!r}. {there}", ctx, param)
+class Tables(click.Group):
+    """The tables; one that is not there is answered with those that are."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that makes a table."""
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            ctx.fail(f"No such table {args[0]!r}. There is: {', '.join(self.commands)}.")
+        return super().resolve_command(ctx, args)
 
 
-@click.command("bench")
-@click.argument("table", callback=_table)
-@click.option(
-    "--data",
-    default="mnist,fashion-mnist",
-    show_default=True,
-    metavar="D,...",
-    help="Data sets, separated by commas.",
+@click.group("bench", cls=Tables)
+def command() -> None:
+    """Re-measure a table beside its baselines and published values.
+
+    Models are chosen on the validation split; the test set is used once, at the end.
+    """
+
+
+def _data_option(default: str) -> Callable[[Function], Function]:
+    return click.option(
+        "--data",
+        default=default,
+        show_default=True,
+        metavar="D,...",
+        help="Data sets, separated by commas.",
+    )
+
+
+def _numbers_option(flag: str, default: str, help: str) -> Callable[[Function], Function]:
+    return click.option(flag, default=default, show_default=True, metavar="N,...", help=help)
+
+
+def _words_option(flag: str, default: str | None, help: str) -> Callable[[Function], Function]:
+    return click.option(
+        flag, default=default, show_default=default is not None, metavar="W,...", help=help
+    )
+
+
+seeds_option = click.option(
+    "--seeds", type=click.IntRange(1), default=3, show_default=True, metavar="N"
 )
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, metavar="N")
-@click.option(
-    "--workloads",
-    default="W1,W2,W3,W4",
-    show_default=True,
-    metavar="W,...",
-    help="Of the speed table, separated by commas.",
-)
-@click.option(
-    "--samples",
-    type=click.IntRange(1),
-    default=20,
-    show_default=True,
-    metavar="N",
-    help="Timings a cell of the speed table.",
-)
-@click.option(
-    "--threads",
-    default="1,2",
-    show_default=True,
-    metavar="N,...",
-    help="Processors of the speed table, a part for each number.",
-)
-@click.option(
-    "--peers",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    envvar="PCGEN_PEERS",
-    metavar="DIR",
-    help="Where make peers was run; the working folder otherwise.",
-)
-@click.option(
-    "--methods",
-    metavar="M,...",
-    help="Families of the ood table, separated by commas; all by default.",
+
+
+@command.command("reconstruction", short_help="Test errors beside an autoencoder's and PCA's.")
+@_data_option("mnist,fashion-mnist")
+@seeds_option
+@device_option
+@data_dir_option
+@json_option
+@quiet_option
+def reconstruction(
+    data: str, seeds: int, device: str, data_dir: Path | None, as_json: bool, quiet: bool
+) -> None:
+    """Test errors beside an autoencoder's, PCA's and the published ones."""
+    from pcgen import benchmarks
+
+    names = _words(data, "--data")
+    with Story(quiet) as story:
+        rows = benchmarks.bench_reconstruction(
+            names, seeds=seeds, device=device, data_dir=data_dir, on_progress=story
+        )
+    _show("reconstruction", rows, COLUMNS, as_json)
+
+
+@command.command("sampling", short_help="Samples beside a VAE's and PPCA's.")
+@_data_option("iris,mnist")
+@_words_option(
+    "--methods", None, "Parts of it: samples, chains, likelihood; all of them by default."
 )
 @click.option(
     "--limit",
@@ -98,84 +134,195 @@ def _table(ctx: click.Context, param: click.Parameter, name: str) -> str:
     default=10_000,
     show_default=True,
     metavar="N",
-    help="Images of a set of the ood table at most.",
+    help="Samples of each method.",
+)
+@data_dir_option
+@json_option
+@quiet_option
+def sampling(
+    data: str,
+    methods: str | None,
+    limit: int,
+    data_dir: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """The shipped samplers beside a VAE, PPCA and a PCN without noise, trained in the run."""
+    from pcgen import benchmarks
+
+    with Story(quiet) as story:
+        rows = benchmarks.bench_sampling(
+            _words(data, "--data"),
+            samples=limit,
+            parts=benchmarks.SAMPLING_PARTS if methods is None else _words(methods, "--methods"),
+            data_dir=data_dir,
+            on_progress=story,
+        )
+    _show("sampling", rows, COLUMNS, as_json)
+
+
+@command.command("memory", short_help="Recall beside look-ups and principal components.")
+@_numbers_option("--counts", "50,100,250", "Images that a memory stores.")
+@_numbers_option("--widths", "512,1024,2048", "Of the memory's hidden layers.")
+@_words_option(
+    "--corrupt", "noise:0.2,mask:bottom,mask:75%,occlude:8", "What makes cues, see pcgen recall."
+)
+@click.option(
+    "--published-steps",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Train and recall as published as well, with so many recall steps at most.",
+)
+@seeds_option
+@out_option("Folder for the page, the curves and the numbers.")
+@data_dir_option
+@json_option
+@quiet_option
+def memory(
+    counts: str,
+    widths: str,
+    corrupt: str,
+    published_steps: int,
+    seeds: int,
+    out: Path | None,
+    data_dir: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Tiny ImageNet's images restored from noisy and half-hidden cues.
+
+    Beside look-ups that keep the data, principal components and the published values. On the CPU.
+    """
+    from pcgen import benchmarks
+
+    with Story(quiet) as story:
+        rows = benchmarks.bench_memory(
+            _numbers(counts, "--counts"),
+            _numbers(widths, "--widths"),
+            _words(corrupt, "--corrupt"),
+            seeds=seeds,
+            published_steps=published_steps,
+            out=out,
+            data_dir=data_dir,
+            on_progress=story,
+        )
+    _show("memory", rows, MEMORY_COLUMNS, as_json)
+
+
+@command.command("ood", short_help="Scores of unusual data beside softmax baselines.")
+@_data_option("mnist,fashion-mnist")
+@_words_option("--methods", None, "Families of scores; all of them by default.")
+@click.option(
+    "--limit",
+    type=click.IntRange(100),
+    default=10_000,
+    show_default=True,
+    metavar="N",
+    help="Images of a set at most.",
 )
 @click.option(
     "--left-out/--no-left-out",
     default=True,
     show_default=True,
-    help="Whether the ood table trains again without one class, which is then unusual.",
+    help="Whether to train again without one class, which is then unusual.",
 )
-@out_option("Folder for the page and numbers of speed and ood, and for the scores of ood.")
+@seeds_option
+@out_option("Folder for the page, the numbers and the scores.")
 @device_option
 @data_dir_option
 @json_option
 @quiet_option
-def command(
-    table: str,
+def ood(
     data: str,
-    seeds: int,
-    workloads: str,
-    samples: int,
-    threads: str,
-    peers: Path | None,
     methods: str | None,
     limit: int,
     left_out: bool,
+    seeds: int,
     out: Path | None,
     device: str,
     data_dir: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Re-measure TABLE (reconstruction, ood, speed) beside its baselines and published values.
+    """Every score of unusual data, with 95 % intervals over images and seeds.
 
-    ood: every score of unusual data, with 95 % intervals over images and seeds. With --out, scores
-    are kept there and a later call goes on from them. --json has every metric.
-
-    reconstruction: models are chosen on the validation split; the test set is used once at the end.
-
-    speed: training batches and times to equilibrium beside other libraries, where make peers has
-    built them; ratios are to the faster mode of pcx. On the CPU, unless --device names a GPU.
+    With --out, scores are kept there and a later call goes on from them. --json has every metric.
     """
-    from pcgen import api
+    from pcgen import benchmarks
 
-    names = _words(data, "--data")
     with Story(quiet) as story:
-        if table == "speed":
-            rows = api.bench_speed(
-                _words(workloads, "--workloads"),
-                samples=samples,
-                threads=_numbers(threads),
-                device="cpu" if device == "auto" else device,
-                peers=peers,
-                out=out,
-                on_progress=story,
-            )
-        elif table == "ood":
-            from pcgen import benchmarks
+        rows = benchmarks.bench_ood(
+            _words(data, "--data"),
+            seeds=seeds,
+            methods=None if methods is None else _words(methods, "--methods"),
+            limit=limit,
+            left_out=left_out,
+            out=out,
+            device=device,
+            data_dir=data_dir,
+            on_progress=story,
+        )
+    _show("ood", rows if as_json else [r for r in rows if _is_headline(r)], OOD_COLUMNS, as_json)
 
-            rows = benchmarks.bench_ood(
-                names,
-                seeds=seeds,
-                methods=None if methods is None else _words(methods, "--methods"),
-                limit=limit,
-                left_out=left_out,
-                out=out,
-                device=device,
-                data_dir=data_dir,
-                on_progress=story,
-            )
-        else:
-            rows = api.bench_reconstruction(
-                names, seeds=seeds, device=device, data_dir=data_dir, on_progress=story
-            )
+
+@command.command("speed", short_help="Seconds beside other libraries.")
+@_words_option("--workloads", "W1,W2,W3,W4", "See docs/speed.md.")
+@click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Timings a cell.",
+)
+@_numbers_option("--threads", "1,2", "Processors, a part of the table for each number.")
+@click.option(
+    "--peers",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    envvar="PCGEN_PEERS",
+    metavar="DIR",
+    help="Where make peers was run; the working folder otherwise.",
+)
+@out_option("Folder for the page and the numbers.")
+@device_option
+@json_option
+@quiet_option
+def speed(
+    workloads: str,
+    samples: int,
+    threads: str,
+    peers: Path | None,
+    out: Path | None,
+    device: str,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Training batches and times to equilibrium beside other libraries.
+
+    They run where make peers has built them; ratios are to the faster mode of pcx. On the CPU,
+    unless --device names a GPU.
+    """
+    from pcgen import benchmarks
+
+    with Story(quiet) as story:
+        rows = benchmarks.bench_speed(
+            _words(workloads, "--workloads"),
+            samples=samples,
+            threads=_numbers(threads, "--threads"),
+            device="cpu" if device == "auto" else device,
+            peers=peers,
+            out=out,
+            on_progress=story,
+        )
+    _show("speed", rows, SPEED_COLUMNS, as_json)
+
+
+def _show(table: str, rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         write_json("bench", {"table": rows})
-    elif table == "ood":
-        write_rows([row for row in rows if _is_headline(row)], OOD_COLUMNS, title=table)
     else:
-        write_rows(rows, SPEED_COLUMNS if table == "speed" else COLUMNS, title=table)
+        write_rows(rows, columns, title=table)
 
 
 def _is_headline(row: dict[str, Any]) -> bool:
@@ -195,8 +342,8 @@ def _words(text: str, flag: str) -> tuple[str, ...]:
     return words
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    words = _words(text, "--threads")
+def _numbers(text: str, flag: str) -> tuple[int, ...]:
+    words = _words(text, flag)
     if not all(word.isdecimal() and int(word) > 0 for word in words):
-        raise click.BadParameter(f"{text}: not numbers above 0", param_hint="--threads")
+        raise click.BadParameter(f"{text}: not numbers above 0", param_hint=flag)
     return tuple(int(word) for word in words)

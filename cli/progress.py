@@ -118,6 +118,10 @@ def _figures(event: Event) -> list[str]:
         figures.append(f"energy {event.energy:.4g}")
     if event.mse is not None:
         figures.append(f"mse {event.mse:.3e}")
+    if event.acceptance is not None:
+        figures.append(f"acceptance {event.acceptance:.2f}")
+    if event.ess is not None:
+        figures.append(f"ess {event.ess:.0f}")
     if event.accuracy is not None:
         figures.append(f"accuracy {event.accuracy:.4f}")
     return figures

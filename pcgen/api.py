@@ -36,6 +36,8 @@ class Event:
         mse: per pixel.
         accuracy: of a classifier.
         note: a line worth keeping.
+        acceptance: share of a sampler's steps that were taken.
+        ess: effective sample size of its chains so far.
     """
 
     stage: str
@@ -45,6 +47,8 @@ class Event:
     mse: float | None = None
     note: str = ""
     accuracy: float | None = None
+    acceptance: float | None = None
+    ess: float | None = None
 
 
 OnProgress = Callable[[Event], None]
@@ -351,7 +355,7 @@ def check(
     network = _initial(found, images, validation, sample_BD).to(chosen)
     choose_threads(network.largest_product * found.learning.batch_size)
     choose_products(found.inference.products)
-    training = training_of(network, found, sample_BD)
+    training = training_of(network, found, sample_BD, len(images))
     steps = training.run(images, None)
     first = next(steps)
     began = time.monotonic()
@@ -422,7 +426,12 @@ def _reconstruct(
     choose_threads(loaded.network.largest_product * BATCH)
     choose_products(loaded.recipe.inference.products)
     images = open_data(
-        data, data_dir=data_dir, limit=limit, like=loaded.shape, like_scale=loaded.scale
+        data,
+        data_dir=data_dir,
+        limit=limit,
+        like=loaded.shape,
+        like_scale=loaded.scale,
+        columns=loaded.header["data"].get("columns"),
     )
     processes = 1
     if group is not None:
@@ -467,41 +476,6 @@ def demo(out: Path | str = "demo", *, on_progress: OnProgress = _silent) -> Demo
     strange = score_strange(folder, scoring.checkpoint, "digits", on_progress=on_progress)
     page = run_page.write(folder, folder / "index.html")
     return DemoResult(trained, found, strange, page, time.monotonic() - began)
-
-
-def bench_reconstruction(
-    data: Sequence[str] = ("mnist", "fashion-mnist"),
-    *,
-    seeds: int = 3,
-    device: str = "auto",
-    data_dir: Path | None = None,
-    on_progress: OnProgress = _silent,
-) -> list[dict[str, Any]]:
-    """Return the reconstruction table: each data set's shipped recipe beside its baselines.
-
-    Raises:
-        RecipeError: a data set without a shipped recipe.
-        DataError: data that is not here.
-    """
-    from pcgen import shipped
-
-    recipes = {name: resolve_recipe(shipped.recipe_path(name)) for name in data}
-
-    from pcgen.data.sources import open_data
-    from pcgen.device import choose_device
-    from pcgen.evaluation.benchmark import reconstruction_rows
-
-    chosen = choose_device(device)
-    rows = []
-    for name, recipe in recipes.items():
-
-        def tell(stage: str, done: int, total: int, name: str = name) -> None:
-            on_progress(Event(f"{name}: {stage}", done, total))
-
-        images = open_data(recipe.data.source, data_dir=data_dir)
-        test = open_data(f"{recipe.data.source}:test", data_dir=data_dir)
-        rows += reconstruction_rows(name, recipe, images, test, seeds, chosen, tell)
-    return rows
 
 
 def _initial(
@@ -600,59 +574,6 @@ def doctor(*, data_dir: Path | None = None) -> list[dict[str, Any]]:
     return rows
 
 
-def bench_speed(
-    workloads: Sequence[str] = ("W1", "W2", "W3", "W4"),
-    *,
-    samples: int = 20,
-    threads: Sequence[int] = (1, 2),
-    device: str = "cpu",
-    peers: Path | None = None,
-    out: Path | None = None,
-    on_progress: OnProgress = _silent,
-) -> list[dict[str, Any]]:
-    """Return the speed table: training batches and equilibria beside other libraries.
-
-    Args:
-        workloads: of W1 to W4, see docs/speed.md, or W2-4096, for a GPU.
-        samples: timings a cell.
-        threads: processors each competitor may use; a part of the table for each number.
-        device: `cpu`, or a GPU, where only pcgen's own competitors run.
-        peers: the folder whose `.peers` `make peers` built; the working folder if not given.
-        out: a folder for `index.html`, the table with charts, and `speed.json`.
-
-    Raises:
-        RecipeError: an unknown workload.
-        DeviceError: a device that is not here.
-        RunError: a folder that cannot be written.
-    """
-    from pcgen.device import choose_device
-    from pcgen.evaluation.speed.cells import Place
-    from pcgen.evaluation.speed.driver import speed_rows
-    from pcgen.evaluation.speed.workloads import WORKLOADS
-
-    unknown = [name for name in workloads if name not in WORKLOADS]
-    if unknown:
-        raise RecipeError(f"no workload {', '.join(unknown)}", f"There are: {', '.join(WORKLOADS)}")
-
-    chosen = choose_device(device)
-    places = [Place(count) for count in threads]
-    if chosen.type != "cpu":
-        places = [Place(1, str(chosen))]
-
-    def tell(stage: str, done: int, total: int) -> None:
-        on_progress(Event(stage, done, total))
-
-    import torch
-
-    with torch.no_grad():
-        rows = list(speed_rows(workloads, samples, places, peers or Path(), tell))
-    if out is not None:
-        from pcgen.report import speed_page
-
-        speed_page.write(rows, out)
-    return rows
-
-
 def recipes() -> list[dict[str, Any]]:
     """Return a row for every shipped recipe, with the measured error of its model."""
     from pcgen import config, shipped
@@ -708,6 +629,7 @@ def _model_path(model: str | Path) -> Path:
 
 
 def _training_data(recipe: Recipe, data_dir: Path | None) -> tuple[Images, Images | None]:
+    from pcgen.data.binary import binarised
     from pcgen.data.images import parts
     from pcgen.data.sources import open_data
 
@@ -718,8 +640,11 @@ def _training_data(recipe: Recipe, data_dir: Path | None) -> tuple[Images, Image
         limit=table.limit,
         size=None if table.size is None else (table.size[0], table.size[1]),
         channels=table.channels,
+        columns=table.columns,
         memory=table.memory * 2**20,
     )
+    if table.threshold is not None:
+        images = binarised(images, table.threshold)
     kept, held_out, _ = parts(images, table.validation, table.calibration, recipe.seed)
     return kept, held_out if len(held_out) else None
 

@@ -137,6 +137,8 @@ class Model:
     network: Network
     recipe: Recipe
     header: dict[str, Any]
+    latents: Tensor | None = None
+    """(N, D_latent) of the memorised images, where the model is a memory."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -192,14 +194,20 @@ def model_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Mode
         CheckpointError: a classifier, or tensors that are not those of the header's recipe.
     """
     from pcgen.device import generator
+    from pcgen.learning.memorise import LATENTS
     from pcgen.model.network import build
 
     def built(recipe: Recipe, shape: tuple[int, int, int], header: dict[str, Any]) -> Network:
         classes = int(header["sizes"][-1]) if recipe.model.labels else 0
+        if "prior.log_classes" in checkpoint.tensors:
+            classes = len(checkpoint.tensors["prior.log_classes"])
         return build(recipe.model, shape, generator(recipe.seed), classes)
 
     network, recipe = _made(checkpoint, built, is_classifier=False)
-    return Model(checkpoint.path, network.to(device), recipe, checkpoint.header)
+    latents = checkpoint.tensors.get(LATENTS)
+    if latents is not None:
+        latents = latents.to(device)
+    return Model(checkpoint.path, network.to(device), recipe, checkpoint.header, latents)
 
 
 def load_classifier(path: Path, device: torch.device | str = "cpu") -> ClassifierModel:

@@ -29,7 +29,17 @@ Kernel = Annotated[int, msgspec.Meta(ge=1, le=15)]
 
 ActivationName = Literal["linear", "tanh", "hard_tanh", "relu", "gelu", "sigmoid"]
 LikelihoodName = Literal["gaussian", "bernoulli", "categorical"]
-SolverName = Literal["majorise", "newton", "errors", "redblack", "auto", "descent"]
+SolverName = Literal[
+    "majorise",
+    "newton",
+    "errors",
+    "redblack",
+    "auto",
+    "descent",
+    "langevin",
+    "momentum",
+    "kinetic",
+]
 ProductsName = Literal["float32", "tf32", "bfloat16"]
 
 
@@ -41,7 +51,7 @@ class DataTable(Table, frozen=True):
     """Which data, and how much of it is held out."""
 
     source: str = "digits"
-    """A data set's name (`pcgen datasets`) or a path."""
+    """A data set's name (`pcgen datasets`) or a path; empty where it must be given with --data."""
     limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
     """Use the first so many rows only."""
     validation: Annotated[float, msgspec.Meta(ge=0)] = 0.1
@@ -53,6 +63,10 @@ class DataTable(Table, frozen=True):
     """Height and width that images are brought to; none keeps the source's own."""
     channels: Literal[1, 3] | None = None
     """Channels that images are brought to; none keeps the source's own."""
+    threshold: Annotated[float, msgspec.Meta(ge=0, lt=1)] | None = None
+    """Pixels above it become 1, the others 0; none leaves them as they are."""
+    columns: Annotated[list[str], msgspec.Meta(min_length=1)] | None = None
+    """A table's columns to take, by name; none takes all."""
     memory: Annotated[int, msgspec.Meta(ge=0)] = 1024
     """MiB of decoded pictures, or of an array mapped from disk, to keep in memory."""
 
@@ -100,6 +114,9 @@ class ModelTable(Table, frozen=True):
     labels: bool = False
     """A label layer above the latent: each image's class, one-hot, clamped in training. The latent
     is then drawn to what the class predicts, with the precision `precision.latent`."""
+    causes: Count = 1
+    """Of the latent's prior: a mixture of so many Gaussians, learned from the chains of a sampler
+    that is `persistent`. One is the fixed prior of `precision.latent`."""
     start: Literal["zero", "linear"] = "zero"
     """Where inference starts the latent: at its prior mean, or where a linear regression of earlier
     equilibria on their data puts it (linear amortisation)."""
@@ -134,12 +151,50 @@ class ClassifierTable(Table, frozen=True):
     errors; for `mlp` only."""
 
 
+class SamplingTable(Table, frozen=True):
+    """How the states are drawn where a sampler (`langevin`, `momentum`, `kinetic`) is the solver,
+    and by `pcgen sample`."""
+
+    step: Positive | None = None
+    """In the units of the preconditioner, where none is needed; without it, in those of the
+    energy's slopes."""
+    friction: Positive = 1.0
+    """Of `kinetic`, per unit of time; of `momentum`, 1 - its momentum."""
+    temperature: Positive = 1.0
+    coordinates: Literal["states", "errors"] = "states"
+    """What moves; the distribution is the same. Errors mix faster where hidden precisions are
+    high."""
+    precondition: bool = True
+    """Take steps in the metric of the curvature's bound, fixed while chains run."""
+    metropolis: bool = False
+    """Refuse steps so that the distribution is exact at any step (not `momentum`). Each chain's
+    step is then led, in its burn-in, to `acceptance`."""
+    acceptance: Fraction = 0.8
+    warm: Annotated[int, msgspec.Meta(ge=0)] = 20
+    """In training: steps down the energy before an image's first chain."""
+    burn_in: Annotated[int, msgspec.Meta(ge=0)] = 5
+    """In training: steps of a batch's chains before the first sample."""
+    samples: Count = 5
+    """In training: samples per image whose weight gradients are averaged."""
+    thin: Count = 1
+    """In training: steps between two of them."""
+    relax: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """In training: steps down the energy, the latent held at its sample, before the weights look.
+    They then learn from the mean of the hidden errors instead of a draw, which has the same
+    expectation (to the order of a Laplace approximation) and at high precisions far less noise."""
+    persistent: bool = False
+    """An image's chain goes on in the next epoch from the latent where it ended in the last."""
+    jump: Annotated[int, msgspec.Meta(ge=0)] = 5
+    """In `pcgen sample`, over errors: steps between two proposals of a new latent from a mixture
+    prior; 0 makes none."""
+
+
 class InferenceTable(Table, frozen=True):
     """How the states reach their equilibrium."""
 
     solver: SolverName = "majorise"
     steps: Count = 20
-    """In training: gradient evaluations per batch."""
+    """In training: gradient evaluations per batch; of a sampler, see `sampling`."""
     test_steps: Count = 200
     """At most so many when the model is used; the tolerance stops it earlier."""
     tolerance: NonNegative = 1e-4
@@ -148,9 +203,15 @@ class InferenceTable(Table, frozen=True):
     """Step of `descent`; the other solvers need none."""
     momentum: Fraction = 0.5
     """Of `descent`."""
+    sampling: SamplingTable = SamplingTable()
     products: ProductsName = "float32"
     """What the factors of matrix products are rounded to: `tf32` on a GPU, `bfloat16` there and on
     CPUs that have it. Sums stay float32. docs/speed.md says how far the energies move."""
+
+    @property
+    def draws(self) -> bool:
+        """Return whether the solver samples the states instead of finding their equilibrium."""
+        return self.solver in ("langevin", "momentum", "kinetic")
 
 
 class LearningTable(Table, frozen=True):
@@ -158,7 +219,9 @@ class LearningTable(Table, frozen=True):
 
     epochs: Count = 10
     batch_size: Count = 200
-    optimiser: Literal["adamw", "sgd"] = "adamw"
+    optimiser: Literal["adamw", "sgd", "least-squares"] = "adamw"
+    """`least-squares`: of a memory, each layer's regression, from all images as one batch. With
+    more images than the last hidden layer has units, the layers above take steps of adamw."""
     rate: Positive = 1e-3
     momentum: Fraction = 0.9
     """Of `sgd`."""
@@ -166,8 +229,13 @@ class LearningTable(Table, frozen=True):
     warmup: Annotated[int, msgspec.Meta(ge=0)] = 50
     """Weight updates over which the rate rises to its value."""
     schedule: Literal["constant", "cosine"] = "cosine"
+    causes_warmup: Annotated[int, msgspec.Meta(ge=0)] = 5
+    """Epochs before the causes of a mixture prior (`model.causes`) begin to learn."""
     incremental: bool = False
     """Incremental PC: a weight step after every state step."""
+    memory: bool = False
+    """Memorise: every image's latent is carried from epoch to epoch and kept in the model, which
+    `pcgen recall` needs."""
 
 
 class Recipe(Table, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from pathlib import Path
 
 import torch
 
@@ -54,6 +55,36 @@ def choose_products(name: str) -> None:
     torch.set_float32_matmul_precision(_MATMUL[name])
     # cuDNN rounds convolutions to tf32 unless it is told not to; it has no bfloat16 for them.
     torch.backends.cudnn.allow_tf32 = name != "float32"
+
+
+def free_memory(
+    device: torch.device,
+    system: Path = Path("/proc/meminfo"),
+    container: Path = Path("/sys/fs/cgroup"),
+) -> int | None:
+    """Return the bytes of memory that a device has left; None where the system does not say.
+
+    Args:
+        system: what Linux says of the whole machine.
+        container: where it says what this container may take, if there is a limit.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = system.read_text().splitlines()
+        found = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    except OSError:
+        found = []
+    try:
+        used = int((container / "memory.current").read_text())
+        # Files that were read lately count as used, but are let go when memory is needed.
+        for line in (container / "memory.stat").read_text().splitlines():
+            used -= int(line.split()[1]) if line.startswith("inactive_file ") else 0
+        # A ValueError where the limit is "max".
+        found.append(int((container / "memory.max").read_text()) - used)
+    except (OSError, ValueError):
+        pass
+    return max(0, min(found)) if found else None
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:

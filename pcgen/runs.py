@@ -162,7 +162,7 @@ class Run:
         self.network = network
         self.group = group
         self.writes = group is None or group.writes
-        self.training = training_of(network, recipe, sample_BD, group)
+        self.training = training_of(network, recipe, sample_BD, len(images), group)
         self.data = describe_data(images, len(images))
         self.best: dict[str, Any] | None = None
 
@@ -251,12 +251,14 @@ class Run:
                 file.write(json.dumps(line) + "\n")
         found = {"epoch": progress.epoch, **(line["validation"] or trained)}
         criterion = self.training.criterion
-        if validation is None or self.best is None or found[criterion] < self.best[criterion]:
+        # Of a sampler the least reconstruction error is no aim: its last epoch is kept.
+        last = validation is None or self.recipe.inference.draws
+        if last or self.best is None or found[criterion] < self.best[criterion]:
             self.best = found
             if not self.writes:
                 return
             header = checkpoint.model_header(self.network, self.recipe, self.data, found)
-            checkpoint.save(self.folder.model, self.network.tensors(), header)
+            checkpoint.save(self.folder.model, self.training.model_tensors(), header)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

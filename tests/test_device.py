@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from pcgen.config import from_dict
-from pcgen.device import choose_products
+from pcgen.device import choose_products, free_memory
 from pcgen.errors import RecipeError
 
 
@@ -34,3 +35,18 @@ def test_products_are_float32_unless_a_recipe_says_so() -> None:
     assert from_dict({}).inference.products == "float32"
     with pytest.raises(RecipeError, match="products"):
         from_dict({"inference": {"products": "float16"}})
+
+
+def test_free_memory_is_the_machine_s_or_what_the_container_leaves(tmp_path: Path) -> None:
+    system, cpu = tmp_path / "meminfo", torch.device("cpu")
+    assert free_memory(cpu, system, tmp_path) is None
+    system.write_text("MemTotal: 900 kB\nMemAvailable:   500 kB\n")
+    assert free_memory(cpu, system, tmp_path) == 500 * 1024
+    (tmp_path / "memory.current").write_text("300000\n")
+    (tmp_path / "memory.stat").write_text("anon 200000\ninactive_file 100000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory(cpu, system, tmp_path) == 500 * 1024
+    (tmp_path / "memory.max").write_text("250000\n")
+    assert free_memory(cpu, system, tmp_path) == 50_000
+    (tmp_path / "memory.max").write_text("100000\n")
+    assert free_memory(cpu, system, tmp_path) == 0

@@ -79,3 +79,16 @@ def test_shipped_models_are_small_and_are_what_their_recipes_say(name: str) -> N
     assert api.open_model(name).recipe == api.resolve_recipe(name)
     assert (ROOT / "models" / name / "CARD.md").is_file()
     assert pcgen.info(name)["metrics"]["mse"] < 8e-3
+
+
+@pytest.mark.parametrize("name", ["iris", "mnist-sampler"])
+def test_shipped_samplers_are_small_draw_and_are_what_their_recipes_say(name: str) -> None:
+    import pcgen
+    from pcgen import api
+
+    path = ROOT / "models" / name / "model.safetensors"
+    assert path.stat().st_size < 8e6
+    assert api.open_model(name).recipe == api.resolve_recipe(name)
+    assert (ROOT / "models" / name / "CARD.md").is_file()
+    drawn = pcgen.sample(name, 50, label=0).samples.data_BD
+    assert drawn.std(0).max() > 0.1

@@ -32,6 +32,7 @@ def open_data(
     like_scale: Sequence[Any] | None = None,
     memory: int = 2**30,
     native: Shape | None = None,
+    columns: Sequence[str] | None = None,
 ) -> Images:
     """Return the images or the table that a name or a path stands for.
 
@@ -48,6 +49,8 @@ def open_data(
         memory: bytes of decoded pictures, or of an array mapped from disk, to keep.
         native: the only (C, H, W) that images may have before they are brought to a shape; a
             picture of another is a row with a status, an array an error.
+        columns: names of a table's columns to take, in this order; a model's own (with `like`)
+            where the table has them all.
 
     Raises:
         DataError: data that cannot be found, read, or brought to the shape.
@@ -63,7 +66,7 @@ def open_data(
     from pcgen.data.wanted import Wanted
 
     like = None if like is None else (like[0], like[1], like[2])
-    wanted = Wanted(data, limit, size, channels, like, like_scale, memory, native)
+    wanted = Wanted(data, limit, size, channels, like, like_scale, memory, native, columns)
     images = _open(data, wanted, data_dir, download)
     if like_scale is not None and not images.is_table:
         raise DataError(f"{data}: holds images, the model takes a table of numbers")
@@ -125,12 +128,16 @@ def _open(data: str, wanted: Wanted, data_dir: Path | None, download: bool) -> I
         return open_named(DATA_SETS[name], split, wanted, data_dir, download)
     if data == "-":
         return _stdin(wanted)
+    if not data:
+        raise DataError(
+            "no data are named", "Name a data set or a path; train takes it with --data"
+        )
     path, split = Path(data), ""
     if not _exists(path) and ":" in data:
         before, _, after = data.rpartition(":")
         if _exists(Path(before)):
             path, split = Path(before), after
-    if not data or not _exists(path):
+    if not _exists(path):
         raise _not_found(data, name)
     try:
         return _path(path, split, wanted)

@@ -158,8 +158,9 @@ def table_of(
         values: (N, D) in the columns' own units; NaN where missing, which the scale ignores.
 
     Raises:
-        DataError: another number of columns than the model's.
+        DataError: another number of columns than the model's, or none of a name asked for.
     """
+    values, columns = _chosen(values, columns, wanted)
     width = values.shape[1]
     if not width:
         raise DataError(f"{wanted.source}: has no columns of numbers")
@@ -183,6 +184,20 @@ def table_of(
         scale=scale,
         preprocessing={"columns": "standardised: (value - mean) / standard deviation"},
     )
+
+
+def _chosen(values: Array, columns: list[str], wanted: Wanted) -> tuple[Array, list[str]]:
+    """Return the columns that are wanted by name, in that order."""
+    if wanted.columns is None:
+        return values, columns
+    missing = [name for name in wanted.columns if name not in columns]
+    if missing and wanted.like is not None:
+        return values, columns
+    if missing:
+        raise DataError(
+            f"{wanted.source}: no column {missing[0]!r}", f"There are: {', '.join(columns)}"
+        )
+    return values[:, [columns.index(name) for name in wanted.columns]], list(wanted.columns)
 
 
 def open_csv(path: Path, wanted: Wanted) -> Images:

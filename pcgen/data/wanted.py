@@ -33,6 +33,7 @@ class Wanted:
     like_scale: Sequence[Any] | None = None
     memory: int = 2**30
     native: Shape | None = None
+    columns: Sequence[str] | None = None
 
     @property
     def rows_of(self) -> int | None:

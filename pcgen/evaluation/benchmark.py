@@ -88,14 +88,16 @@ def train_network(
     device: torch.device,
     tell: Tell = lambda stage, done, total: None,
 ) -> Network:
-    """Return the network of the epoch that is best on the validation split."""
+    """Return the network of the epoch that is best on the validation split; a sampler's last."""
     sample_BD = sample(images, recipe.seed)
     network = initial_network(recipe, sample_BD, images.shape, images.class_count).to(device)
     best, best_mse = network.to(device), math.inf
     for progress in Training(network, recipe, sample_BD).run(images, validation):
         done = (progress.epoch - 1) * len(images) + progress.images
         tell(f"training, seed {recipe.seed}", done, progress.epochs * len(images))
-        if progress.validation is not None and progress.validation.mse < best_mse:
+        if progress.validation is not None and (
+            progress.validation.mse < best_mse or recipe.inference.draws
+        ):
             best, best_mse = network.to(device), progress.validation.mse
     return best
 

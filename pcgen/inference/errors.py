@@ -40,9 +40,12 @@ class ErrorInference(StateInference):
             assert slope is not None
             carried.append(arrived * slope)
         if self.last_free == self.network.depth:
-            latent = self.latent_precision * self.states[-1]
+            latent = self.network.prior_pull(self.states[-1])
             slopes.append(latent + self.network.adjoint(self.network.depth, carried))
         return slopes
+
+    def move(self, moves: list[Tensor]) -> None:
+        self._advance(moves, [], torch.ones_like(self.energy_B))
 
     def drive_moves(self, moves: list[Tensor]) -> list[Tensor]:
         """Return how the drive (B, D_0) of the data changes; the others follow in the sweep."""
@@ -58,9 +61,11 @@ class ErrorInference(StateInference):
 
     def _curvature(self, moves: list[Tensor], drive_moves: list[Tensor]) -> Tensor:
         total_B = self.energies[0].curvature(self.terms[0], None, drive_moves[0], self.mask_BD)
-        precisions = [p.exp() for p in self.network.log_precisions[1:]]
+        precisions = [p.exp() for p in self.network.log_precisions[1:-1]]
         for move, precision in zip(moves, precisions, strict=False):
             total_B = total_B + torch.linalg.vecdot(move, move * precision)
+        if self.last_free == self.network.depth:
+            total_B = total_B + self.network.prior_curvature(self.states[-1], moves[-1])
         return total_B
 
     def _advance(self, moves: list[Tensor], drive_moves: list[Tensor], length_B: Tensor) -> None:

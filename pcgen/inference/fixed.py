@@ -6,6 +6,8 @@ No energies, no search and no new memory in the loop. Three things make a step c
                    computed once a batch, W'W once a weight update, and no step touches the pixels
     equal layers   consecutive layers of the same width move as one batched product
     one pass       error times slope in one operation, the velocity's decay inside the product
+    moved states   tanh(a) = 2 sigmoid(2a) - 1: where all maps are dense, hidden states are kept
+                   higher by the 1, which the biases make up for, and no step adds it
 
 The states are those of `directions.Descent` to rounding. Networks with skip connections, masks or
 precisions per unit go the general way.
@@ -26,7 +28,7 @@ from torch.nn import functional
 from pcgen.inference import captured
 from pcgen.inference.captured import Work
 from pcgen.model.energy import Gaussian
-from pcgen.model.layers import Dense, Layer, TransposedConvolution, as_map
+from pcgen.model.layers import Dense, Layer, TransposedConvolution, as_map, gram
 from pcgen.model.network import Network
 
 _aten = torch.ops.aten
@@ -40,11 +42,13 @@ class _Fused:
         scale: what the drive is multiplied with on the way in.
         errors: (value, scaled drive, error out, signal out); may overwrite the drive.
         gain: what the signal is still to be multiplied with.
+        offset: how much higher than it is the value is given.
     """
 
     scale: float
     errors: Callable[[Tensor, Tensor, Tensor, Tensor], object]
     gain: float = 1.0
+    offset: float = 0.0
 
 
 def _tanh(value: Tensor, drive: Tensor, error: Tensor, signal: Tensor) -> None:
@@ -52,6 +56,12 @@ def _tanh(value: Tensor, drive: Tensor, error: Tensor, signal: Tensor) -> None:
     torch.sigmoid(drive, out=drive)
     torch.sub(value, drive, alpha=2, out=error)
     error.add_(1)
+    _aten.sigmoid_backward.grad_input(error, drive, grad_input=signal)
+
+
+def _moved_tanh(value: Tensor, drive: Tensor, error: Tensor, signal: Tensor) -> None:
+    torch.sigmoid(drive, out=drive)
+    torch.sub(value, drive, alpha=2, out=error)
     _aten.sigmoid_backward.grad_input(error, drive, grad_input=signal)
 
 
@@ -92,6 +102,8 @@ _FUSED = {
     "gelu": _Fused(1.0, _gelu),
     "sigmoid": _Fused(1.0, _sigmoid),
 }
+# Of hidden layers, where all maps are dense.
+_MOVED = _FUSED | {"tanh": _Fused(2.0, _moved_tanh, 4.0, offset=1.0)}
 
 
 def fits(network: Network) -> bool:
@@ -99,6 +111,7 @@ def fits(network: Network) -> bool:
     return (
         not network.skips
         and not network.table.labels
+        and network.mixture is None
         and not network.table.precision.learned
         and all(p.ndim == 0 for p in network.log_precisions)
         and isinstance(network.energies()[0], Gaussian)
@@ -148,7 +161,7 @@ class Loops:
             self._loops[key].become_a_graph(data_BD, start)
         loop = self._loops[key]
         loop.work(data_BD, start)
-        return [data_BD, *(state.clone() for state in loop.descent.states)]
+        return [data_BD, *loop.descent.found()]
 
 
 @dataclass(slots=True)
@@ -171,9 +184,6 @@ class FixedDescent:
     """Descent at a network's present weights, for batches of one size.
 
     Weights may change in place between two runs, precisions may not.
-
-    Attributes:
-        states: of layers 1.. (B, D_l), in buffers that `run` overwrites.
     """
 
     def __init__(
@@ -188,21 +198,26 @@ class FixedDescent:
             _Group(like.new_zeros(2, last - first + 1, count, network.sizes[first]), precision)
             for first, last, precision in _alike(network, precisions)
         ]
-        self.states = [state for group in self.groups for state in group.state]
+        dense = all(isinstance(layer, Dense) for layer in network.layers)
+        fused = (_MOVED if dense else _FUSED)[network.table.activation]
+        self._held = [state for group in self.groups for state in group.state]
+        # How much higher than they are the states of layers 1.. are held; the latent's not at all.
+        self._offsets = [*[fused.offset] * (network.depth - 1), 0.0]
+        maps = [_Map(*each) for each in zip(network.layers, self._offsets, strict=True)]
         self.latent_precision = precisions[-1]
         self.rate = rate
-        pull = _Pull(rate, momentum, _Scratch())
-        self.data = _data_link(network, self.groups[0], precisions[0], pull, steps)
+        pull = _Pull(rate, momentum, fused, _Scratch())
+        self.data = _data_link(network, maps[0], self.groups[0], precisions[0], pull, steps)
         self.links: list[_Link] = [self.data]
         layer = 1
         for i, group in enumerate(self.groups):
             inner = len(group.state) - 1
             for first in range(0, inner, _STACK):
                 part = slice(first, min(first + _STACK, inner))
-                self.links.append(_Stack(network, layer, group, part, pull))
+                self.links.append(_Stack(maps[layer:], group, part, pull))
             layer += inner
             if layer < network.depth:
-                self.links.append(_Single(network, layer, group, self.groups[i + 1], pull))
+                self.links.append(_Single(maps[layer], group, self.groups[i + 1], pull))
             layer += 1
 
     def run(self, data_BD: Tensor, start: Sequence[Tensor], clamp_latent: bool = False) -> None:
@@ -213,8 +228,8 @@ class FixedDescent:
             start: states of layers 1.. upwards.
             clamp_latent: keep the latent where it starts.
         """
-        for state, first in zip(self.states, start, strict=True):
-            state.copy_(first)
+        for held, first, offset in zip(self._held, start, self._offsets, strict=True):
+            torch.add(first, offset, out=held)
         for group in self.groups:
             group.velocity.zero_()
         self.data.begin(data_BD)
@@ -222,6 +237,10 @@ class FixedDescent:
             link.take_weights()
         for _ in range(self.steps):
             self._step(clamp_latent)
+
+    def found(self) -> list[Tensor]:
+        """Return the states of layers 1.. (B, D_l) where the last run ended, as new tensors."""
+        return [held - offset for held, offset in zip(self._held, self._offsets, strict=True)]
 
     def _step(self, clamp_latent: bool) -> None:
         # From the data upwards, each layer moves once all that look at it have looked: what a link
@@ -260,6 +279,7 @@ class _Scratch:
 class _Pull:
     rate: float
     momentum: float
+    fused: _Fused
     scratch: _Scratch
 
     def add(self, velocity: Tensor, signal: Tensor, weight: Tensor, gain: float) -> None:
@@ -286,6 +306,20 @@ def _alike(network: Network, precisions: list[float]) -> list[tuple[int, int, fl
     return groups
 
 
+@dataclass(frozen=True, slots=True)
+class _Map:
+    """A layer's map, from a state that is held `offset` higher than it is."""
+
+    layer: Layer
+    offset: float
+
+    def bias(self) -> Tensor:
+        """Return the bias (D,) that makes up for the offset."""
+        bias, weight = self.layer.bias, self.layer.weight
+        assert bias is not None
+        return bias if self.offset == 0 else bias - self.offset * weight.sum(1)
+
+
 class _Link(Protocol):
     """A map of the network in the loop."""
 
@@ -306,12 +340,10 @@ class _DataLink(_Link, Protocol):
 class _Stack:
     """The maps between some consecutive layers of one group."""
 
-    def __init__(
-        self, network: Network, first: int, group: _Group, part: slice, pull: _Pull
-    ) -> None:
-        """Take the maps to the layers `part` of a group whose lowest layer is `first`."""
-        self.layers = network.layers[first + part.start : first + part.stop]
-        self.fused = _FUSED[network.table.activation]
+    def __init__(self, maps: Sequence[_Map], group: _Group, part: slice, pull: _Pull) -> None:
+        """Take the maps to the layers `part` of a group, of all maps to it and above."""
+        self.maps = maps[part]
+        self.fused = pull.fused
         self.value, self.own_velocity = group.state[part], group.velocity[part]
         self.drive, self.error, self.signal = pull.scratch.like(self.value)
         self.pull_rate = pull.rate * group.precision
@@ -319,15 +351,14 @@ class _Stack:
         self.above, self.velocity = group.state[above], group.velocity[above]
         self.gain = self.fused.gain * group.precision
         self._pull = pull
-        count, width = len(self.layers), group.state.shape[2]
+        count, width = len(self.maps), group.state.shape[2]
         self.weight = group.state.new_empty(count, width, width)
         self.bias = group.state.new_empty(count, 1, width)
 
     def take_weights(self) -> None:
-        torch.stack([layer.weight for layer in self.layers], out=self.weight)
-        for bias, layer in zip(self.bias, self.layers, strict=True):
-            assert layer.bias is not None
-            bias[0].copy_(layer.bias)
+        torch.stack([each.layer.weight for each in self.maps], out=self.weight)
+        for bias, each in zip(self.bias, self.maps, strict=True):
+            bias[0].copy_(each.bias())
 
     def step(self) -> None:
         scale = self.fused.scale
@@ -343,11 +374,10 @@ class _Stack:
 class _Single:
     """The map to a group's uppermost layer from the group above."""
 
-    def __init__(
-        self, network: Network, below: int, group: _Group, group_above: _Group, pull: _Pull
-    ) -> None:
-        self.layer = network.layers[below]
-        self.fused = _FUSED[network.table.activation]
+    def __init__(self, map_: _Map, group: _Group, group_above: _Group, pull: _Pull) -> None:
+        self.map = map_
+        self.layer = map_.layer
+        self.fused = pull.fused
         self.value, self.own_velocity = group.state[-1], group.velocity[-1]
         self.drive, self.error, self.signal = pull.scratch.like(self.value)
         self.pull_rate = pull.rate * group.precision
@@ -356,20 +386,19 @@ class _Single:
         self._pull = pull
 
     def take_weights(self) -> None:
-        pass
+        self.bias = self.map.bias()
 
     def step(self) -> None:
-        _drive(self.layer, self.above, self.fused.scale, self.drive)
+        _drive(self.layer, self.above, self.bias, self.fused.scale, self.drive)
         self.fused.errors(self.value, self.drive, self.error, self.signal)
         _pull(self._pull, self.velocity, self.signal, self.layer, self.gain)
         self.own_velocity.sub_(self.error, alpha=self.pull_rate)
         self.value.add_(self.own_velocity)
 
 
-def _drive(layer: Layer, above: Tensor, scale: float, out: Tensor) -> None:
+def _drive(layer: Layer, above: Tensor, bias: Tensor, scale: float, out: Tensor) -> None:
     if isinstance(layer, Dense):
-        assert layer.bias is not None
-        torch.addmm(layer.bias, above, layer.weight.T, beta=scale, alpha=scale, out=out)
+        torch.addmm(bias, above, layer.weight.T, beta=scale, alpha=scale, out=out)
     else:
         torch.mul(layer.drive(above), scale, out=out)
 
@@ -384,8 +413,11 @@ def _pull(pull: _Pull, velocity: Tensor, signal: Tensor, layer: Layer, gain: flo
 class _Data:
     """The map to the data layer, as it is."""
 
-    def __init__(self, network: Network, group: _Group, precision: float, pull: _Pull) -> None:
-        self.layer = network.layers[0]
+    def __init__(
+        self, network: Network, map_: _Map, group: _Group, precision: float, pull: _Pull
+    ) -> None:
+        self.map = map_
+        self.layer = map_.layer
         self.fused = _FUSED[network.table.output]
         self.gain = self.fused.gain * precision
         self.above, self.velocity = group.state[0], group.velocity[0]
@@ -397,10 +429,10 @@ class _Data:
         self.data = data_BD
 
     def take_weights(self) -> None:
-        pass
+        self.bias = self.map.bias()
 
     def step(self) -> None:
-        _drive(self.layer, self.above, self.fused.scale, self.drive)
+        _drive(self.layer, self.above, self.bias, self.fused.scale, self.drive)
         self.fused.errors(self.data, self.drive, self.error, self.signal)
         _pull(self._pull, self.velocity, self.signal, self.layer, self.gain)
 
@@ -408,8 +440,9 @@ class _Data:
 class _GramData:
     """A dense map to a linear data layer: W'(x - b) less (W'W) times the state."""
 
-    def __init__(self, network: Network, group: _Group, precision: float, pull: _Pull) -> None:
-        self.layer = network.layers[0]
+    def __init__(self, map_: _Map, group: _Group, precision: float, pull: _Pull) -> None:
+        self.map = map_
+        self.layer = map_.layer
         self.precision = precision
         self.above, self.velocity = group.state[0], group.velocity[0]
         self._pull = pull
@@ -418,8 +451,7 @@ class _GramData:
         self.pull_BU = torch.empty_like(self.above)
 
     def begin(self, data_BD: Tensor) -> None:
-        assert self.layer.bias is not None
-        torch.mm(data_BD - self.layer.bias, self.layer.weight, out=self.pull_BU)
+        torch.mm(data_BD - self.map.bias(), self.layer.weight, out=self.pull_BU)
         self.pull_BU.mul_(self._pull.rate * self.precision)
 
     def take_weights(self) -> None:
@@ -465,34 +497,17 @@ class _PhaseData:
 
 
 def _data_link(
-    network: Network, group: _Group, precision: float, pull: _Pull, steps: int
+    network: Network, map_: _Map, group: _Group, precision: float, pull: _Pull, steps: int
 ) -> _DataLink:
     """Return the cheapest form of the map to the data."""
-    layer = network.layers[0]
+    layer = map_.layer
     if network.table.output == "linear":
         if isinstance(layer, Dense):
             data, above = layer.weight.shape
             images = steps * group.state.shape[1]
             # Multiply-adds of a run: W'W, of which one triangle, and its products; or both ways.
             if 0.6 * data * above * above + images * above * above < 2 * images * data * above:
-                return _GramData(network, group, precision, pull)
+                return _GramData(map_, group, precision, pull)
         if isinstance(layer, TransposedConvolution) and layer.paints_phases(group.state):
             return _PhaseData(network, group, precision, pull)
-    return _Data(network, group, precision, pull)
-
-
-# Columns of a block of a Gram matrix: half of the blocks are mirrored, not computed.
-_BLOCK = 256
-
-
-def gram(weight_DU: Tensor, out_UU: Tensor) -> None:
-    """Write weight' weight, of which only one triangle is computed, into `out_UU`."""
-    width = weight_DU.shape[1]
-    if width <= 2 * _BLOCK:
-        torch.mm(weight_DU.T, weight_DU, out=out_UU)
-        return
-    for first in range(0, width, _BLOCK):
-        last = min(first + _BLOCK, width)
-        rows = weight_DU[:, first:last].T @ weight_DU[:, first:]
-        out_UU[first:last, first:] = rows
-        out_UU[last:, first:last] = rows[:, last - first :].T
+    return _Data(network, map_, group, precision, pull)

@@ -7,13 +7,14 @@ images beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from pcgen.errors import RecipeError
-from pcgen.model.layers import Layer, TransposedConvolution
+from pcgen.model.layers import Dense, Layer, TransposedConvolution
 from pcgen.model.network import Network
 
 # Data units up to which a slope to each of them is carried through the network; more are probed.
@@ -36,10 +37,13 @@ class BlockDiagonal:
     whiten each layer. Above a convolution they form a convolution too, and are inverted as one.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, *, hidden_data: bool = False) -> None:
+        """Take the network at its present weights; hidden data bounds nothing."""
         precisions = [p.exp() for p in network.log_precisions]
         bounds = [energy.bound().to(network.layers[0].weight) for energy in network.energies()]
-        self.inverse: list[Callable[[Tensor], Tensor]] = []
+        if hidden_data:
+            bounds[0] = torch.zeros_like(bounds[0])
+        self.inverse: list[_Block] = []
         for outputs, precision in zip(network.outputs[1:], precisions[1:], strict=True):
             layers = [(layer, bounds[target]) for target, layer in outputs]
             convolutions = [
@@ -58,6 +62,20 @@ class BlockDiagonal:
         """Return D^-1 slope for the layers 1.. that slopes are given for."""
         return [inverse(slope) for slope, inverse in zip(slopes, self.inverse, strict=False)]
 
+    def root(self, noise: list[Tensor]) -> list[Tensor]:
+        """Return draws from N(0, D^-1) for the layers 1.. that standard normals are given for."""
+        return [inverse.root(xi) for xi, inverse in zip(noise, self.inverse, strict=False)]
+
+
+class _Block(Protocol):
+    """The inverse of one layer's block."""
+
+    def __call__(self, slope_BU: Tensor) -> Tensor:
+        """Return block^-1 slope."""
+
+    def root(self, noise_BU: Tensor) -> Tensor:
+        """Return draws from N(0, block^-1) made of standard normals."""
+
 
 class _Whole:
     """The inverse of a matrix."""
@@ -67,6 +85,13 @@ class _Whole:
 
     def __call__(self, slope_BU: Tensor) -> Tensor:
         return slope_BU @ self.inverse_UU
+
+    def root(self, noise_BU: Tensor) -> Tensor:
+        return noise_BU @ self._factor_UU.T
+
+    @cached_property
+    def _factor_UU(self) -> Tensor:
+        return torch.linalg.cholesky(self.inverse_UU)
 
 
 class _Circulant:
@@ -93,11 +118,22 @@ class _Circulant:
         self.inverse = torch.linalg.inv(total + jitter * eye).mT.contiguous()
 
     def __call__(self, slope_BU: Tensor) -> Tensor:
+        return self._times(slope_BU, self.inverse)
+
+    def root(self, noise_BU: Tensor) -> Tensor:
+        return self._times(noise_BU, self._root)
+
+    @cached_property
+    def _root(self) -> Tensor:
+        values, vectors = torch.linalg.eigh(self.inverse)
+        return (vectors * values.clamp_min(0).sqrt()[:, None]) @ vectors.mH
+
+    def _times(self, slope_BU: Tensor, matrices_FCC: Tensor) -> Tensor:
         channels, height, width = self.shape
         waves = torch.fft.rfft2(slope_BU.reshape(-1, height, width, channels), dim=(1, 2))
         count, frequencies = len(slope_BU), waves.shape[1:3].numel()
         flat = waves.reshape(count, frequencies, channels).transpose(0, 1)
-        solved = (flat @ self.inverse).transpose(0, 1).reshape(waves.shape)
+        solved = (flat @ matrices_FCC).transpose(0, 1).reshape(waves.shape)
         return torch.fft.irfft2(solved, (height, width), dim=(1, 2)).reshape(slope_BU.shape)
 
 
@@ -205,13 +241,7 @@ class ErrorDiagonal:
             arrived = network.adjoint(i, carried)
             self.hidden.append(1 / (precisions[i] + arrived.square().sum(0)))
             carried.append(arrived * slopes[i])
-        latent = states[-1]
-        moves = [latent] * network.depth
-        moves[-1] = torch.eye(latent.shape[1], dtype=latent.dtype, device=latent.device)
-        for i in range(network.depth - 1, 0, -1):
-            moves[i - 1] = slopes[i] * network.drive_move(i, moves)
-        jacobian = network.drive_move(0, moves)
-        curvature = _add_to_diagonal((jacobian * own) @ jacobian.T, precisions[-1])
+        curvature = _add_to_diagonal(_squared_jacobian(network, slopes, own), precisions[-1])
         # The average of J'J is more than the average J squared: damp what this leaves out.
         _add_to_diagonal(curvature, 1e-3 * curvature.diagonal().mean())
         self.latent = _inverse(curvature, curvature.diagonal().mean())
@@ -221,6 +251,29 @@ class ErrorDiagonal:
         depth = len(self.hidden)
         steps = [slope * inverse for slope, inverse in zip(slopes, self.hidden, strict=False)]
         return steps + [slope @ self.latent for slope in slopes[depth:]]
+
+
+def latent_curvature(network: Network) -> Tensor:
+    """Return the curvature (L, L) of the data's energy over the latent, of typical latents."""
+    states = network.states_from(network.typical_latents)
+    precisions = [p.exp() for p in network.log_precisions]
+    curvatures = [
+        energy.mean_curvature(network.drive(i, states))
+        for i, energy in enumerate(network.energies())
+    ]
+    slopes = [cross / pi for (cross, _), pi in zip(curvatures, precisions, strict=False)]
+    return _squared_jacobian(network, slopes, curvatures[0][1])
+
+
+def _squared_jacobian(network: Network, slopes: list[Tensor], own_D: Tensor) -> Tensor:
+    """Return J' own J (L, L), J the slopes from the latent to the data's drive."""
+    weight = network.layers[-1].weight
+    moves = [weight] * network.depth
+    moves[-1] = torch.eye(network.sizes[-1], dtype=weight.dtype, device=weight.device)
+    for i in range(network.depth - 1, 0, -1):
+        moves[i - 1] = slopes[i] * network.drive_move(i, moves)
+    jacobian = network.drive_move(0, moves)
+    return (jacobian * own_D) @ jacobian.T
 
 
 def _probes(like_D: Tensor) -> Tensor:
@@ -263,6 +316,8 @@ def _squared(matrix_DU: Tensor, curvature_D: Tensor) -> Tensor:
 
 
 def _block(layer: Layer, bound: Tensor) -> Tensor:
+    if isinstance(layer, Dense) and bound.ndim == 0:
+        return layer.gram().mul_(bound)
     return _squared(_matrix(layer), bound)
 
 

@@ -19,6 +19,7 @@ from pcgen.inference.auto import AutoInference, Begin
 from pcgen.inference.directions import Conjugate, Descent, Steepest
 from pcgen.inference.errors import ErrorInference
 from pcgen.inference.fixed import Loops, fits
+from pcgen.inference.langevin import SAMPLERS
 from pcgen.inference.preconditioners import (
     BlockDiagonal,
     BlockTridiagonal,
@@ -129,6 +130,11 @@ def _auto(network: Network, table: InferenceTable) -> Method:
     return Method(network, AutoInference, lambda: solvers)
 
 
+def _sampled(network: Network, table: InferenceTable) -> Method:
+    """Return what finds the states of least energy where a sampler trained the network."""
+    return (_errors if table.sampling.coordinates == "errors" else _majorise)(network, table)
+
+
 SOLVERS: dict[str, Callable[[Network, InferenceTable], Method]] = {
     "descent": _descent,
     "majorise": _majorise,
@@ -136,6 +142,7 @@ SOLVERS: dict[str, Callable[[Network, InferenceTable], Method]] = {
     "errors": _errors,
     "redblack": _redblack,
     "auto": _auto,
+    **dict.fromkeys(SAMPLERS, _sampled),
 }
 
 

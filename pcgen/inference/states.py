@@ -59,7 +59,9 @@ class Inference(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Position:
+class Position:
+    """Where a batch stands."""
+
     states: list[Tensor]
     drives: list[Tensor]
     terms: list[Terms]
@@ -105,7 +107,6 @@ class StateInference:
     def refresh(self) -> None:
         """Compute drives and energies anew, as after the weights changed."""
         self.energies = self.network.energies()
-        self.latent_precision = self.network.latent_precision()
         self.drives = [self.network.drive(i, self.states) for i in range(self.network.depth)]
         self._evaluate()
 
@@ -116,7 +117,7 @@ class StateInference:
     def slope(self, i: int) -> Tensor:
         """Return dE/dx (B, D_i) of layer i."""
         top = i == self.network.depth
-        pull = self.latent_precision * self.states[i] if top else self.terms[i].pull_BD
+        pull = self.network.prior_pull(self.states[i]) if top else self.terms[i].pull_BD
         return self.network.slope(i, pull, [terms.signal_BD for terms in self.terms])
 
     def step(self) -> Tensor:
@@ -129,6 +130,33 @@ class StateInference:
         else:
             self._advance(moves, drive_moves, (~self.frozen_B).to(self.energy_B.dtype))
         return expected_B
+
+    def move(self, moves: list[Tensor]) -> None:
+        """Move all images by moves (B, D_l) of the free layers, whatever energy that leads to."""
+        self._advance(moves, self.drive_moves(moves), torch.ones_like(self.energy_B))
+
+    def position(self) -> Position:
+        """Return where the images stand, for `put_back`."""
+        return Position(self.states, self.drives, self.terms, self.energy_B)
+
+    def restore(self, before: Position) -> None:
+        """Put all images back where they were."""
+        self.states, self.drives = before.states, before.drives
+        self.terms, self.energy_B = before.terms, before.energy_B
+
+    def put_back(self, before: Position, images_B: Tensor) -> None:
+        """Put the marked images back where they were."""
+        marked = images_B[:, None]
+
+        def back(new: Sequence[Tensor], old: Sequence[Tensor]) -> list[Tensor]:
+            return [torch.where(marked, b, a) for a, b in zip(new, old, strict=True)]
+
+        self.states = [self.states[0], *back(self.states[1:], before.states[1:])]
+        self.drives = back(self.drives, before.drives)
+        self.terms = [
+            new.where_not(images_B, old) for new, old in zip(self.terms, before.terms, strict=True)
+        ]
+        self.energy_B = torch.where(images_B, before.energy_B, self.energy_B)
 
     def drive_moves(self, moves: list[Tensor]) -> list[Tensor]:
         """Return how the drives (B, D_l) of the layers below change along a move of length 1."""
@@ -153,32 +181,15 @@ class StateInference:
         )
         length_B = (descent_B / curvature_B).nan_to_num_(0.0, 0.0, 0.0).clamp_(min=0.0)
         length_B.mul_(self.trust_B).masked_fill_(self.frozen_B, 0.0)
-        before = self._position()
+        before = self.position()
         self._advance(moves, drive_moves, length_B)
         refused_B = ~(self.energy_B <= before.energy_B)
         self.trust_B = torch.where(
             refused_B, _SHORTER * self.trust_B, (_LONGER * self.trust_B).clamp(max=1.0)
         )
         if refused_B.any():
-            self._return(before, refused_B)
+            self.put_back(before, refused_B)
         self.direction.restart(refused_B)
-
-    def _position(self) -> _Position:
-        return _Position(self.states, self.drives, self.terms, self.energy_B)
-
-    def _return(self, before: _Position, refused_B: Tensor) -> None:
-        """Put the refused images back where they were."""
-        refused = refused_B[:, None]
-
-        def back(new: Sequence[Tensor], old: Sequence[Tensor]) -> list[Tensor]:
-            return [torch.where(refused, b, a) for a, b in zip(new, old, strict=True)]
-
-        self.states = [self.states[0], *back(self.states[1:], before.states[1:])]
-        self.drives = back(self.drives, before.drives)
-        self.terms = [
-            new.where_not(refused_B, old) for new, old in zip(self.terms, before.terms, strict=True)
-        ]
-        self.energy_B = torch.where(refused_B, before.energy_B, self.energy_B)
 
     def _curvature(self, moves: list[Tensor], drive_moves: list[Tensor]) -> Tensor:
         total_B = torch.zeros_like(self.energy_B)
@@ -187,7 +198,7 @@ class StateInference:
             mask = self.mask_BD if i == 0 else None
             total_B += self.energies[i].curvature(self.terms[i], move, drive_move, mask)
         if self.last_free == self.network.depth:
-            total_B += self.latent_precision * torch.linalg.vecdot(moves[-1], moves[-1])
+            total_B += self.network.prior_curvature(self.states[-1], moves[-1])
         else:
             # The layer below a clamped latent moves while its drive stands still.
             still = torch.zeros_like(self.drives[-1])

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import zip_longest
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from pcgen.config import Recipe
-from pcgen.data.images import Images, Rows, order, require_ok
+from pcgen.data.images import Images, Rows, epoch_batches
 from pcgen.device import generator
-from pcgen.errors import DataError, DivergenceError
+from pcgen.errors import DataError, DivergenceError, RecipeError
 from pcgen.inference.infer import infer
 from pcgen.inference.solvers import Method, prepare
 from pcgen.learning.distributed import Group
@@ -24,6 +22,7 @@ from pcgen.learning.hebbian import (
     optimiser_tensors,
     weight_gradients,
 )
+from pcgen.learning.memorise import network_training
 from pcgen.learning.train import Progress, Training, rate_at
 from pcgen.learning.validate import BATCH, Accuracy
 from pcgen.model.classifier import Classifier, build_classifier
@@ -47,12 +46,22 @@ def initial_classifier(recipe: Recipe, images: Images, validation: Images | None
 
 
 def training_of(
-    network: Network | Classifier, recipe: Recipe, sample_BD: Tensor, group: Group | None = None
+    network: Network | Classifier,
+    recipe: Recipe,
+    sample_BD: Tensor,
+    count: int,
+    group: Group | None = None,
 ) -> Training | ClassifierTraining:
-    """Return the run of a network of either kind."""
-    if isinstance(network, Classifier):
-        return ClassifierTraining(network, recipe, group)
-    return Training(network, recipe, sample_BD, group)
+    """Return the run of a network of either kind, of so many images.
+
+    Raises:
+        RecipeError: settings of a memory that the network cannot be.
+    """
+    if not isinstance(network, Classifier):
+        return network_training(network, recipe, sample_BD, count, group)
+    if recipe.learning.memory or recipe.learning.optimiser == "least-squares":
+        raise RecipeError("learning.memory: a classifier memorises no images")
+    return ClassifierTraining(network, recipe, group)
 
 
 class ClassifierTraining:
@@ -97,8 +106,11 @@ class ClassifierTraining:
         learning = self.recipe.learning
         batches = math.ceil(len(images) / learning.batch_size)
         while self.counters["epoch"] < learning.epochs:
-            for rows, labels_B, whole in self._batches(images, labels):
-                self._learn(rows, labels_B, whole, batches * learning.epochs)
+            present = (self.counters["epoch"], self.counters["batch"])
+            size, seed = learning.batch_size, self.recipe.seed
+            for rows, whole_B in epoch_batches(images, size, seed, *present, self._own):
+                labels_B = labels[self._own(whole_B)]
+                self._learn(rows, labels_B, len(whole_B), batches * learning.epochs)
                 self.counters["batch"] += 1
                 ends_epoch = self.counters["batch"] == batches
                 metrics = None
@@ -115,25 +127,16 @@ class ClassifierTraining:
         remembered = optimiser_tensors(self.optimiser, "optimiser")
         return {**self.network.tensors(), "sums": self.sums, **remembered}
 
+    def model_tensors(self) -> dict[str, Tensor]:
+        """Return what the finished classifier is made of, by name."""
+        return self.network.tensors()
+
     def load(self, tensors: dict[str, Tensor], counters: dict[str, int]) -> None:
         """Go on from what `tensors()` and `counters` were."""
         self.network.load(tensors)
         self.sums.copy_(tensors["sums"])
         self.counters.update(counters)
         load_optimiser(self.optimiser, "optimiser", tensors)
-
-    def _batches(self, images: Images, labels: Tensor) -> Iterator[tuple[Rows, Tensor, int]]:
-        """Yield this process's rows and labels and the size of each batch left, reading ahead."""
-        whole = order(len(images), self.recipe.seed, self.counters["epoch"])
-        chosen = torch.split(whole, self.recipe.learning.batch_size)[self.counters["batch"] :]
-        with ThreadPoolExecutor(1) as reader:
-            following = reader.submit(images.rows, self._own(chosen[0]))
-            for present, indices in zip_longest(chosen, chosen[1:]):
-                rows = following.result()
-                if indices is not None:
-                    following = reader.submit(images.rows, self._own(indices))
-                require_ok(rows, images)
-                yield rows, labels[self._own(present)], len(present)
 
     def _own(self, indices: Tensor) -> Tensor:
         """Return this process's rows of a batch; there may be none."""

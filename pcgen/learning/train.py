@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import zip_longest
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from pcgen.config import LearningTable, Recipe
-from pcgen.data.images import Images, Rows, order, require_ok
-from pcgen.errors import DivergenceError, OutOfMemoryError, is_out_of_memory
+from pcgen.data.images import Images, Rows, epoch_batches
+from pcgen.device import generator
+from pcgen.errors import DivergenceError, OutOfMemoryError, RecipeError, is_out_of_memory
 from pcgen.inference.solvers import Method, prepare
 from pcgen.inference.states import Inference
 from pcgen.learning.amortise import StartRegression
+from pcgen.learning.causes import step_causes
 from pcgen.learning.distributed import Group
 from pcgen.learning.hebbian import (
     load_optimiser,
@@ -26,6 +26,7 @@ from pcgen.learning.hebbian import (
     precision_gradients,
     weight_gradients,
 )
+from pcgen.learning.posterior import Drawn, PosteriorLearning
 from pcgen.learning.validate import Accuracy, Metrics, measure
 from pcgen.model.energy import Terms
 from pcgen.model.network import Network
@@ -111,6 +112,14 @@ class Training:
         self.precisions = network.log_precisions[:-1]
         self.precision_optimiser = torch.optim.Adam(self.precisions, lr=recipe.model.precision.rate)
         self.method: Method | None = None
+        self.posterior: PosteriorLearning | None = None
+        if recipe.inference.draws:
+            self.posterior = PosteriorLearning(network, recipe)
+        elif recipe.model.causes > 1:
+            raise RecipeError(
+                "model.causes: a mixture is learned from chains",
+                "Use --set inference.solver=kinetic --set inference.sampling.persistent=true",
+            )
         self.counters = {"epoch": 0, "batch": 0, "updates": 0}
         self.sums = torch.zeros(3, dtype=torch.float64)
 
@@ -126,10 +135,15 @@ class Training:
         table = self.recipe.learning
         batches = math.ceil(len(images) / table.batch_size)
         total = batches * table.epochs
+        if self.posterior is not None:
+            self.posterior.hold(len(images))
         while self.counters["epoch"] < table.epochs:
-            for rows, count in self._batches(images):
+            present = (self.counters["epoch"], self.counters["batch"])
+            size, seed = self.recipe.learning.batch_size, self.recipe.seed
+            for rows, whole_B in epoch_batches(images, size, seed, *present, self._own):
+                count = len(whole_B)
                 try:
-                    self.learn(rows, total, count)
+                    self.learn(rows, total, whole_B)
                     too_large = False
                 except (MemoryError, RuntimeError) as error:
                     too_large = is_out_of_memory(error)
@@ -141,6 +155,8 @@ class Training:
                 self.counters["batch"] += 1
                 ends_epoch = self.counters["batch"] == batches
                 metrics = None
+                if ends_epoch:
+                    self._learn_causes(images)
                 if ends_epoch and validation is not None:
                     metrics = measure(self.network, validation, self.recipe.inference, self.group)
                 progress = self._progress(batches, metrics)
@@ -155,9 +171,15 @@ class Training:
         named["sums"] = self.sums
         if self.start is not None:
             named |= self.start.tensors()
+        if self.posterior is not None:
+            named |= self.posterior.tensors()
         for prefix, optimiser in self._optimisers():
             named |= optimiser_tensors(optimiser, prefix)
         return named
+
+    def model_tensors(self) -> dict[str, Tensor]:
+        """Return what the finished model is made of, by name."""
+        return self.network.tensors()
 
     def load(self, tensors: dict[str, Tensor], counters: dict[str, int]) -> None:
         """Go on from what `tensors()` and `counters` were."""
@@ -166,6 +188,8 @@ class Training:
         if self.start is not None:
             for name, tensor in self.start.tensors().items():
                 tensor.copy_(tensors[name])
+        if self.posterior is not None:
+            self.posterior.load(tensors)
         self.counters.update(counters)
         for prefix, optimiser in self._optimisers():
             load_optimiser(optimiser, prefix, tensors)
@@ -173,20 +197,16 @@ class Training:
     def _optimisers(self) -> list[tuple[str, torch.optim.Optimizer]]:
         return [("optimiser", self.optimiser), ("precision_optimiser", self.precision_optimiser)]
 
-    def _batches(self, images: Images) -> Iterator[tuple[Rows, int]]:
-        """Yield this process's rows and the size of each batch left, reading one ahead."""
-        size = self.recipe.learning.batch_size
-        whole = order(len(images), self.recipe.seed, self.counters["epoch"])
-        chosen = torch.split(whole, size)
-        chosen = chosen[self.counters["batch"] :]
-        with ThreadPoolExecutor(1) as reader:
-            following = reader.submit(images.rows, self._own(chosen[0]))
-            for present, indices in zip_longest(chosen, chosen[1:]):
-                rows = following.result()
-                if indices is not None:
-                    following = reader.submit(images.rows, self._own(indices))
-                require_ok(rows, images)
-                yield rows, len(present)
+    def _learn_causes(self, images: Images) -> None:
+        """Move the causes of a mixture prior to where the chains stand, after an epoch."""
+        mixture, posterior = self.network.mixture, self.posterior
+        if mixture is None or posterior is None:
+            return
+        if self.counters["epoch"] < self.recipe.learning.causes_warmup:
+            return
+        source = generator(self.recipe.seed, "causes")
+        labels = images.labels if len(mixture.log_weights_YK) > 1 else None
+        step_causes(mixture, posterior.ends_NK[:, :-1], labels, source)
 
     def _own(self, indices: Tensor) -> Tensor:
         """Return what this process infers of a batch; without a share, its first, counted 0 times.
@@ -198,44 +218,65 @@ class Training:
         mine = self.group.share(len(indices))
         return indices[mine.start : mine.stop] if mine else indices[:1]
 
-    def learn(self, rows: Rows, total_updates: int, count: int = 0) -> None:
+    def learn(self, rows: Rows, total_updates: int, whole_B: Tensor | None = None) -> None:
         """Infer the states of a batch and step the weights.
 
         Args:
             rows: of the batch, or this process's share of it.
             total_updates: of the whole run, which the rate's schedule spans.
-            count: images of the whole batch, where other processes have the rest.
+            whole_B: row numbers of the whole batch, where other processes have the rest.
         """
-        count = count or len(rows.pixels_BD)
-        table, network = self.recipe.inference, self.network
-        data_BD = rows.pixels_BD.to(self.weights[0])
-        steps, incremental = table.steps, self.recipe.learning.incremental
-        self.method = prepare(network, table, self.method, reduced=not incremental)
-        inference = self.method.begin(
-            data_BD, steps=0 if incremental else steps, labels_BK=self._labels(rows)
-        )
-        if incremental:
-            for step in range(1, steps + 1):
-                inference.step()
-                found = _Found.of(inference)
-                sums = self._update(found, count, total_updates * steps)
-                if step < steps:
-                    inference.refresh()
-        else:
-            found = _Found.of(inference)
+        whole_B = rows.index_B if whole_B is None else whole_B
+        count, data_BD = len(whole_B), rows.pixels_BD.to(self.weights[0])
+        if self.posterior is not None:
+            found: _Found | Drawn = self.posterior.draw(
+                data_BD, rows, self._labels(rows), self.counters["updates"]
+            )
             sums = self._update(found, count, total_updates)
-        if sums is None:
-            energy, squared = self._take_in(found)
         else:
-            energy, squared = self._take_in_shared(sums, count)
+            found, sums = self._infer(data_BD, rows, count, total_updates)
+        if sums is None:
+            energy, squared = self._take_in(found, whole_B)
+        else:
+            energy, squared = self._take_in_shared(sums, whole_B)
         if not math.isfinite(energy):
             epoch, batch = self.counters["epoch"] + 1, self.counters["batch"] + 1
+            descends = self.recipe.inference.solver == "descent"
             raise DivergenceError(
                 f"epoch {epoch}, batch {batch}: the energy is not finite",
                 "Lower it: --set learning.rate=..."
-                + (" or use --set inference.solver=majorise" if table.solver == "descent" else ""),
+                + (" or use --set inference.solver=majorise" if descends else ""),
             )
         self.sums += torch.tensor([energy, squared, count], dtype=torch.float64)
+
+    def _latents(self, rows: Rows) -> Tensor | None:
+        """Return where the rows' latents start (B, D_latent), if not where the network says."""
+        return None
+
+    def _infer(
+        self, data_BD: Tensor, rows: Rows, count: int, total_updates: int
+    ) -> tuple[_Found, list[Tensor] | None]:
+        """Return where a batch's inference ended, and the group's sums, after the weights' step."""
+        steps, incremental = self.recipe.inference.steps, self.recipe.learning.incremental
+        self.method = prepare(
+            self.network, self.recipe.inference, self.method, reduced=not incremental
+        )
+        inference = self.method.begin(
+            data_BD,
+            latent_BD=self._latents(rows),
+            steps=0 if incremental else steps,
+            labels_BK=self._labels(rows),
+        )
+        if not incremental:
+            found = _Found.of(inference)
+            return found, self._update(found, count, total_updates)
+        for step in range(1, steps + 1):
+            inference.step()
+            found = _Found.of(inference)
+            sums = self._update(found, count, total_updates * steps)
+            if step < steps:
+                inference.refresh()
+        return found, sums
 
     def _labels(self, rows: Rows) -> Tensor | None:
         """Return the rows' classes, one-hot (B, K), where the network has a label layer."""
@@ -244,7 +285,7 @@ class Training:
         assert rows.labels_B is not None
         return functional.one_hot(rows.labels_B, self.network.sizes[-1]).to(self.weights[0])
 
-    def _take_in(self, found: _Found) -> tuple[float, float]:
+    def _take_in(self, found: _Found | Drawn, whole_B: Tensor) -> tuple[float, float]:
         """Learn from a batch's equilibrium; return its summed energy and squared error."""
         network, states = self.network, found.states
         energy_B = found.energy_B + network.log_det()
@@ -252,19 +293,24 @@ class Training:
         network.typical_latents[: len(energy_B)] = latent_BD[: len(network.typical_latents)]
         if self.start is not None:
             self.start.update(states[0], latent_BD, self.counters["updates"])
+        if self.posterior is not None and isinstance(found, Drawn):
+            self.posterior.take_in(whole_B, found.ends_BK)
         squared_B = (states[0] - found.terms[0].prediction_BD).square().mean(1)
         return energy_B.double().sum().item(), squared_B.double().sum().item()
 
-    def _update(self, found: _Found, count: int, total_updates: int) -> list[Tensor] | None:
+    def _update(self, found: _Found | Drawn, count: int, total_updates: int) -> list[Tensor] | None:
         """Step the weights, and the precisions where they learn; return the group's sums."""
         states, terms = found.states, found.terms
         rate = rate_at(self.recipe.learning, self.counters["updates"], total_updates)
         self.counters["updates"] += 1
         precision = self.recipe.model.precision
         learned = precision.learned and self.counters["epoch"] >= precision.warmup
-        gradients: list[Tensor | None] = [*weight_gradients(self.network, states, terms)]
-        if learned:
-            gradients += precision_gradients(self.network, states, terms)
+        if isinstance(found, Drawn):
+            gradients: list[Tensor | None] = [*found.weights]
+            gradients += found.precisions if learned else []
+        else:
+            gradients = [*weight_gradients(self.network, states, terms)]
+            gradients += precision_gradients(self.network, states, terms) if learned else []
         sums = None
         if self.group is not None:
             gradients, sums = self._share(self.group, found, gradients, count)
@@ -279,7 +325,7 @@ class Training:
         return sums
 
     def _share(
-        self, group: Group, found: _Found, gradients: list[Tensor | None], count: int
+        self, group: Group, found: _Found | Drawn, gradients: list[Tensor | None], count: int
     ) -> tuple[list[Tensor | None], list[Tensor]]:
         """Return the whole batch's gradients and its sums, for `_take_in_shared`, in one exchange.
 
@@ -296,6 +342,10 @@ class Training:
         typical = torch.zeros_like(self.network.typical_latents)
         typical[mine.start : mine.stop] = latent_BD[: max(0, len(typical) - mine.start)]
         own = [torch.stack([*numbers, asked]).to(typical.dtype), typical]
+        if isinstance(found, Drawn):
+            ends = found.ends_BK.new_zeros(count, found.ends_BK.shape[1])
+            ends[mine.start : mine.stop] = found.ends_BK[: len(mine)]
+            own.append(ends)
         if self.start is not None:
             own.append(self.start.sums(data_BD, latent_BD))
         given = [gradient for gradient in gradients if gradient is not None]
@@ -303,16 +353,19 @@ class Training:
         whole = iter(sums)
         return [None if g is None else next(whole) for g in gradients], sums[len(given) :]
 
-    def _take_in_shared(self, sums: list[Tensor], count: int) -> tuple[float, float]:
+    def _take_in_shared(self, sums: list[Tensor], whole_B: Tensor) -> tuple[float, float]:
         """Do as `_take_in` does from all processes' sums; note whether one is to stop."""
         assert self.group is not None
-        numbers, typical, *moments = sums
+        numbers, typical, *rest = sums
+        count = len(whole_B)
         energy, squared, asked = numbers.tolist()
         self.group.stopping = asked > 0
         known = min(count, len(typical))
         self.network.typical_latents[:known] = typical[:known]
+        if self.posterior is not None:
+            self.posterior.take_in(whole_B, rest.pop(0))
         if self.start is not None:
-            self.start.take_in(moments[0], count, self.counters["updates"])
+            self.start.take_in(rest[0], count, self.counters["updates"])
         return energy + count * float(self.network.log_det()), squared
 
     def _too_large(self, rows: Rows, count: int) -> OutOfMemoryError:

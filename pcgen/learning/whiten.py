@@ -29,6 +29,8 @@ def whiten(network: Network, latents_BL: Tensor) -> Network:
     Raises:
         RecipeError: a latent that labels predict, or that is a map.
     """
+    if network.mixture is not None:
+        raise RecipeError("model.causes: the latent's prior is fitted already")
     if network.table.labels:
         raise RecipeError("model.labels: the latent's prior is what its class predicts")
     mean_L, factor_LL = _gaussian(latents_BL)
@@ -86,3 +88,9 @@ def _over(layer: Layer, factor_LL: Tensor) -> Dense:
 def _standard(latents_BL: Tensor, factor_LL: Tensor) -> Tensor:
     """Return C^-1 z for centred latents."""
     return torch.linalg.solve_triangular(factor_LL, latents_BL.T, upper=False).T.contiguous()
+
+
+def standard_latents(latents_BL: Tensor) -> Tensor:
+    """Return the latents (B, L) as the network that `whiten` makes of them knows them."""
+    mean_L, factor_LL = _gaussian(latents_BL)
+    return _standard(latents_BL - mean_L, factor_LL)

@@ -26,6 +26,7 @@ from pcgen.errors import RecipeError
 from pcgen.model.activations import ACTIVATIONS
 from pcgen.model.energy import Bernoulli, Categorical, Gaussian, LayerEnergy, Terms
 from pcgen.model.layers import Dense, Layer, Shape, TransposedConvolution
+from pcgen.model.prior import Mixture
 
 # Enough for the mean slopes of a layer; few enough to cost nothing beside a batch.
 TYPICAL = 64
@@ -52,6 +53,7 @@ class Network:
         sizes: units per layer, data first.
         latent: number of the latent layer: the uppermost, or the one below the labels.
         typical_latents: (R, D_latent), at which the preconditioners take the curvature.
+        mixture: the latent's prior, where it is not N(0, 1 / pi_L).
         start: (D_0 + 1, D_latent) or None: the linear start of the latent; its last row is the
             bias.
     """
@@ -79,6 +81,7 @@ class Network:
         weight, latents = self.layers[0].weight, self.sizes[self.latent]
         self.typical_latents = weight.new_zeros(TYPICAL, latents)
         self.start: Tensor | None = None
+        self.mixture: Mixture | None = None
         if table.start == "linear":
             self.start = weight.new_zeros(self.sizes[0] + 1, latents)
 
@@ -198,7 +201,21 @@ class Network:
 
     def prior_energy(self, latent_BD: Tensor) -> Tensor:
         """Return the energy (B,) of the latent's prior."""
+        if self.mixture is not None:
+            return self.mixture.energy(latent_BD)
         return 0.5 * self.latent_precision() * latent_BD.square().sum(1)
+
+    def prior_pull(self, latent_BD: Tensor) -> Tensor:
+        """Return the slope (B, D_L) of the prior's energy."""
+        if self.mixture is not None:
+            return self.mixture.pull(latent_BD)
+        return self.latent_precision() * latent_BD
+
+    def prior_curvature(self, latent_BD: Tensor, move_BD: Tensor) -> Tensor:
+        """Return the second derivative (B,) of the prior's energy along a move."""
+        if self.mixture is not None:
+            return self.mixture.curvature(latent_BD, move_BD)
+        return torch.linalg.vecdot(move_BD, move_BD * self.latent_precision())
 
     def log_det(self, mask_BD: Tensor | None = None) -> Tensor:
         """Return -1/2 log det of the learned precisions, () or (B,); 0 where they are fixed.
@@ -234,6 +251,8 @@ class Network:
         named["typical_latents"] = self.typical_latents
         if self.start is not None:
             named["start"] = self.start
+        if self.mixture is not None:
+            named |= self.mixture.tensors()
         return named
 
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -249,6 +268,8 @@ class Network:
             [p.to(device, dtype, copy=True) for p in self.log_precisions],
             [Skip(skip.source, skip.target, skip.layer.to(device, dtype)) for skip in self.skips],
         )
+        if self.mixture is not None:
+            copy.mixture = self.mixture.to(device, dtype)
         copy.load(self.tensors())
         return copy
 
@@ -287,7 +308,16 @@ def build(
             layers.append(Dense.initial(below, above, generator))
     skips = [_skip(pair, table, shapes, is_map, generator) for pair in table.skips]
     sizes = [math.prod(shape) for shape in shapes]
-    return Network(table, layers, _log_precisions(table, sizes), skips)
+    network = Network(table, layers, _log_precisions(table, sizes), skips)
+    if table.causes > 1:
+        if table.labels or table.precision.latent != 1.0:
+            raise RecipeError(
+                "model.causes: a mixture as the latent's prior goes without model.labels, and "
+                "begins at model.precision.latent = 1"
+            )
+        weight = layers[0].weight
+        network.mixture = Mixture.standard(table.causes, sizes[-1], classes, weight)
+    return network
 
 
 def _require_labels(table: ModelTable, classes: int) -> None:

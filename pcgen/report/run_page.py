@@ -113,7 +113,8 @@ def _progress(lines: Lines, recipe: config.Recipe) -> str:
         return "No epoch has ended yet."
     done, asked = lines[-1]["epoch"], recipe.learning.epochs
     ended = "" if done >= asked else f" The run stopped early: {done} of {asked} epochs."
-    return f"{done} epochs. The kept model is the best on the validation split.{ended}"
+    which = "of the last epoch" if recipe.inference.draws else "the best on the validation split"
+    return f"{done} epochs. The kept model is {which}.{ended}"
 
 
 def _epochs(lines: Lines) -> html.Table:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +81,13 @@ def test_a_lazy_package_imports_nothing_heavy() -> None:
 
 def test_help_answers_in_a_blink() -> None:
     def seconds() -> float:
-        began = time.perf_counter()
+        before = os.times()
         assert process("--help").returncode == 0
-        return time.perf_counter() - began
+        after = os.times()
+        own, system = (after.children_user, after.children_system)
+        return own - before.children_user + system - before.children_system
 
-    # The best of several: the bound is the program's, not that of a busy machine.
+    # Of the processor, and the best of several: the bound is not that of a busy machine.
     assert min(seconds() for _ in range(5)) < 0.15
 
 
@@ -121,7 +122,7 @@ def test_an_error_in_json_mode_is_one_json_document() -> None:
     assert error["hint"] == "Show the recipes: pcgen recipes"
 
 
-@pytest.mark.parametrize("words", [("trian",), ("train",), ("info",), ("bench", "memory")])
+@pytest.mark.parametrize("words", [("trian",), ("train",), ("info",), ("bench", "tables")])
 def test_a_usage_error_in_json_mode_is_json_too(words: tuple[str, ...]) -> None:
     result = run(*words, "--json")
     assert result.exit_code == 2
@@ -130,10 +131,10 @@ def test_a_usage_error_in_json_mode_is_json_too(words: tuple[str, ...]) -> None:
     assert error["hint"].endswith("--help")
 
 
-def test_a_table_that_comes_later_names_those_that_exist() -> None:
-    result = run("bench", "sampling")
+def test_a_table_that_is_not_there_names_those_that_are() -> None:
+    result = run("bench", "memry")
     assert result.exit_code == 2
-    assert "comes later" in result.stderr
+    assert "No such table 'memry'" in result.stderr
     assert "reconstruction" in result.stderr
 
 
@@ -246,7 +247,7 @@ def test_a_shell_completes_commands_and_options(typed: str, offered: set[str]) -
         check=False,
     )
     found = {line.partition(",")[2] for line in done.stdout.splitlines()}
-    assert found == (offered or {"reconstruct", "report", "recipes"})
+    assert found == (offered or {"recall", "recipes", "reconstruct", "report"})
 
 
 def test_the_public_names_all_load() -> None:

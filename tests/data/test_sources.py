@@ -103,10 +103,14 @@ def test_a_mistyped_name_gets_the_nearest(data: str, near: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", ["no/such/file", "x.png", "a" * 5000, "nul\0byte", "", "photos.zip:test"]
+    "data", ["no/such/file", "x.png", "a" * 5000, "nul\0byte", "photos.zip:test"]
 )
 def test_a_path_that_does_not_exist_is_refused(data: str) -> None:
     refusal(lambda: open_data(data), "no such file")
+
+
+def test_data_that_must_be_given_are_asked_for() -> None:
+    assert "--data" in refusal(lambda: open_data(""), "no data are named").hint
 
 
 def test_a_file_of_another_kind_is_told_what_is_read(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from pcgen.evaluation.speed.workloads import WORKLOADS, Workload, setup, write
 from pcgen.inference.solvers import prepare
 from pcgen.report import speed_page
 
-TINY = Workload("tiny", [2, 3], (1, 1, 12), 6, 4, 0.05, equilibrium=True)
+TINY = Workload("tiny", [2, 3], (1, 1, 12), 6, 4, 0.05, rates=(0.02, 0.05))
 ONE = Place(1)
 
 

@@ -96,6 +96,28 @@ LEARNED = {
     "inference": {"solver": "newton", "steps": 5, "test_steps": 20},
     "learning": {"epochs": 2, "batch_size": 50, "optimiser": "sgd", "momentum": 0.9},
 }
+SAMPLED = {
+    "model": {
+        "layers": [4, 16],
+        "likelihood": "bernoulli",
+        "causes": 3,
+        "precision": {"hidden": 50.0, "latent": 1.0},
+    },
+    "inference": {
+        "solver": "kinetic",
+        "test_steps": 20,
+        "sampling": {
+            "coordinates": "errors",
+            "metropolis": True,
+            "persistent": True,
+            "warm": 3,
+            "burn_in": 2,
+            "samples": 2,
+            "relax": 1,
+        },
+    },
+    "learning": {"epochs": 2, "batch_size": 40, "causes_warmup": 0},
+}
 # 201 = 5 * 40 + 1: a last batch with fewer images than there are processes. In float64, and few
 # batches: where a move neither lowers nor raises an image's energy, rounding decides whether it is
 # refused, and the two ways end far apart.
@@ -103,6 +125,7 @@ JOBS = {
     "errors": {"recipe": ERRORS, "limit": 401, "held_out": 101},
     "majorise": {"recipe": MAJORISE, "limit": 201, "held_out": 1},
     "learned": {"recipe": LEARNED, "limit": 333, "held_out": 33},
+    "sampled": {"recipe": SAMPLED, "limit": 201, "held_out": 21},
 }
 
 

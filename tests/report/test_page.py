@@ -92,6 +92,14 @@ def test_the_page_of_a_run_holds_its_figures_and_loads_nothing(run: Path) -> Non
     assert html.count("<polyline") == 5
 
 
+def test_the_page_says_which_epoch_is_kept(run: Path, tmp_path: Path) -> None:
+    for solver, which in (("majorise", "best on the validation split"), ("kinetic", "last epoch")):
+        recipe = config.from_dict({"inference": {"solver": solver}})
+        (run / "recipe.toml").write_text(config.to_toml(recipe))
+        text = read(run_page.write(run, tmp_path / "page.html").read_text()).text
+        assert which in text
+
+
 def test_the_page_of_a_run_without_an_epoch_says_so(run: Path) -> None:
     (run / "metrics.jsonl").write_text("")
     for name in ("model.safetensors", "reconstructions.png", "environment.json"):

@@ -39,8 +39,8 @@ _AGREE = 1e-4
 _CHECKED_STEPS = 5
 _TURN = 5  # timings of one competitor in a row, after its warm-up
 _UPDATES = 30
-# Seconds for a few batches, compilation included: an unrolled loop of 60 steps and 30 layers was
-# not compiled after 7 minutes.
+# Seconds for a competitor to get ready, compilation included, and for a few batches: an unrolled
+# loop of 60 steps and 30 layers was not compiled after 7 minutes.
 _PATIENCE = 180.0
 
 
@@ -76,9 +76,11 @@ def speed_rows(
                     continue
                 tell(f"{name}, time to an error", 0, 1)
                 yield from rows_of(error_cells(workload, peers, batches, Path(folder)), name, place)
-                if workload.equilibrium:
+                if workload.rates:
                     tell(f"{name}, time to equilibrium", 0, 1)
-                    cells = equilibrium_cells(network, data_BD, peers, Path(folder), samples)
+                    cells = equilibrium_cells(
+                        network, data_BD, workload.rates, peers, Path(folder), samples
+                    )
                     yield from rows_of([*cells], name, place)
 
 
@@ -86,7 +88,7 @@ def prepared(workload: Workload) -> tuple[Network, Tensor]:
     """Return a workload's network, briefly trained where its equilibrium matters, and a batch."""
     network = workload.network()
     data_BD = workload.data(workload.batch)
-    if not workload.equilibrium:
+    if not workload.rates:
         return network, data_BD
     tables = workload.tables()
     tables["inference"] = {"solver": "majorise", "steps": 5}
@@ -127,7 +129,7 @@ def _set_up(
             continue
         stack.callback(peer.close)
         try:
-            answer = peer.ask(setup(workload, network, npz, mode, place.device), WAIT)
+            answer = peer.ask(setup(workload, network, npz, mode, place.device), _PATIENCE)
         except PeerError as error:
             cells[method].note = error.message.splitlines()[0]
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,7 @@ from pcgen.model.network import Network
 WAIT = 900.0  # seconds for one answer, compilation included
 _NEAR = 1e-3  # of the least energy
 _MOST = 400  # steps
-# Rates and momenta among which every library's descent is tuned for the time to equilibrium.
-RATES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2)
+# Momenta among which every library's descent is tuned for the time to equilibrium.
 MOMENTA = (0.5, 0.8, 0.9)
 SOLVERS = ("majorise", "newton", "errors", "auto")
 # Of the time to an error: updates, how often the error is looked at, and the rate of the weights.
@@ -41,17 +40,16 @@ def error_cells(
     The other libraries' descent takes our updates, as its energies are ours, and its own time.
     """
     request = _stream(workload, folder / "stream.npz")
-    curves = {"pcgen, descent": peers["pcgen"].ask(request, WAIT)["curve"]}
+    curves = {"pcgen, descent": _curve(peers["pcgen"], request)}
     for solver, steps in LEARNERS:
         table = {"inference": {"solver": solver, "steps": steps}}
-        try:
-            found = peers["pcgen"].ask(request | table, WAIT)["curve"]
-        except PeerError:
-            found = []
-        curves[f"pcgen, {solver}, {steps} steps"] = found
+        curves[f"pcgen, {solver}, {steps} steps"] = _curve(peers["pcgen"], request | table)
     if "backprop autoencoder" in peers:
-        curves["backprop autoencoder"] = peers["backprop autoencoder"].ask(request, WAIT)["curve"]
-    target = curves["pcgen, descent"][-1][2]
+        curves["backprop autoencoder"] = _curve(peers["backprop autoencoder"], request)
+    descent = curves["pcgen, descent"]
+    if not descent:
+        return [Cell("pcgen, descent", ERROR, [], "diverges, so no error is set", ranked=False)]
+    target = descent[-1][2]
     cells = [_arrival(method, curve, target) for method, curve in curves.items()]
     for method in _OTHERS:
         batch = batches[method]
@@ -59,6 +57,15 @@ def error_cells(
             seconds = [_CURVE * second for second in batch.seconds]
             cells.append(Cell(f"{method}, descent", ERROR, seconds, f"{_CURVE} times its batch"))
     return cells
+
+
+def _curve(peer: Peer, request: dict[str, Any]) -> list[list[float]]:
+    """Return [updates, seconds, error] on the way; nothing where the worker cannot."""
+    try:
+        curve: list[list[float]] = peer.ask(request, WAIT)["curve"]
+    except PeerError:
+        return []
+    return curve
 
 
 def _stream(workload: Workload, path: Path) -> dict[str, Any]:
@@ -84,7 +91,12 @@ def _arrival(method: str, curve: list[list[float]], target: float) -> Cell:
 
 
 def equilibrium_cells(
-    network: Network, data_BD: Tensor, peers: Mapping[str, Peer], folder: Path, samples: int
+    network: Network,
+    data_BD: Tensor,
+    rates: Sequence[float],
+    peers: Mapping[str, Peer],
+    folder: Path,
+    samples: int,
 ) -> Iterator[Cell]:
     """Yield the times until every image is within 1e-3 of its least energy."""
     target = folder / "target.npz"
@@ -98,13 +110,13 @@ def equilibrium_cells(
         yield Cell(f"pcgen, {solver}", EQUILIBRIUM, answer["seconds"] or [], note)
     for method in ("pcgen", "pcx, scan", "fabricpc"):
         if method in peers:
-            yield _best_descent(method, peers[method], request)
+            yield _best_descent(method, peers[method], rates, request)
 
 
-def _best_descent(method: str, peer: Peer, request: dict[str, Any]) -> Cell:
+def _best_descent(method: str, peer: Peer, rates: Sequence[float], request: dict[str, Any]) -> Cell:
     """Return the time of the best rate and momentum of a library's descent."""
     momenta = MOMENTA[:1] if method == "fabricpc" else MOMENTA
-    settings = [(rate, momentum) for momentum in momenta for rate in RATES]
+    settings = [(rate, momentum) for momentum in momenta for rate in rates]
     found = []
     for rate, momentum in settings:
         asked = request | {"rate": rate, "momentum": momentum, "check_every": 5}

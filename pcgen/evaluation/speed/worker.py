@@ -163,7 +163,7 @@ class Bench:
         inference = prepare(network, table).begin(self.data_BD)
         steps = 0
         while not bool((inference.energy_B <= target_B).all()):
-            if steps == most:
+            if steps == most or not bool(inference.energy_B.isfinite().all()):
                 return None
             inference.step()
             steps += 1

@@ -23,7 +23,9 @@ class Workload:
 
     Attributes:
         shape: of the data.
-        equilibrium: whether the time to equilibrium is measured too.
+        rate: of the descent, stable for the trained network.
+        rates: among which every library's descent is tuned for the time to equilibrium; that is
+            measured only where there are some.
     """
 
     name: str
@@ -32,7 +34,7 @@ class Workload:
     batch: int
     steps: int
     rate: float
-    equilibrium: bool = False
+    rates: tuple[float, ...] = ()
     model: dict[str, Any] = field(default_factory=dict)
 
     def tables(self) -> dict[str, Any]:
@@ -69,9 +71,25 @@ MOMENTUM, WEIGHT_RATE = 0.5, 1e-4
 WORKLOADS = {
     workload.name: workload
     for workload in (
-        Workload("W1", [64, 256, 256], (1, 1, 784), 200, 20, 0.05, equilibrium=True),
-        Workload("W2", [512, 2048, 2048], (1, 1, 12288), 50, 50, 0.02, equilibrium=True),
-        Workload("W2-4096", [512, 2048, 2048], (1, 1, 12288), 4096, 50, 0.02),
+        Workload(
+            "W1",
+            [64, 256, 256],
+            (1, 1, 784),
+            200,
+            20,
+            0.05,
+            rates=(0.01, 0.02, 0.05, 0.1, 0.15, 0.2),
+        ),
+        Workload(
+            "W2",
+            [512, 2048, 2048],
+            (1, 1, 12288),
+            50,
+            50,
+            0.001,
+            rates=(0.0005, 0.001, 0.002, 0.003, 0.005, 0.007),
+        ),
+        Workload("W2-4096", [512, 2048, 2048], (1, 1, 12288), 4096, 50, 0.001),
         Workload("W3", [128] * 30, (1, 1, 128), 256, 60, 0.05),
         Workload(
             "W4",

@@ -1,0 +1,38 @@
+"""`pcgen forget`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import device_option, json_option, out_option
+from .output import write_json, write_pairs
+
+
+@click.command("forget")
+@click.argument("model")
+@click.argument("items", nargs=-1, required=True, type=click.IntRange(0), metavar="ITEM...")
+@out_option("The new memory's file.")
+@device_option
+@json_option
+def command(
+    model: str, items: tuple[int, ...], out: Path | None, device: str, as_json: bool
+) -> None:
+    """Take the stored images of the numbers ITEM out of the memory MODEL.
+
+    \b
+    pcgen forget runs/memory 17 40 --out runs/smaller.safetensors
+
+    Numbers count from 0, in the order in which the images were stored; pcgen recall --jsonl gives
+    them as item. Those after a forgotten one move up.
+    """
+    if out is None:
+        raise click.UsageError("Missing --out, the new memory's file.")
+    from pcgen import memories
+
+    result = memories.forget(model, items, out, device=device)
+    if as_json:
+        write_json("forget", result.document())
+    else:
+        write_pairs(result.document(), "Forgotten")

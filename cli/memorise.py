@@ -1,0 +1,59 @@
+"""`pcgen memorise`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import (
+    data_dir_option,
+    device_option,
+    json_option,
+    limit_option,
+    out_option,
+    quiet_option,
+)
+from .output import write_json, write_pairs
+from .progress import Story
+
+
+@click.command("memorise")
+@click.argument("model")
+@click.argument("data")
+@out_option("The new memory's file.")
+@limit_option
+@device_option
+@data_dir_option
+@json_option
+@quiet_option
+def command(
+    model: str,
+    data: str,
+    out: Path | None,
+    limit: int | None,
+    device: str,
+    data_dir: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Write the images of DATA to the memory MODEL at once.
+
+    \b
+    pcgen memorise runs/memory new-pictures/ --out runs/larger.safetensors
+
+    The images that MODEL holds are not needed. What became of them is shown as old_change: the mean
+    squared change per pixel of what they decode to.
+    """
+    if out is None:
+        raise click.UsageError("Missing --out, the new memory's file.")
+    from pcgen import memories
+
+    with Story(quiet) as story:
+        result = memories.memorise(
+            model, data, out, limit=limit, device=device, data_dir=data_dir, on_progress=story
+        )
+    if as_json:
+        write_json("memorise", result.document())
+    else:
+        write_pairs(result.document(), "Memorised")
