@@ -155,7 +155,9 @@ class _Seer:
         if prior == "mixture":
             narrow = _over(seen, math.log(memory.mixture_precision))
             self.mixture = prepare_mixture(narrow, memory.stored_NL)
-            self.retrieval = Retrieval(self.mixture, seen, memory.stored_NL)
+            self.retrieval = Retrieval(
+                self.mixture, seen, memory.stored_NL, decodes=self.visible is not None
+            )
 
     def recall(self, part: slice) -> Recalled:
         pixels_BD, visible_BD = self.cues.pixels_BD[part], self.cues.visible_BD[part]

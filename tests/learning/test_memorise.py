@@ -182,7 +182,7 @@ def test_more_images_than_are_free_bytes_for_say_how_many_fit_before_any_is_read
 ) -> None:
     data = images()
     made = training(recipe(), data)
-    each = 4 * (7 * 64 + 16 * (64 + 64 + 48 + 32))
+    each = 4 * (11 * 64 + 10 * (64 + 48 + 32))
     monkeypatch.setattr("pcgen.learning.memorise.free_memory", lambda device: 12 * each + 5)
     with pytest.raises(OutOfMemoryError, match="40 images do not fit into the memory, 12 do"):
         next(made.run(data, None))
