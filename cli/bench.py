@@ -113,11 +113,11 @@ def reconstruction(
     data: str, seeds: int, device: str, data_dir: Path | None, as_json: bool, quiet: bool
 ) -> None:
     """Test errors beside an autoencoder's, PCA's and the published ones."""
-    from pcgen import api
+    from pcgen import benchmarks
 
     names = _words(data, "--data")
     with Story(quiet) as story:
-        rows = api.bench_reconstruction(
+        rows = benchmarks.bench_reconstruction(
             names, seeds=seeds, device=device, data_dir=data_dir, on_progress=story
         )
     _show("reconstruction", rows, COLUMNS, as_json)
@@ -148,13 +148,13 @@ def sampling(
     quiet: bool,
 ) -> None:
     """The shipped samplers beside a VAE, PPCA and a PCN without noise, trained in the run."""
-    from pcgen import sampling_table
+    from pcgen import benchmarks
 
     with Story(quiet) as story:
-        rows = sampling_table.bench_sampling(
+        rows = benchmarks.bench_sampling(
             _words(data, "--data"),
             samples=limit,
-            parts=sampling_table.PARTS if methods is None else _words(methods, "--methods"),
+            parts=benchmarks.SAMPLING_PARTS if methods is None else _words(methods, "--methods"),
             data_dir=data_dir,
             on_progress=story,
         )
@@ -194,10 +194,10 @@ def memory(
 
     Beside look-ups that keep the data, principal components and the published values. On the CPU.
     """
-    from pcgen import memories
+    from pcgen import benchmarks
 
     with Story(quiet) as story:
-        rows = memories.bench_memory(
+        rows = benchmarks.bench_memory(
             _numbers(counts, "--counts"),
             _numbers(widths, "--widths"),
             _words(corrupt, "--corrupt"),
@@ -303,10 +303,10 @@ def speed(
     They run where make peers has built them; ratios are to the faster mode of pcx. On the CPU,
     unless --device names a GPU.
     """
-    from pcgen import api
+    from pcgen import benchmarks
 
     with Story(quiet) as story:
-        rows = api.bench_speed(
+        rows = benchmarks.bench_speed(
             _words(workloads, "--workloads"),
             samples=samples,
             threads=_numbers(threads, "--threads"),

@@ -18,8 +18,8 @@ from .progress import Story
 def command(out: Path, as_json: bool, quiet: bool) -> None:
     """Show the whole story on embedded data, in under two minutes.
 
-    Trains on scikit-learn's 8x8 digits, reconstructs held-out ones and writes a page for the
-    browser.
+    Trains on scikit-learn's 8x8 digits, reconstructs held-out ones, scores strange images and
+    writes a page for the browser.
     """
     from pcgen import api
 

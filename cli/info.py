@@ -22,7 +22,9 @@ def command(file: str, as_json: bool) -> None:
     if as_json:
         write_json("info", {"model": header.pop("file"), "header": header})
         return
-    tables = header.pop("recipe", {})
+    # A detector's recipe is that of the model within.
+    inner = header.get("model") if header.get("kind") == "detector" else {}
+    tables = header.pop("recipe", None) or (inner or {}).get("recipe", {})
     tensors = header.pop("tensors", {})
     recipe = {
         "recipe": tables.get("name"),

@@ -14,8 +14,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pcgen.api import bench_reconstruction as bench_reconstruction
-    from pcgen.api import bench_speed as bench_speed
     from pcgen.api import check as check
     from pcgen.api import datasets as datasets
     from pcgen.api import demo as demo
@@ -24,7 +22,11 @@ if TYPE_CHECKING:
     from pcgen.api import recipes as recipes
     from pcgen.api import reconstruct as reconstruct
     from pcgen.api import train as train
+    from pcgen.benchmarks import bench_memory as bench_memory
     from pcgen.benchmarks import bench_ood as bench_ood
+    from pcgen.benchmarks import bench_reconstruction as bench_reconstruction
+    from pcgen.benchmarks import bench_sampling as bench_sampling
+    from pcgen.benchmarks import bench_speed as bench_speed
     from pcgen.detector.estimator import PCNOutlierDetector as PCNOutlierDetector
     from pcgen.errors import CalibrationError as CalibrationError
     from pcgen.errors import CheckpointError as CheckpointError
@@ -36,20 +38,16 @@ if TYPE_CHECKING:
     from pcgen.errors import RunError as RunError
     from pcgen.generate import sample as sample
     from pcgen.labelling import classify as classify
-    from pcgen.memories import bench_memory as bench_memory
     from pcgen.memories import forget as forget
     from pcgen.memories import memorise as memorise
     from pcgen.memories import recall as recall
     from pcgen.ood import ood_calibrate as ood_calibrate
     from pcgen.ood import ood_score as ood_score
-    from pcgen.sampling_table import bench_sampling as bench_sampling
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "pcgen.api": (
-        "bench_reconstruction",
-        "bench_speed",
         "check",
         "datasets",
         "demo",
@@ -60,7 +58,13 @@ _HOMES = {
         "train",
     ),
     "pcgen.detector.estimator": ("PCNOutlierDetector",),
-    "pcgen.benchmarks": ("bench_ood",),
+    "pcgen.benchmarks": (
+        "bench_memory",
+        "bench_ood",
+        "bench_reconstruction",
+        "bench_sampling",
+        "bench_speed",
+    ),
     "pcgen.labelling": ("classify",),
     "pcgen.errors": (
         "CalibrationError",
@@ -73,9 +77,8 @@ _HOMES = {
         "RunError",
     ),
     "pcgen.generate": ("sample",),
-    "pcgen.memories": ("bench_memory", "forget", "memorise", "recall"),
+    "pcgen.memories": ("forget", "memorise", "recall"),
     "pcgen.ood": ("ood_calibrate", "ood_score"),
-    "pcgen.sampling_table": ("bench_sampling",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -462,54 +462,20 @@ def demo(out: Path | str = "demo", *, on_progress: OnProgress = _silent) -> Demo
 
     What an earlier demo left in the folder is replaced.
     """
-    from pcgen.ood import score_strange
     from pcgen.report import run_page
     from pcgen.runs import RunFolder
+    from pcgen.strange import score_strange
 
     folder = Path(out)
     RunFolder(folder).clear()
     began = time.monotonic()
-    aside = ["data.calibration=240"]
-    trained = train("digits", folder, settings=aside, on_progress=on_progress)
+    trained = train("digits", folder, on_progress=on_progress)
     found = reconstruct(trained.checkpoint, "digits:test", out=folder, on_progress=on_progress)
-    strange = score_strange(folder, "digits", on_progress=on_progress)
+    RunFolder(folder / "scoring").clear()
+    scoring = train("digits-ood", folder / "scoring", on_progress=on_progress)
+    strange = score_strange(folder, scoring.checkpoint, "digits", on_progress=on_progress)
     page = run_page.write(folder, folder / "index.html")
     return DemoResult(trained, found, strange, page, time.monotonic() - began)
-
-
-def bench_reconstruction(
-    data: Sequence[str] = ("mnist", "fashion-mnist"),
-    *,
-    seeds: int = 3,
-    device: str = "auto",
-    data_dir: Path | None = None,
-    on_progress: OnProgress = _silent,
-) -> list[dict[str, Any]]:
-    """Return the reconstruction table: each data set's shipped recipe beside its baselines.
-
-    Raises:
-        RecipeError: a data set without a shipped recipe.
-        DataError: data that is not here.
-    """
-    from pcgen import shipped
-
-    recipes = {name: resolve_recipe(shipped.recipe_path(name)) for name in data}
-
-    from pcgen.data.sources import open_data
-    from pcgen.device import choose_device
-    from pcgen.evaluation.benchmark import reconstruction_rows
-
-    chosen = choose_device(device)
-    rows = []
-    for name, recipe in recipes.items():
-
-        def tell(stage: str, done: int, total: int, name: str = name) -> None:
-            on_progress(Event(f"{name}: {stage}", done, total))
-
-        images = open_data(recipe.data.source, data_dir=data_dir)
-        test = open_data(f"{recipe.data.source}:test", data_dir=data_dir)
-        rows += reconstruction_rows(name, recipe, images, test, seeds, chosen, tell)
-    return rows
 
 
 def _initial(
@@ -605,61 +571,6 @@ def doctor(*, data_dir: Path | None = None) -> list[dict[str, Any]]:
         {"what": f"data: {row['name']}", "state": "", "found": row["where"]}
         for row in datasets(data_dir=data_dir)
     ]
-    return rows
-
-
-def bench_speed(
-    workloads: Sequence[str] = ("W1", "W2", "W3", "W4"),
-    *,
-    samples: int = 20,
-    threads: Sequence[int] = (1, 2),
-    device: str = "cpu",
-    peers: Path | None = None,
-    out: Path | None = None,
-    on_progress: OnProgress = _silent,
-) -> list[dict[str, Any]]:
-    """Return the speed table: training batches and equilibria beside other libraries.
-
-    Args:
-        workloads: of W1 to W4, see docs/speed.md, or W2-4096, for a GPU.
-        samples: timings a cell.
-        threads: processors each competitor may use; a part of the table for each number.
-        device: `cpu`, or a GPU, where only pcgen's own competitors run.
-        peers: the folder whose `.peers` `make peers` built; the working folder if not given.
-        out: a folder for `index.html`, the table with charts, and `speed.json`.
-
-    Raises:
-        RecipeError: an unknown workload.
-        DeviceError: a device that is not here.
-        RunError: a folder that cannot be written.
-    """
-    from pcgen.device import choose_device
-    from pcgen.evaluation.speed.cells import Place
-    from pcgen.evaluation.speed.driver import speed_rows
-    from pcgen.evaluation.speed.workloads import WORKLOADS
-
-    unknown = [name for name in workloads if name not in WORKLOADS]
-    if unknown:
-        raise RecipeError(f"no workload {', '.join(unknown)}", f"There are: {', '.join(WORKLOADS)}")
-
-    chosen = choose_device(device)
-    places = [Place(count) for count in threads]
-    if chosen.type != "cpu":
-        places = [Place(1, str(chosen))]
-
-    def tell(stage: str, done: int, total: int) -> None:
-        on_progress(Event(stage, done, total))
-
-    import torch
-
-    from pcgen.report import speed_page
-
-    rows: list[dict[str, Any]] = []
-    with torch.no_grad():
-        for row in speed_rows(workloads, samples, places, peers or Path(), tell):
-            rows.append(row)
-            if out is not None:  # at once: a run of an hour that is stopped leaves what it has
-                speed_page.write(rows, out)
     return rows
 
 

@@ -220,7 +220,8 @@ class LearningTable(Table, frozen=True):
     epochs: Count = 10
     batch_size: Count = 200
     optimiser: Literal["adamw", "sgd", "least-squares"] = "adamw"
-    """`least-squares` has no rate: each layer's regression, from all images as one batch."""
+    """`least-squares`: of a memory, each layer's regression, from all images as one batch. With
+    more images than the last hidden layer has units, the layers above take steps of adamw."""
     rate: Positive = 1e-3
     momentum: Fraction = 0.9
     """Of `sgd`."""

@@ -256,61 +256,6 @@ def forget(
     return _save(out, loaded, found, len(chosen_items), chosen.type, loaded.recipe.seed)
 
 
-def bench_memory(
-    counts: Sequence[int] = (50, 100, 250),
-    widths: Sequence[int] = (512, 1024, 2048),
-    corruptions: Sequence[str] = ("noise:0.2", "mask:bottom", "mask:75%", "occlude:8"),
-    *,
-    seeds: int = 3,
-    published_steps: int = 0,
-    out: Path | None = None,
-    data_dir: Path | None = None,
-    on_progress: OnProgress = _silent,
-) -> list[dict[str, Any]]:
-    """Return the memory table of Tiny ImageNet: what memories restore, beside look-ups, on the CPU.
-
-    Args:
-        counts: images that are stored, drawn anew for each seed.
-        widths: of the hidden layers.
-        corruptions: that make the cues.
-        published_steps: at most, of the published recall procedure, on our networks and on those
-            trained as published; 0 leaves it out.
-        out: a folder for `index.html`, the table with capacity curves, and `memory.json`, both
-            renewed after every row.
-
-    Raises:
-        DataError: Tiny ImageNet is not here, or has fewer images than are to be stored.
-        RunError: a folder that cannot be written.
-    """
-    import torch
-
-    from pcgen.api import resolve_recipe
-    from pcgen.data.sources import open_data
-    from pcgen.evaluation.memory import memory_rows
-    from pcgen.report import memory_page
-
-    recipe = resolve_recipe("tiny-imagenet-memory")
-    images = open_data(recipe.data.source, data_dir=data_dir)
-    if max(counts) > len(images):
-        raise DataError(f"{images.source}: {len(images)} images, {max(counts)} are to be stored")
-    rows = []
-    with torch.no_grad():
-        for row in memory_rows(
-            recipe,
-            images,
-            counts,
-            widths,
-            corruptions,
-            seeds=seeds,
-            published_steps=published_steps,
-            tell=lambda stage, done, total: on_progress(Event(stage, done, total)),
-        ):
-            rows.append(row)
-            if out is not None:
-                memory_page.write(rows, out)
-    return rows
-
-
 def open_memory(model: str | Path, device: Any = "cpu") -> Model:
     """Return a model that has memorised.
 
@@ -371,7 +316,7 @@ def _write(
             rows.append(pictures.Row("original", found.originals_BD.reshape(shape)))
         title = f"{images.source}, {' '.join(corrupt)}"
         if found.metrics["mse"] is not None:
-            title += f": mse {1e4 * found.metrics['mse']:.3f}e-4"
+            title += f": mse {found.metrics['mse']:.2g}"
         return pictures.grid(out / "recalled.png", rows, title=title)
     except OSError as error:
         raise RunError(f"{out}: cannot be written: {error.strerror}") from None

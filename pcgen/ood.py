@@ -14,7 +14,6 @@ from pcgen.errors import CheckpointError, DataError
 if TYPE_CHECKING:
     import torch
 
-    from pcgen.data.images import Images
     from pcgen.detector.detector import Detector
     from pcgen.detector.job import Draw
     from pcgen.detector.rows import Row
@@ -56,7 +55,16 @@ class OodCalibrateResult:
             "unreadable": known["unreadable"],
             "rates": [rate for rate in rates if known["part_b"] >= smallest(rate, "pac")],
             "statement": known["statement"],
+            "warnings": self.warnings,
         }
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what to know before the detector is used."""
+        from pcgen.detector.meta import unsettled
+
+        solver = self.header["model"]["recipe"].get("inference", {}).get("solver", "majorise")
+        return [] if solver == "majorise" else [unsettled(solver)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +128,7 @@ def ood_calibrate(
     from pcgen.data.sources import open_data
     from pcgen.detector import file
     from pcgen.detector.calibrate import calibrate, require_unseen, rows_for
+    from pcgen.detector.inputs import require_columns
     from pcgen.device import choose_device, choose_products, choose_threads
     from pcgen.tasks import scores
     from pcgen.tasks.baseline_scores import ClassifierScorer
@@ -130,7 +139,7 @@ def ood_calibrate(
     choose_threads(loaded.network.largest_product * BATCH)
     choose_products(loaded.recipe.inference.products)
     images = open_data(data, data_dir=data_dir, like=loaded.shape, like_scale=loaded.scale)
-    _require_columns(images, loaded.header["data"].get("columns"))
+    require_columns(images, loaded.header["data"].get("columns"))
     rows = rows_for(images, loaded)
     judge = None
     if classifier is not None:
@@ -200,6 +209,7 @@ def ood_score(
         ScoringInterrupted: after Ctrl-C, once the rows so far are written.
     """
     from pcgen.detector.formats import require_format
+    from pcgen.detector.inputs import open_like
     from pcgen.detector.job import Job
     from pcgen.detector.rows import Question
     from pcgen.learning.distributed import joined
@@ -218,7 +228,7 @@ def ood_score(
     with joined(os.environ, device, again) as group:
         loaded = _opened(detector, device, group)
         question = Question(tuple(scores) or loaded.names, fpr, guarantee, fdr)
-        images = _inputs(loaded, words, resize, data_dir)
+        images = open_like(loaded, words, resize, data_dir)
         job = Job.of(loaded, images, question, group)
         part, done = job.begin(path, asked, resume)
         draw = None if heatmaps is None else _drawer(loaded, heatmaps)
@@ -240,69 +250,6 @@ def ood_score(
     if not meta["counts"]["ok"]:
         raise _nothing_readable(next(rows()), job.total)
     return OodScoreResult(meta, path, job.maker.columns, rows)
-
-
-def score_strange(
-    folder: Path, data: str, *, on_progress: OnProgress = lambda event: None
-) -> dict[str, str]:
-    """Calibrate the run in a folder, and score test images and strange ones made of them.
-
-    Leaves `detector.safetensors`, the images in `strange/KIND/`, `scores.csv` and `strange.png`.
-
-    Args:
-        data: a data set with a test split, which the run was trained on.
-
-    Returns:
-        How many of each kind were flagged, in words.
-    """
-    from pcgen.report.pictures import Row as Shown
-    from pcgen.report.pictures import grid
-
-    detector = folder / "detector.safetensors"
-    ood_calibrate(folder, data, detector, on_progress=on_progress)
-    loaded = open_detector(detector)
-    kinds = _strange(f"{data}:test", folder / "strange")
-    out = folder / "scores.csv"
-    result = ood_score(detector, str(folder / "strange"), out, on_progress=on_progress)
-    flagged = {kind: [] for kind in kinds}  # type: dict[str, list[bool]]
-    for row in result.rows():
-        flagged[row["id"].partition("/")[0]].append(bool(row["is_ood"]))
-    words = {kind: f"{sum(found)} of {len(found)}" for kind, found in flagged.items()}
-    rows = []
-    for kind, pixels_BD in kinds.items():
-        heat_BD = loaded.heat(loaded.scorers[0].heatmap(pixels_BD))  # type: ignore[attr-defined]
-        maps = (part[:_PER_ROW].reshape(-1, *loaded.model.shape) for part in (pixels_BD, heat_BD))
-        rows += [
-            Shown(f"{kind}: {words[kind]}", next(maps)),
-            Shown("where", next(maps), heat=True),
-        ]
-    grid(folder / "strange.png", rows, title="Flagged as unlike the digits", columns=_PER_ROW)
-    return words
-
-
-# Images of a kind that the demo makes, and those of them in its picture.
-_OF_A_KIND, _PER_ROW = 40, 12
-_KINDS = ("negative", "rot90", "shuffle", "noise", "constant", "blur")
-
-
-def _strange(data: str, folder: Path) -> dict[str, torch.Tensor]:
-    """Write test images and strange ones as pictures, and return them (B, D) by kind."""
-    import numpy as np
-    from PIL import Image
-
-    from pcgen.data.shifts import shifted
-    from pcgen.data.sources import open_data
-
-    known = open_data(data, limit=_OF_A_KIND)
-    tables = {"digits": known} | {kind: shifted(known, kind) for kind in _KINDS}
-    found = {}
-    for kind, images in tables.items():
-        found[kind] = images.rows(range(len(images))).pixels_BD
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-        whole = (255 * found[kind]).round().numpy().astype(np.uint8)
-        for i, pixels in enumerate(whole.reshape(-1, *images.shape[1:])):
-            Image.fromarray(pixels).save(folder / kind / f"{i:02}.png")
-    return found
 
 
 def open_detector(detector: str | Path, device: torch.device | str = "cpu") -> Detector:
@@ -343,58 +290,10 @@ def _detector_path(detector: str | Path) -> Path:
     return path
 
 
-def _inputs(
-    detector: Detector, words: Sequence[str], resize: bool, data_dir: Path | None
-) -> list[Images]:
-    """Return the inputs, prepared as the calibration images were.
-
-    Raises:
-        DataError: inputs that cannot be opened, or are prepared otherwise.
-    """
-    from pcgen.data.sources import open_inputs
-
-    model, native = detector.model, detector.header["calibration"]["native"]
-    try:
-        found = open_inputs(
-            words,
-            data_dir=data_dir,
-            like=model.shape,
-            like_scale=model.scale,
-            native=None if resize or native is None or model.scale else tuple(native),
-        )
-    except DataError as error:
-        if ", must be " in error.message and not error.hint:
-            error.hint = _RESIZE
-        raise
-    for images in found:
-        _require_columns(images, model.header["data"].get("columns"))
-    return found
-
-
-_RESIZE = "As in calibration. To bring them to it, outside the guarantee: --resize"
-
-
-def _require_columns(images: Images, known: Sequence[str] | None) -> None:
-    """Let tables pass that have the model's columns in its order, or columns without names.
-
-    Raises:
-        DataError: other columns.
-    """
-    found = images.columns
-    if not images.is_table or found is None or known is None or found == [*known]:
-        return
-    unnamed = [f"column{i + 1}" for i in range(len(found))]
-    if unnamed in (found, [*known]):
-        return
-    first = next(i for i, pair in enumerate(zip(found, known, strict=True)) if pair[0] != pair[1])
-    raise DataError(
-        f"{images.source}: column {first + 1} is {found[first]}, the model's is {known[first]}",
-        f"The model takes, in this order: {', '.join(known)}",
-    )
-
-
 def _nothing_readable(row: Row, total: int) -> DataError:
-    hint = _RESIZE if row["status"] == "shape" else ""
+    from pcgen.detector.inputs import RESIZE
+
+    hint = RESIZE if row["status"] == "shape" else ""
     first = f"first, {row['id']}: {row['reason']}"
     return DataError(f"{row['source']}: none of {total} inputs can be scored; {first}", hint)
 

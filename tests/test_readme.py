@@ -54,6 +54,21 @@ def test_links_lead_to_files() -> None:
             assert (page.parent / target).exists(), f"{page}: {target}"
 
 
+@pytest.mark.parametrize("name", ["digits-ood", "mnist-ood"])
+def test_shipped_detectors_are_small_and_are_of_the_shipped_models(name: str) -> None:
+    from pcgen import api
+    from pcgen.ood import open_detector
+
+    folder = ROOT / "models" / name
+    assert max(path.stat().st_size for path in folder.glob("*.safetensors")) < 8e6
+    assert (folder / "CARD.md").is_file()
+    model, detector = api.open_model(name), open_detector(name)
+    assert model.recipe == detector.model.recipe == api.resolve_recipe(name)
+    assert detector.model.header["metrics"] == model.header["metrics"]
+    for layer, theirs in zip(model.network.layers, detector.model.network.layers, strict=True):
+        assert (layer.weight == theirs.weight).all()
+
+
 @pytest.mark.parametrize("name", ["digits", "mnist", "fashion-mnist", "cifar10", "cifar10-large"])
 def test_shipped_models_are_small_and_are_what_their_recipes_say(name: str) -> None:
     import pcgen

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any, Protocol
 
 import torch
@@ -194,6 +196,34 @@ def parts(
 def order(n: int, seed: int, epoch: int) -> Tensor:
     """Return the order (n,) in which an epoch sees its rows; it depends on these three alone."""
     return torch.randperm(n, generator=generator(seed, "order", epoch))
+
+
+def epoch_batches(
+    images: Images,
+    size: int,
+    seed: int,
+    epoch: int,
+    first: int = 0,
+    own: Callable[[Tensor], Tensor] = lambda indices: indices,
+) -> Iterator[tuple[Rows, Tensor]]:
+    """Yield the rows and the row numbers of an epoch's batches, reading one ahead.
+
+    Args:
+        first: number of the batch to begin with.
+        own: which of a batch's row numbers to read, where other processes read the rest.
+
+    Raises:
+        DataError: a row that cannot be used.
+    """
+    chosen = torch.split(order(len(images), seed, epoch), size)[first:]
+    with ThreadPoolExecutor(1) as reader:
+        following = reader.submit(images.rows, own(chosen[0]))
+        for present, indices in zip_longest(chosen, chosen[1:]):
+            rows = following.result()
+            if indices is not None:
+                following = reader.submit(images.rows, own(indices))
+            require_ok(rows, images)
+            yield rows, present
 
 
 def require_ok(rows: Rows, images: Images) -> None:

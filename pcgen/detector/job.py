@@ -105,7 +105,10 @@ class Job:
         self, part: Rows, out: Path | None, argv: Sequence[str], *, complete: bool
     ) -> tuple[dict[str, Any], Callable[[], Iterator[Row]]]:
         """Decide, write the files, and return the meta document and what yields the rows."""
-        if self.group is not None:
+        if self.group is not None and out is None:
+            every, part = self.group.gather([*part.rows()]), Kept()
+            part.add(itertools.chain.from_iterable(every))
+        elif self.group is not None:
             self.group.wait()
         meta: dict[str, Any] = {}
         rows: Callable[[], Iterator[Row]] = part.rows

@@ -156,6 +156,9 @@ def warnings(
             "the calibration images also chose the model's epoch; for an exact guarantee train "
             "with data.calibration"
         )
+    solver = detector.model.recipe.inference.solver
+    if solver != "majorise" and detector.layers:
+        said.append(unsettled(solver))
     for status in _FAULTS:
         if tally.statuses[status]:
             said.append(f"{tally.statuses[status]} of {tally.inputs} inputs: {status}")
@@ -168,6 +171,14 @@ def warnings(
                 f"more unusual than all of these before any is flagged at FDR {question.fdr:g}"
             )
     return said
+
+
+def unsettled(solver: str) -> str:
+    """Return what to know of the scores where a solver for high precisions infers."""
+    return (
+        f"inference.solver = {solver}: rounding moves energy-layers and latent-knn by a share of "
+        "their deviation, so that an image scored alone may differ from the same one among others"
+    )
 
 
 def _brought(detector: Detector, inputs: Sequence[Images]) -> list[str]:

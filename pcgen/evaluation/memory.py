@@ -11,7 +11,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from pcgen.config import Recipe
+from pcgen.config import Recipe, units
 from pcgen.data.corruptions import Corruption, Cues, corruption_of
 from pcgen.data.images import Images
 from pcgen.device import generator
@@ -46,7 +46,7 @@ CORRUPTIONS = ("noise:0.2", "mask:bottom", "mask:75%", "occlude:8")
 # Images that were never stored, of the same classes, whose energies are compared.
 _UNKNOWN = 250
 # Epochs where more images are stored than the last hidden layer has units: one fit is not exact.
-_EPOCHS_BEYOND = 8
+_EPOCHS_BEYOND = 20
 _MODERN_SHARPNESS = 1.0
 
 # Columns beside the error, each the mean over the seeds.
@@ -338,7 +338,11 @@ def memorised(
     model = msgspec.structs.replace(recipe.model, layers=[latents, *[width] * len(hidden)])
     epochs = recipe.learning.epochs if len(images) <= width else _EPOCHS_BEYOND
     learning = msgspec.structs.replace(
-        recipe.learning, epochs=epochs, batch_size=max(recipe.learning.batch_size, len(images))
+        recipe.learning,
+        epochs=epochs,
+        batch_size=max(recipe.learning.batch_size, len(images)),
+        # Equal steps of more units add up to a larger step of the drive.
+        rate=recipe.learning.rate * units(recipe.model.layers[-1]) / width,
     )
     mine = seeded(msgspec.structs.replace(recipe, model=model, learning=learning), seed)
     began = time.monotonic()

@@ -28,7 +28,7 @@ from torch.nn import functional
 from pcgen.inference import captured
 from pcgen.inference.captured import Work
 from pcgen.model.energy import Gaussian
-from pcgen.model.layers import Dense, Layer, TransposedConvolution, as_map
+from pcgen.model.layers import Dense, Layer, TransposedConvolution, as_map, gram
 from pcgen.model.network import Network
 
 _aten = torch.ops.aten
@@ -511,20 +511,3 @@ def _data_link(
         if isinstance(layer, TransposedConvolution) and layer.paints_phases(group.state):
             return _PhaseData(network, group, precision, pull)
     return _Data(network, map_, group, precision, pull)
-
-
-# Columns of a block of a Gram matrix: half of the blocks are mirrored, not computed.
-_BLOCK = 256
-
-
-def gram(weight_DU: Tensor, out_UU: Tensor) -> None:
-    """Write weight' weight, of which only one triangle is computed, into `out_UU`."""
-    width = weight_DU.shape[1]
-    if width <= 2 * _BLOCK:
-        torch.mm(weight_DU.T, weight_DU, out=out_UU)
-        return
-    for first in range(0, width, _BLOCK):
-        last = min(first + _BLOCK, width)
-        rows = weight_DU[:, first:last].T @ weight_DU[:, first:]
-        out_UU[first:last, first:] = rows
-        out_UU[last:, first:last] = rows[:, last - first :].T

@@ -41,6 +41,7 @@ def infer(
     latent_BD: Tensor | None = None,
     clamp_latent: bool = False,
     labels_BK: Tensor | None = None,
+    all_steps: bool = False,
 ) -> Equilibrium:
     """Return the states of least energy with the data clamped.
 
@@ -57,6 +58,9 @@ def infer(
         latent_BD: where the latent starts, if not where the model's own start says.
         clamp_latent: keep the latent where it starts.
         labels_BK: one-hot classes, which stay; of a network with a label layer. Free if not given.
+        all_steps: every image takes all steps, and the tolerance only says which are at rest then.
+            Rounding, which depends on the batch, moves the step at which an image stops; where
+            that shows in what is asked of the states, nothing may depend on it.
     """
     network = method.network
     still = clamp_latent and network.depth == 1
@@ -76,12 +80,15 @@ def infer(
         before_B = inference.energy_B
         expected_B = inference.step()
         steps_B[index[~inference.frozen_B]] = step
-        if step == steps:
+        if step == steps and not all_steps:
             continue
         allowed_B = tolerance * inference.energy_B.abs()
         change_B = before_B - inference.energy_B
         finite_B = inference.energy_B.isfinite()
         done_B = finite_B & (change_B.abs() <= allowed_B) & (expected_B <= allowed_B)
+        if all_steps:
+            converged_B = done_B
+            continue
         inference.frozen_B |= done_B
         left = int((~inference.frozen_B).sum())
         if left <= _SHRINK * len(index):
@@ -95,7 +102,7 @@ def infer(
             index = index[moving]
             inference.select(moving)
     states, energy_B = _gather(states, energy_B, inference, index)
-    converged_B[index] = inference.frozen_B
+    converged_B[index] |= inference.frozen_B
     return Equilibrium(states, energy_B + network.log_det(mask_BD), converged_B, steps_B)
 
 

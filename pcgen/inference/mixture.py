@@ -102,14 +102,18 @@ class Retrieval:
 
     as far as decoding is linear. The few that are best by this are tried, and the few nearest to z:
     where decoding is not linear, the latents' own distances err less, and where little is visible,
-    they count directions of which the data say nothing.
+    they count directions of which the data say nothing. Where the data have few units, every
+    latent is decoded once for all images, and E_data needs no approximation.
     """
 
-    def __init__(self, method: Method, gaussian: Network, stored_NL: Tensor) -> None:
+    def __init__(
+        self, method: Method, gaussian: Network, stored_NL: Tensor, *, decodes: bool = False
+    ) -> None:
         """Take the curvature at the Gaussian's network.
 
         Args:
             method: from `prepare_mixture`.
+            decodes: every stored latent, with data of unit precision.
         """
         curvature_LL = latent_curvature(gaussian).double()
         curvature_LL.diagonal().add_(1.0)
@@ -118,20 +122,24 @@ class Retrieval:
         self.factor_LL = torch.linalg.cholesky(curvature_LL)
         self.seen_NL = stored_NL.double() @ self.factor_LL
         self.own_N = 0.5 * stored_NL.double().square().sum(1)
+        self.decoded_ND = gaussian.decode(stored_NL).double() if decodes else None
 
     @property
     def evaluations(self) -> int:
         """Return how many evaluations of the network a step takes."""
         return 2 * min(_CANDIDATES, len(self.stored_NL))
 
-    def nearest(self, latent_BL: Tensor) -> Tensor:
+    def nearest(self, states: list[Tensor]) -> Tensor:
         """Return numbers (B, K) of stored latents that may explain the data, the best first."""
         count = min(_CANDIDATES, len(self.stored_NL))
-        here_BL = latent_BL.double() @ self.factor_LL
-        half_N = 0.5 * self.seen_NL.square().sum(1) - self.own_N
-        expected_BN = half_N - here_BL @ self.seen_NL.T
+        if self.decoded_ND is not None:
+            half_N = 0.5 * self.decoded_ND.square().sum(1)
+            expected_BN = half_N - states[0].double() @ self.decoded_ND.T
+        else:
+            half_N = 0.5 * self.seen_NL.square().sum(1) - self.own_N
+            expected_BN = half_N - states[-1].double() @ self.factor_LL @ self.seen_NL.T
         best = expected_BN.topk(count, largest=False).indices
-        near = torch.cdist(latent_BL, self.stored_NL).topk(count, largest=False).indices
+        near = torch.cdist(states[-1], self.stored_NL).topk(count, largest=False).indices
         return torch.cat([best, near], 1)
 
     def __call__(self, states: list[Tensor], mask_BD: Tensor | None) -> Tensor:
@@ -142,7 +150,7 @@ class Retrieval:
         """
         latent_BL = states[-1]
         energy_B = self.method.at(states, mask_BD, clamp_latent=False).energy_B
-        for number_B in self.nearest(states[-1]).T:
+        for number_B in self.nearest(states).T:
             tried_BL = self.stored_NL[number_B]
             tried_B = self.method.begin(states[0], mask_BD, tried_BL).energy_B
             latent_BL = torch.where((tried_B < energy_B)[:, None], tried_BL, latent_BL)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pcgen.errors import RecipeError
-from pcgen.model.layers import Layer, TransposedConvolution
+from pcgen.model.layers import Dense, Layer, TransposedConvolution
 from pcgen.model.network import Network
 
 # Data units up to which a slope to each of them is carried through the network; more are probed.
@@ -316,6 +316,8 @@ def _squared(matrix_DU: Tensor, curvature_D: Tensor) -> Tensor:
 
 
 def _block(layer: Layer, bound: Tensor) -> Tensor:
+    if isinstance(layer, Dense) and bound.ndim == 0:
+        return layer.gram().mul_(bound)
     return _squared(_matrix(layer), bound)
 
 

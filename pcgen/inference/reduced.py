@@ -17,14 +17,24 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from pcgen.inference.fixed import gram
 from pcgen.inference.states import Inference
 from pcgen.model.energy import Terms
-from pcgen.model.layers import Dense
+from pcgen.model.layers import Dense, gram
 from pcgen.model.network import Network
 
 # Data units per unit above, from which on the reduction is worth its preparation.
 _WORTH = 1.5
+
+
+class Triangle(Dense):
+    """R, of which R'R is known."""
+
+    def __init__(self, triangle_UU: Tensor, gram_UU: Tensor) -> None:
+        super().__init__(triangle_UU, triangle_UU.new_zeros(len(triangle_UU)))
+        self._gram_UU = gram_UU
+
+    def gram(self) -> Tensor:
+        return self._gram_UU.clone()
 
 
 class Reduction:
@@ -35,11 +45,10 @@ class Reduction:
         network: the same above the data, which has as many units as the layer above it.
     """
 
-    def __init__(self, whole: Network, triangle_UU: Tensor) -> None:
+    def __init__(self, whole: Network, data: Triangle) -> None:
         """Take R, an upper triangle; `reduce` finds it."""
         self.whole = whole
-        self.triangle_UU = triangle_UU
-        data = Dense(triangle_UU, triangle_UU.new_zeros(len(triangle_UU)))
+        self.triangle_UU = data.weight
         unit = torch.zeros_like(whole.latent_precision())
         self.network = Network(
             whole.table,
@@ -79,12 +88,19 @@ def reduce(network: Network) -> Reduction | None:
     )
     if not possible or network.sizes[0] < _WORTH * network.sizes[1]:
         return None
-    weight_DU = layer.weight * (0.5 * network.log_precisions[0]).exp().reshape(-1, 1)
-    gram_UU = weight_DU.new_empty(network.sizes[1], network.sizes[1])
-    gram(weight_DU, gram_UU)
+    assert isinstance(layer, Dense)
+    gram_UU = _weighted_gram(layer, network.log_precisions[0])
     factor_UU, failed = torch.linalg.cholesky_ex(gram_UU)
     # Weights that are nearly dependent keep their pixels.
-    return None if failed.item() else Reduction(network, factor_UU.T)
+    return None if failed.item() else Reduction(network, Triangle(factor_UU.T, gram_UU))
+
+
+def _weighted_gram(layer: Dense, log_precision: Tensor) -> Tensor:
+    """Return W' pi W (U, U), pi () or (D,)."""
+    if log_precision.ndim == 0:
+        return layer.gram().mul_(log_precision.exp())
+    weight_DU = layer.weight * (0.5 * log_precision).exp()[:, None]
+    return gram(weight_DU, weight_DU.new_empty(weight_DU.shape[1], weight_DU.shape[1]))
 
 
 class ReducedInference:

@@ -64,13 +64,16 @@ def regress(layer: Dense, change_BD: Tensor, above_BU: Tensor, ridge: float = _R
     coefficients_BU = _coefficients(above_BU, ridge)
     for first in range(0, len(layer.bias), _CHUNK):
         part = slice(first, first + _CHUNK)
-        slope_UD = coefficients_BU.T @ change_BD[:, part].double()
+        slope_UD = coefficients_BU.T @ change_BD[:, part].to(coefficients_BU)
         layer.weight[part] += slope_UD[:-1].T
         layer.bias[part] += slope_UD[-1]
 
 
 def _coefficients(above_BU: Tensor, ridge: float) -> Tensor:
-    """Return (F F' + ridge)^-1 F in float64, (B, U + 1), by whichever of the two sides is less."""
+    """Return (F F' + ridge)^-1 F, (B, U + 1), by whichever of the two sides is less.
+
+    In float64 where the fit can be exact; elsewhere its own error is far above rounding.
+    """
     features = torch.cat([above_BU, above_BU.new_ones(len(above_BU), 1)], 1).double()
     few = len(features) < features.shape[1]
     gram = features @ features.T if few else features.T @ features
@@ -78,7 +81,7 @@ def _coefficients(above_BU: Tensor, ridge: float) -> Tensor:
     factor = torch.linalg.cholesky(gram)
     if few:
         return torch.cholesky_solve(features, factor)
-    return torch.cholesky_solve(features.T, factor).T
+    return torch.cholesky_solve(features.T, factor).T.to(above_BU)
 
 
 def fit_precisions(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import zip_longest
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from pcgen.config import LearningTable, Recipe
-from pcgen.data.images import Images, Rows, order, require_ok
+from pcgen.data.images import Images, Rows, epoch_batches
 from pcgen.device import generator
 from pcgen.errors import DivergenceError, OutOfMemoryError, RecipeError, is_out_of_memory
 from pcgen.inference.solvers import Method, prepare
@@ -140,7 +138,9 @@ class Training:
         if self.posterior is not None:
             self.posterior.hold(len(images))
         while self.counters["epoch"] < table.epochs:
-            for rows, whole_B in self._batches(images):
+            present = (self.counters["epoch"], self.counters["batch"])
+            size, seed = self.recipe.learning.batch_size, self.recipe.seed
+            for rows, whole_B in epoch_batches(images, size, seed, *present, self._own):
                 count = len(whole_B)
                 try:
                     self.learn(rows, total, whole_B)
@@ -207,21 +207,6 @@ class Training:
         source = generator(self.recipe.seed, "causes")
         labels = images.labels if len(mixture.log_weights_YK) > 1 else None
         step_causes(mixture, posterior.ends_NK[:, :-1], labels, source)
-
-    def _batches(self, images: Images) -> Iterator[tuple[Rows, Tensor]]:
-        """Yield this process's rows and all row numbers of each batch left, reading one ahead."""
-        size = self.recipe.learning.batch_size
-        whole = order(len(images), self.recipe.seed, self.counters["epoch"])
-        chosen = torch.split(whole, size)
-        chosen = chosen[self.counters["batch"] :]
-        with ThreadPoolExecutor(1) as reader:
-            following = reader.submit(images.rows, self._own(chosen[0]))
-            for present, indices in zip_longest(chosen, chosen[1:]):
-                rows = following.result()
-                if indices is not None:
-                    following = reader.submit(images.rows, self._own(indices))
-                require_ok(rows, images)
-                yield rows, present
 
     def _own(self, indices: Tensor) -> Tensor:
         """Return what this process infers of a batch; without a share, its first, counted 0 times.

@@ -119,6 +119,11 @@ class Dense:
     def matrix(self) -> Tensor:
         return self.weight
 
+    def gram(self) -> Tensor:
+        """Return weight' weight (U, U), which the caller may overwrite."""
+        units = self.weight.shape[1]
+        return gram(self.weight, self.weight.new_empty(units, units))
+
     def set_prediction(self, drive_D: Tensor) -> None:
         assert self.bias is not None
         self.bias.copy_(drive_D)
@@ -317,3 +322,22 @@ def _phase_index(kernel: int, stride: int, padding: int) -> tuple[Tensor, int]:
         down, across = tap(phase_y, y), tap(phase_x, x)
         index.append(down * kernel + across if min(down, across) >= 0 else kernel * kernel)
     return torch.tensor(index), reach
+
+
+# Columns of a block of a Gram matrix: blocks below the diagonal are mirrored, not computed.
+_BLOCK = 256
+_SMALL_BLOCK = 128
+
+
+def gram(weight_DU: Tensor, out_UU: Tensor) -> Tensor:
+    """Write weight' weight, of which only one triangle is computed, into `out_UU`; return it."""
+    width = weight_DU.shape[1]
+    if width < 2 * _SMALL_BLOCK:
+        return torch.mm(weight_DU.T, weight_DU, out=out_UU)
+    block = _BLOCK if width > 2 * _BLOCK else _SMALL_BLOCK
+    for first in range(0, width, block):
+        last = min(first + block, width)
+        rows = weight_DU[:, first:last].T @ weight_DU[:, first:]
+        out_UU[first:last, first:] = rows
+        out_UU[last:, first:last] = rows[:, last - first :].T
+    return out_UU

@@ -1,4 +1,4 @@
-"""The page of a memory table: a capacity curve for each corruption, and every number."""
+"""The page of a memory table: capacity curves for each corruption, and the numbers."""
 
 from __future__ import annotations
 
@@ -12,24 +12,18 @@ from pcgen.report import page as html
 from pcgen.report.charts import Series
 
 Rows = Sequence[dict[str, Any]]
+# The others are in memory.json: more would not fit beside one another.
 _COLUMNS = (
     "images",
     "method",
     "value",
-    "ci_low",
-    "ci_high",
     "published",
-    "mse_hidden",
     "exact",
     "known",
-    "known_others",
     "auroc",
     "steps",
-    "most_steps",
     "seconds",
-    "training",
     "bytes",
-    "note",
 )
 # A pixel of 8 bits is exact to a variance of 1e-6; what is far below is drawn at the floor.
 _FLOOR = 1e-8

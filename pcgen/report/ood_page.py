@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pcgen.errors import RunError
-from pcgen.evaluation.detection import Estimate, roc
+from pcgen.evaluation.detection import METRICS, Estimate, roc
 from pcgen.evaluation.ood.benchmark import Outcome
 from pcgen.evaluation.ood.sets import Unusual
 from pcgen.evaluation.ood.table import COMBINED, SOFTMAX, Pair, Scores, best_of, difference_of
@@ -55,6 +55,7 @@ def build(outcomes: Sequence[Outcome], rows: Sequence[dict[str, Any]]) -> html.P
                 "best baseline of a row is chosen on the test images, in its favour.",
             ),
             *_every_auroc(outcome),
+            html.Section(f"{outcome.known}: every metric", [_every_metric(outcome)]),
             html.Section(f"{outcome.known}: said once", [_once(outcome.known, rows)]),
             html.Section(
                 f"{outcome.known}: ROC and histograms, first seed",
@@ -87,24 +88,38 @@ def _cards(outcome: Outcome) -> Iterator[html.Card]:
 
 
 def _against(outcome: Outcome) -> html.Table:
-    header = ("unusual", ours := _ours(outcome) or "-", SOFTMAX, "difference", "best baseline")
+    ours = _ours(outcome) or "-"
+    header = ("unusual", ours, SOFTMAX, "difference", "best baseline", "difference to the best")
     rows = []
     for pair in outcome.pairs:
-        others = [name for name in pair.exact if name not in _own(outcome, pair)]
-        best = best_of(pair, others)
+        best = best_of(pair, [name for name in pair.exact if name not in _own(outcome, pair)])
         cells = [f"{pair.unusual.name} ({len_of(outcome, pair):,})"]
-        cells += [
-            _cell(pair.exact[name]["auroc"]) if name in pair.exact else "-" for name in header[1:3]
-        ]
-        for name in (SOFTMAX, best):
-            said = "-"
-            if ours in pair.exact and name in pair.exact:
-                difference = difference_of(pair, ours, name)
-                said = f"{_cell(difference, sign=True)} {_verdict(difference)}"
-            cells.append(said)
-        cells.append("-" if best is None else f"{best} {pair.exact[best]['auroc'].value:.4f}")
+        cells += [_auroc(pair, ours), _auroc(pair, SOFTMAX), _difference(pair, ours, SOFTMAX)]
+        cells += [f"{best} {_auroc(pair, best)}", _difference(pair, ours, best)] if best else []
         rows.append(cells)
-    return html.Table((*header, "best baseline is"), rows)
+    return html.Table(header, rows)
+
+
+def _auroc(pair: Pair, name: str) -> str:
+    return _cell(pair.exact[name]["auroc"]) if name in pair.exact else "-"
+
+
+def _difference(pair: Pair, ours: str, against: str) -> str:
+    if ours not in pair.exact or against not in pair.exact:
+        return "-"
+    found = difference_of(pair, ours, against)
+    return f"{_cell(found, sign=True)} {_verdict(found)}"
+
+
+def _every_metric(outcome: Outcome) -> html.Table:
+    wanted = [name for name in (_ours(outcome), "free-energy", SOFTMAX, "ppca") if name]
+    rows = [
+        [pair.unusual.name, name, *(pair.exact[name][metric].value for metric in METRICS)]
+        for pair in outcome.pairs
+        for name in wanted
+        if name in pair.exact
+    ]
+    return html.Table(["unusual", "method", *METRICS], rows, "All methods: ood.json.")
 
 
 def _own(outcome: Outcome, pair: Pair) -> set[str]:

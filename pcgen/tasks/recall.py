@@ -35,8 +35,8 @@ _WIDTH = 1e-3
 _LEAST_NOISE = 0.01
 # Share of the steps that are taken under the Gaussian.
 _FIRST = 0.3
-# An image is unknown if noise as large as the cue's leaves so much unexplained with less than this
-# probability.
+# An image is unknown if noise as large as the cue's leaves a stored one so much energy with less
+# than this probability.
 _UNLIKELY = 1e-3
 BATCH = 250
 
@@ -94,7 +94,7 @@ class Recalled:
         images_BD: visible pixels of a cue without noise are kept.
         energy_B: nats, of the visible data, the hidden errors and the prior.
         unexplained_B: nats, of the visible data alone.
-        likelihood_B: probability that noise leaves this much or more unexplained.
+        likelihood_B: probability that noise leaves a stored image's cue this energy, or more.
         item_B: number of the stored latent that is nearest.
         steps_B: gradient evaluations.
         converged_B: whether the tolerance was met.
@@ -155,7 +155,9 @@ class _Seer:
         if prior == "mixture":
             narrow = _over(seen, math.log(memory.mixture_precision))
             self.mixture = prepare_mixture(narrow, memory.stored_NL)
-            self.retrieval = Retrieval(self.mixture, seen, memory.stored_NL)
+            self.retrieval = Retrieval(
+                self.mixture, seen, memory.stored_NL, decodes=self.visible is not None
+            )
 
     def recall(self, part: slice) -> Recalled:
         pixels_BD, visible_BD = self.cues.pixels_BD[part], self.cues.visible_BD[part]
@@ -172,7 +174,10 @@ class _Seer:
         if self.cues.noise == 0:
             images_BD = torch.where(visible_BD, pixels_BD, images_BD)
         half = 0.5 * visible_BD.sum(1).to(pixels_BD.dtype)
-        likelihood_B = torch.special.gammaincc(half, terms.energy_B.clamp_min(0))
+        # Of Gaussian data the least energy is half a chi-squared variable, errors of the hidden
+        # layers and the prior included; the mixture's has a constant besides.
+        constant = 0.0 if self.mixture is None else math.log(len(self.memory.stored_NL))
+        likelihood_B = torch.special.gammaincc(half, (seen_B - constant).clamp_min(0))
         item_B = torch.cdist(found.states[-1], self.memory.stored_NL).argmin(1)
         return Recalled(
             images_BD,

@@ -1,4 +1,4 @@
-"""A detector of the embedded digits, made once."""
+"""Detectors of the embedded digits, made once."""
 
 from __future__ import annotations
 
@@ -8,17 +8,24 @@ import pytest
 
 import pcgen
 from pcgen.detector.detector import Detector
+from pcgen.ood import open_detector
 
 
 @pytest.fixture(scope="session")
 def detector_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("detector") / "digits.safetensors"
-    pcgen.ood_calibrate("digits", "digits", path, device="cpu")
+    pcgen.ood_calibrate("digits-ood", "digits", path, device="cpu")
     return path
 
 
 @pytest.fixture
 def detector(detector_file: Path) -> Detector:
-    from pcgen.ood import open_detector
-
     return open_detector(detector_file)
+
+
+@pytest.fixture(scope="session")
+def detectors(detector_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Detector]:
+    """Return a detector for each way to infer: one by one (`majorise`), and in step (`errors`)."""
+    path = tmp_path_factory.mktemp("detector") / "errors.safetensors"
+    pcgen.ood_calibrate("digits", "digits", path, device="cpu")
+    return {"majorise": open_detector(detector_file), "errors": open_detector(path)}

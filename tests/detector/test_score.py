@@ -21,10 +21,11 @@ from pcgen.data.sources import open_data
 from pcgen.detector.detector import Detector
 from pcgen.detector.formats import read_rows
 from pcgen.detector.job import Job
+from pcgen.detector.meta import Tally, warnings
 from pcgen.detector.rows import Question
 from pcgen.errors import CalibrationError, CheckpointError, DataError, PcgenError, RunError
 from pcgen.evaluation import calibration
-from pcgen.ood import ScoringInterrupted, open_detector
+from pcgen.ood import ScoringInterrupted
 from pcgen.tasks.ood import scored
 from tests.data.pictures import png, random_pixels, write_idx
 
@@ -71,45 +72,47 @@ def test_strange_images_are_flagged_and_known_ones_are_not(
     assert known.document()["flagged"] <= 0.1 * 359
 
 
-@pytest.fixture(scope="module")
-def majorised(tmp_path_factory: pytest.TempPathFactory) -> Detector:
-    """Return a detector whose network is inferred by majorise: rounding does not move its stops."""
-    folder = tmp_path_factory.mktemp("majorised")
-    run = pcgen.train("digits-ood", folder / "run", settings=["learning.epochs=2"])
-    pcgen.ood_calibrate(run.checkpoint, "digits", folder / "d.safetensors", device="cpu")
-    return open_detector(folder / "d.safetensors")
-
-
-def in_batches(detector: Detector, batch_size: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return each score's column of shuffled images in such batches, and in one batch."""
-    images = open_data("digits:test", limit=100)
-    order = torch.randperm(100, generator=torch.Generator().manual_seed(0))
-    (whole,) = scored(detector.scorers, images, batch_size=100)
-    batches = list(scored(detector.scorers, images.subset(order), batch_size=batch_size))
-    return {
-        name: (
-            np.concatenate([batch.columns[name] for batch in batches]),
-            whole.columns[name][order],
-        )
-        for name in detector.names[1:]
-    }
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 100])
+@pytest.mark.parametrize("batch_size", [1, 7, 20])
+@pytest.mark.parametrize("solver", ["majorise", "errors"])
 def test_a_score_depends_on_its_image_alone_whatever_the_batch(
-    majorised: Detector, batch_size: int
+    detectors: dict[str, Detector], solver: str, batch_size: int
 ) -> None:
-    for name, (found, expected) in in_batches(majorised, batch_size).items():
-        # In deviations from a class's mean: rounding of some hundred nats, and passing through 0.
-        least = 1e-4 if name == "class-energy" else 1e-5
-        assert found == pytest.approx(expected, rel=1e-3, abs=least), name
+    detector = detectors[solver]
+    # One or two rows are multiplied by other routines, which round otherwise.
+    bound = 0.1 if solver == "errors" and batch_size < 20 else 1e-3
+    assert detector.model.recipe.inference.solver == solver
+    images = open_data("digits:test", limit=40)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    (whole,) = scored(detector.scorers, images, batch_size=40)
+    batches = list(scored(detector.scorers, images.subset(order), batch_size=batch_size))
+    for name in detector.names[1:]:
+        found = np.concatenate([batch.columns[name] for batch in batches])
+        wanted = whole.columns[name][order]
+        assert found == pytest.approx(wanted, abs=bound * wanted.std())
 
 
-@pytest.mark.xfail(reason="rounding moves the step at which errors stops", strict=False)
-@pytest.mark.parametrize("batch_size", [1, 7, 100])
-def test_so_does_a_score_whose_network_errors_infers(detector: Detector, batch_size: int) -> None:
-    for name, (found, expected) in in_batches(detector, batch_size).items():
-        assert found == pytest.approx(expected, rel=1e-3, abs=1e-5), name
+def test_scores_that_rounding_moves_are_warned_of(detectors: dict[str, Detector]) -> None:
+    images = [open_data("digits:test", limit=3)]
+    question = Question(("pc-fisher",))
+    warned = {name: warnings(found, images, question, Tally()) for name, found in detectors.items()}
+    assert not any("rounding" in words for words in warned["majorise"])
+    assert any("solver = errors: rounding" in words for words in warned["errors"])
+
+
+def test_a_score_does_not_depend_on_the_number_of_threads(detector: Detector) -> None:
+    images = open_data("digits:test", limit=100)
+    before = torch.get_num_threads()
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        try:
+            (batch,) = scored(detector.scorers, images)
+        finally:
+            torch.set_num_threads(before)
+        found.append(batch.columns)
+    for name in detector.names[1:]:
+        one, two = (columns[name] for columns in found)
+        assert two == pytest.approx(one, abs=1e-3 * one.std())
 
 
 def test_the_three_files_say_the_same(detector_file: Path, tmp_path: Path) -> None:
@@ -145,7 +148,7 @@ def test_the_meta_file_says_what_the_numbers_depend_on(detector_file: Path, tmp_
     assert meta["counts"]["inputs"] == meta["counts"]["ok"] == 359
     rate = meta["alarm_rate"]
     assert rate["ci_low"] <= rate["value"] <= rate["ci_high"]
-    assert "108 calibration inputs" in meta["statement"]
+    assert "216 calibration inputs" in meta["statement"]
     assert meta["thresholds"].keys() == set(meta["scores"])
 
 
@@ -369,7 +372,7 @@ def test_resume_refuses_what_was_begun_otherwise(
     with pytest.raises(RunError, match="another inputs, count"):
         pcgen.ood_score(detector_file, "digits:test", out, resume=True)
     other = tmp_path / "other.safetensors"
-    pcgen.ood_calibrate("digits", "digits:test", other)
+    pcgen.ood_calibrate("digits-ood", "digits:test", other)
     with pytest.raises(RunError, match="another detector"):
         pcgen.ood_score(other, "digits", out, resume=True)
 

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from sklearn import decomposition
 
-from pcgen import api
+from pcgen import benchmarks
 from pcgen.config import from_dict
 from pcgen.data.sources import open_data
 from pcgen.evaluation.baselines import autoencoder, fit_pca, mean_squared_error, train_autoencoder
@@ -65,15 +65,15 @@ def test_the_reconstruction_table_has_the_promised_columns_and_baselines(
     from pcgen.evaluation import benchmark
 
     monkeypatch.setattr(benchmark, "_AUTOENCODER_EPOCHS", 1)
-    resolve = api.resolve_recipe
+    resolve = benchmarks.resolve_recipe
 
     def short(name: str) -> object:
         recipe = resolve(name)
         quick = msgspec.structs.replace(recipe.learning, epochs=1)
         return msgspec.structs.replace(recipe, learning=quick)
 
-    monkeypatch.setattr(api, "resolve_recipe", short)
-    rows = api.bench_reconstruction(["digits"], seeds=2)
+    monkeypatch.setattr(benchmarks, "resolve_recipe", short)
+    rows = benchmarks.bench_reconstruction(["digits"], seeds=2)
     promised = {"dataset", "method", "metric", "value", "ci_low", "ci_high", "published"}
     assert all(promised | {"source", "seconds"} <= row.keys() for row in rows)
     methods = [row["method"] for row in rows]

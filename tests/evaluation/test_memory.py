@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pcgen import memories
+from pcgen import benchmarks
 from pcgen.data.corruptions import Cues, corruption_of
 from pcgen.data.sources import open_data
 from pcgen.errors import DataError
@@ -129,13 +129,13 @@ def test_every_cell_is_a_row_and_the_page_draws_them(
 @pytest.mark.data
 def test_more_images_than_there_are_is_said(real_data: Path) -> None:
     with pytest.raises(DataError, match="5000 images, 5001 are to be stored"):
-        memories.bench_memory([5001], data_dir=real_data)
+        benchmarks.bench_memory([5001], data_dir=real_data)
 
 
 @pytest.mark.data
 @pytest.mark.slow
 def test_fifty_tiny_images_are_better_than_published(real_data: Path) -> None:
-    rows = memories.bench_memory(
+    rows = benchmarks.bench_memory(
         [50], [512], ["noise:0.2", "mask:bottom"], seeds=1, data_dir=real_data
     )
     ours = [row for row in rows if "mixture" in row["method"]]

@@ -271,3 +271,24 @@ def test_descent_that_diverges_is_not_called_converged() -> None:
     table = InferenceTable(solver="descent", rate=1.0)
     found = infer(prepare(network, table), oracle.data(network), steps=2000, tolerance=1e-4)
     assert not found.converged_B.any()
+
+
+@pytest.mark.parametrize(
+    "table", [MAJORISE, NEWTON, ERRORS, REDBLACK, AUTO, DESCENT], ids=lambda t: t.solver
+)
+def test_all_steps_are_those_of_no_tolerance_which_only_says_who_rests(
+    table: InferenceTable,
+) -> None:
+    network = oracle.network(latent=0.3, hidden=5.0)
+    data = oracle.data(network, 40)
+    make = prepare(network, table)
+    whole = infer(make, data, steps=25)
+    found = infer(make, data, steps=25, tolerance=1e-3, all_steps=True)
+    for a, b in zip(found.states, whole.states, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+    assert (found.steps_B == 25).all()
+    first = infer(make, data, steps=24)
+    moved = (first.energy_B - found.energy_B).abs() > 1e-3 * found.energy_B.abs()
+    assert not (found.converged_B & moved).any()
+    patient = infer(make, data, steps=300, tolerance=1e-3, all_steps=True)
+    assert patient.converged_B.all()

@@ -120,9 +120,23 @@ def test_the_nearest_stored_latent_is_that_of_least_data_energy_where_decoding_i
     y_BU = Visible(network, visible_D).project(data_BD)
     gaussian = infer(prepare(seen, InferenceTable(solver="newton")), y_BU, steps=50)
     method = prepare_mixture(seen, latents)
-    found = Retrieval(method, seen, latents).nearest(gaussian.states[-1])[:, 0]
     difference = (network.decode(latents) - data_BD[:, None])[:, :, visible_D]
-    assert torch.equal(found, difference.square().sum(2).argmin(1))
+    for decodes in (False, True):
+        found = Retrieval(method, seen, latents, decodes=decodes).nearest(gaussian.states)[:, 0]
+        assert torch.equal(found, difference.square().sum(2).argmin(1))
+
+
+def test_decoded_latents_are_compared_where_decoding_is_not_linear() -> None:
+    network = oracle.network(layers=(3, 9), shape=20, gain=3.0, hidden=1e8, latent=1.0)
+    latents, data_BD = stored(40), oracle.data(network)
+    visible = Visible(network, torch.arange(20) % 2 > 0)
+    y_BU = visible.project(data_BD)
+    # Wherever the Gaussian's latent is.
+    states = visible.network.states_from(torch.zeros(6, 3).double(), y_BU)
+    method = prepare_mixture(visible.network, latents)
+    found = Retrieval(method, visible.network, latents, decodes=True).nearest(states)[:, 0]
+    seen = (network.decode(latents) - data_BD[:, None])[:, :, visible.visible_D]
+    assert torch.equal(found, seen.square().sum(2).argmin(1))
 
 
 def wide() -> Network:

@@ -339,3 +339,20 @@ def test_more_processes_than_images_reconstruct(tmp_path: Path) -> None:
     codes, out, said = end(start(words, 2))
     assert codes == [0, 0], said
     assert json.loads(out)["count"] == 1
+
+
+@pytest.mark.parametrize("out", [True, False])
+def test_two_processes_score_what_one_does(out: bool, tmp_path: Path) -> None:
+    words = ["-m", "pcgen", "ood-score", "digits-ood", "digits:test", "--jsonl"]
+    codes, alone, _ = end([launch(words, dict(os.environ))])
+    assert codes == [0]
+    file = tmp_path / "rows.csv"
+    codes, shared, said = end(start([*words, *(["--out", str(file)] if out else [])], 2))
+    assert codes == [0, 0], said
+    rows, others = ([json.loads(line) for line in text.splitlines()] for text in (alone, shared))
+    assert [row["id"] for row in others] == [row["id"] for row in rows]
+    assert [row["q_value_bh"] for row in others] == pytest.approx(
+        [row["q_value_bh"] for row in rows], abs=0.01
+    )
+    if out:
+        assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "rows.csv.meta.json"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import pytest
 import torch
@@ -82,6 +84,18 @@ def test_images_that_were_never_stored_are_unknown(memory: Memory) -> None:
         assert not unknown.known_B.any()
 
 
+def test_what_hidden_layers_are_bent_to_explain_is_unknown_too(trained: MemoryTraining) -> None:
+    network = trained.network.to("cpu")
+    for log_precision in network.log_precisions[1:-1]:
+        log_precision.fill_(math.log(1e3))
+    loose = Memory.of(network, trained.latents_NL)
+    found = recalled(loose, cues("mask:bottom", pixels("digits:test")))
+    # Half a nat a visible pixel is what noise leaves: the data alone would say "known".
+    assert (found.unexplained_B < 16).any()
+    assert not found.known_B.any()
+    assert recalled(loose, cues("mask:bottom")).known_B.all()
+
+
 def test_noise_leaves_as_much_unexplained_as_it_is_large(memory: Memory) -> None:
     found = recalled(memory, cues("noise:0.2"))
     # Half a nat for each pixel: the mean of a chi-squared variable.
@@ -126,6 +140,8 @@ def test_a_convolutional_memory_recalls() -> None:
     found = recalled(memory, cues("mask:bottom", data_BD))
     assert torch.equal(found.item_B, torch.arange(10))
     assert (found.images_BD - data_BD).square().mean() < 1e-4
+    assert found.known_B.all()
+    assert not recalled(memory, cues("mask:bottom", pixels("digits:test"))).known_B.any()
 
 
 def test_steps_are_kept_to(memory: Memory) -> None:

@@ -160,8 +160,8 @@ def train_classifier(recipe: Recipe, known: Known, device: torch.device, tell: T
     for progress in ClassifierTraining(network, recipe).run(known.kept, known.validation):
         done = (progress.epoch - 1) * len(known.kept) + progress.images
         tell(name, done, progress.epochs * len(known.kept))
-        if progress.labelled is not None and progress.labelled.error < least:
-            best, least = network.to(device), progress.labelled.error
+        if progress.labelled is not None and progress.labelled.energy < least:
+            best, least = network.to(device), progress.labelled.energy
     return best
 
 

@@ -33,7 +33,8 @@ class Measured:
         family: a key of `FAMILIES`.
         names: its scores.
         components: those that are combined; none where no combination is made.
-        sets: the columns of each set: `KNOWN` test images, the calibration parts, unusual sets.
+        sets: the columns of each set: `KNOWN` test images, unusual sets and, where there are
+            components, the calibration parts.
         seconds: that training, fitting and scoring took.
         per_second: images scored a second.
         facts: what else is worth saying, such as a classifier's accuracy.
@@ -73,7 +74,10 @@ def measure(
     began = time.monotonic()
     scorer = FAMILIES[family].train(known, recipes, device, tell)
     trained = time.monotonic() - began
-    named = {KNOWN: known.test, PART_A: known.part_a, PART_B: known.part_b}
+    components = tuple(getattr(scorer, "components", ()))
+    named = {KNOWN: known.test}
+    if components:
+        named |= {PART_A: known.part_a, PART_B: known.part_b}
     named |= {one.name: one.images for one in unusual}
     sets, total = {}, sum(map(len, named.values()))
     done = 0
@@ -85,7 +89,7 @@ def measure(
     found = Measured(
         family,
         tuple(scorer.names),
-        tuple(getattr(scorer, "components", ())),
+        components,
         sets,
         seconds,
         total / max(seconds - trained, 1e-9),

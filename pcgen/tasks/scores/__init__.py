@@ -4,7 +4,7 @@
     energy-layers   Mahalanobis length of the layers' log energies: too easy is unusual too
     class-energy    least energy over the classes' own linear networks, in its class's deviations
     class-latent    the latent's part of that energy: an unusual shape rather than unusual pixels
-    class-layers    Mahalanobis length of that energy's two parts within the class
+    class-layers    Mahalanobis length of that energy's parts, coarse to fine, within the class
     delta-energy    nats that inference wins from where it starts
     typicality      distance of the free energy from its median, nats
     latent-knn      distance of the latent to its neighbours among known images

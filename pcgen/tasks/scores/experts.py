@@ -7,7 +7,7 @@ its class's mean.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ _CLUSTERS = 30
 # A class's covariance counts its own images beside so many of all classes'.
 _OF_ALL = 50.0
 _BATCH = 2000
+# Least part of an energy, of which the log is taken.
+_LEAST = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class ClassEnergies:
         nats_B: its energy.
         energy_B: the same in deviations from the class's mean.
         latent_B: the log of the latent's part, likewise.
-        layers_B: squared Mahalanobis length of both parts' logs within the class.
+        layers_B: squared Mahalanobis length of all parts' logs within the class.
     """
 
     class_B: Tensor
@@ -51,15 +53,15 @@ class Usual:
 
     Attributes:
         energy_K2: mean and deviation of the least energy.
-        mean_K2: mean logs of the energy's parts: the latent's, the data's.
-        deviation_K2: their deviations.
-        root_K22: of their precision, as `Normal.root_FF`.
+        latent_K2: of the log of its latent's part.
+        parts_KF: mean logs of its F parts, from the latent's first octave to the data.
+        root_KFF: of their precision, as `Normal.root_FF`.
     """
 
     energy_K2: Tensor
-    mean_K2: Tensor
-    deviation_K2: Tensor
-    root_K22: Tensor
+    latent_K2: Tensor
+    parts_KF: Tensor
+    root_KFF: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,32 +84,44 @@ class Experts:
 
     def __call__(self, data_BD: Tensor) -> ClassEnergies:
         """Return the class-wise energies of images."""
-        least_BK, parts_BK2 = self.energies(data_BD)
+        least_BK, parts_BKF = self.energies(data_BD)
         class_B = least_BK.argmin(1)
-        nats_B = least_BK.gather(1, class_B[:, None])[:, 0]
-        apart_B2 = _of(parts_BK2, class_B) - self.usual.mean_K2[class_B]
-        mean_B, deviation_B = self.usual.energy_K2[class_B].unbind(1)
+        nats_B = _of(least_BK[:, :, None], class_B)[:, 0]
+        parts_BF = _of(parts_BKF, class_B)
+        usual = self.usual
+        apart_BF = parts_BF.log() - usual.parts_KF[class_B]
         return ClassEnergies(
             class_B,
             nats_B,
-            (nats_B - mean_B) / deviation_B,
-            apart_B2[:, 0] / self.usual.deviation_K2[class_B, 0],
-            (apart_B2[:, None] @ self.usual.root_K22[class_B]).square().sum((1, 2)),
+            _deviations(nats_B, usual.energy_K2[class_B]),
+            _deviations(self.latent(parts_BF).log(), usual.latent_K2[class_B]),
+            (apart_BF[:, None] @ usual.root_KFF[class_B]).square().sum((1, 2)),
         )
 
     def energies(self, data_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """Return each class's least energy (B, K), nats, and the logs of its parts (B, K, 2)."""
-        latent_BE, rest_BE = self.networks.parts(*self.window.see(data_BD))
-        energy_BE = self.networks.energy(latent_BE, rest_BE)
+        """Return each class's least energy (B, K), nats, and its parts (B, K, F).
+
+        The parts are the latent's octaves, the squared length of what the best network leaves
+        unexplained within the window, and, unless the window shows all, outside of it.
+        """
+        seen_BP, outside_B = self.window.see(data_BD)
+        octaves_BEO, rest_BE = self.networks.parts(seen_BP)
+        energy_BE = self.networks.energy(octaves_BEO, rest_BE, outside_B)
+        parts_BEF = torch.cat([octaves_BEO, rest_BE[:, :, None]], 2)
         least, parts = [], []
         for k in range(len(self.known_K)):
             own = (self.class_E == k).nonzero().squeeze(1)
             least_B, best_B = energy_BE[:, own].min(1)
-            chosen_B1 = own[best_B][:, None]
-            pair = [latent_BE.gather(1, chosen_B1), rest_BE.gather(1, chosen_B1)]
+            own_BF = _of(parts_BEF, own[best_B])
+            if not self.window.is_whole:
+                own_BF = torch.cat([own_BF, outside_B[:, None]], 1)
             least.append(least_B)
-            parts.append(torch.cat(pair, 1).clamp_min(1e-9).log())
+            parts.append(own_BF.clamp_min(_LEAST))
         return torch.stack(least, 1), torch.stack(parts, 1)
+
+    def latent(self, parts_BF: Tensor) -> Tensor:
+        """Return the latent's part (B,) of the energy, all octaves together."""
+        return parts_BF[:, : -1 if self.window.is_whole else -2].sum(1)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all of it by name, the large bases in half precision."""
@@ -143,8 +157,12 @@ def _names(kind: type) -> list[str]:
 
 
 def _of(values_BKF: Tensor, class_B: Tensor) -> Tensor:
-    """Return each row's values (B, F) of its class."""
+    """Return each row's values (B, F) of its class, or of its network."""
     return values_BKF[torch.arange(len(class_B), device=class_B.device), class_B]
+
+
+def _deviations(values_B: Tensor, usual_B2: Tensor) -> Tensor:
+    return (values_B - usual_B2[:, 0]) / usual_B2[:, 1]
 
 
 def fit_experts(data_ND: Tensor, labels_N: Tensor | None, seed: int = 0) -> Experts:
@@ -174,11 +192,9 @@ def fit_experts(data_ND: Tensor, labels_N: Tensor | None, seed: int = 0) -> Expe
         *(torch.cat([getattr(part, name) for part in found]) for name in _names(LinearNetworks))
     )
     class_E = torch.cat([torch.full((len(p.noise_E),), k) for k, p in enumerate(found)])
-    nothing = data_ND.new_zeros(len(known_K), 2)
-    unknown = Usual(nothing, nothing, nothing, nothing[:, :, None].repeat(1, 1, 2))
-    experts = Experts(window, networks, class_E.to(data_ND.device), unknown, known_K)
-    usual = _usual(experts, data_ND, class_N)
-    return Experts(window, networks, experts.class_E, usual, known_K)
+    nothing = Usual(*[data_ND.new_zeros(0)] * 4)
+    experts = Experts(window, networks, class_E.to(data_ND.device), nothing, known_K)
+    return replace(experts, usual=_usual(experts, data_ND, class_N))
 
 
 def _of_class(
@@ -195,14 +211,17 @@ def _of_class(
         all_PP: the covariance within all classes.
         single: whether the class is one network.
     """
-    weight = _OF_ALL / (_OF_ALL + len(seen_NP))
-    class_PP = (1 - weight) * _scatter(seen_NP) / len(seen_NP) + weight * all_PP
     count = 1 if single else min(_PER_CLASS, max(1, len(seen_NP) // _IMAGES))
-    member_N = _alike(seen_NP, count, seed)
-    networks = fit_networks(seen_NP, outside_N, member_N, class_PP, window)
+    weight = _OF_ALL / (_OF_ALL + len(seen_NP))
+
+    def fitted(member_N: Tensor) -> LinearNetworks:
+        within = sum(_scatter(seen_NP[member_N == member]) for member in torch.unique(member_N))
+        class_PP = (1 - weight) * within / len(seen_NP) + weight * all_PP
+        return fit_networks(seen_NP, outside_N, member_N, class_PP, window)
+
+    networks = fitted(_alike(seen_NP, count, seed))
     if count > 1:
-        member_N = networks.energy(*networks.parts(seen_NP, outside_N)).argmin(1)
-        networks = fit_networks(seen_NP, outside_N, member_N, class_PP, window)
+        networks = fitted(networks.energy(*networks.parts(seen_NP), outside_N).argmin(1))
     return networks
 
 
@@ -228,17 +247,22 @@ def _usual(experts: Experts, data_ND: Tensor, class_N: Tensor) -> Usual:
     for data_BD, class_B in zip(
         torch.split(data_ND, _BATCH), torch.split(class_N, _BATCH), strict=True
     ):
-        least_BK, parts_BK2 = experts.energies(data_BD)
-        own.append(_of(least_BK[:, :, None], class_B)[:, 0])
-        parts.append(_of(parts_BK2, class_B))
-    energy_N, parts_N2 = torch.cat(own), torch.cat(parts)
-    energies, normals = [], []
-    for k in range(len(experts.known_K)):
-        energies.append(Normal.of(energy_N[class_N == k, None]))
-        normals.append(Normal.of(parts_N2[class_N == k]))
+        least_BK, parts_BKF = experts.energies(data_BD)
+        own.append(_of(least_BK[:, :, None], class_B))
+        parts.append(_of(parts_BKF, class_B))
+    energy_N1, parts_NF = torch.cat(own), torch.cat(parts)
+    latent_N1 = experts.latent(parts_NF).log()[:, None]
+    rows = [class_N == k for k in range(len(experts.known_K))]
+    normals = [Normal.of(parts_NF[row].log()) for row in rows]
     return Usual(
-        torch.stack([torch.cat([normal.mean_F, normal.deviation_F]) for normal in energies]),
+        torch.stack([_mean_and_deviation(energy_N1[row]) for row in rows]),
+        torch.stack([_mean_and_deviation(latent_N1[row]) for row in rows]),
         torch.stack([normal.mean_F for normal in normals]),
-        torch.stack([normal.deviation_F for normal in normals]),
         torch.stack([normal.root_FF for normal in normals]),
     )
+
+
+def _mean_and_deviation(values_N1: Tensor) -> Tensor:
+    """Return both (2,) of a column."""
+    normal = Normal.of(values_N1)
+    return torch.cat([normal.mean_F, 1 / normal.root_FF[0]])

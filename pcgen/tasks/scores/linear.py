@@ -16,6 +16,7 @@ Source: Tipping and Bishop (1999), probabilistic PCA, whose negative log-likelih
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -26,10 +27,13 @@ from pcgen.device import generator
 # Principal components that the networks see, and factors of each: at most so many, and a quarter.
 _SEEN = 256
 _FACTORS = 64
-# A network's covariance counts its own images beside so many of its class's.
+_OCTAVES = 4
+# A network's covariance counts its own images beside so many of all its class's groups'.
 _OF_CLASS = 200.0
 # Least noise, as a share of the data's variance per unit: a constant pixel says nothing for sure.
 _FLOOR = 1e-4
+# A difference of squares is not known better than this share of them.
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +71,14 @@ class Window:
         """Return images through the window (B, P), and the squared length (B,) of the rest."""
         centred_BD = data_BD - self.mean_D
         seen_BP = centred_BD @ self.basis_DP
-        outside_B = centred_BD.square().sum(1) - seen_BP.square().sum(1)
-        return seen_BP, outside_B.clamp_min(0.0)
+        length_B = centred_BD.square().sum(1)
+        outside_B = length_B - seen_BP.square().sum(1)
+        return seen_BP, outside_B.maximum(_ROUNDING * length_B)
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether nothing lies outside."""
+        return self.basis_DP.shape[1] == len(self.basis_DP)
 
     @property
     def factors(self) -> int:
@@ -94,8 +104,11 @@ class LinearNetworks:
     noise_E: Tensor
     constant_E: Tensor
 
-    def parts(self, seen_BP: Tensor, outside_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the latent's energy (B, E), nats, and the squared length |r|^2 (B, E)."""
+    def parts(self, seen_BP: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the latent's energy by octaves (B, E, O), nats, and the seen |r|^2 (B, E).
+
+        The octaves divide the factors, largest first, each as many as all before it.
+        """
         experts, seen, factors = self.factors_EPQ.shape
         flat_PF = self.factors_EPQ.permute(1, 0, 2).reshape(seen, experts * factors)
         centres_EQ = torch.einsum("ep,epq->eq", self.means_EP, self.factors_EPQ)
@@ -103,13 +116,22 @@ class LinearNetworks:
         squares_BEQ = latents_BEQ.square_()
         lengths_BE = seen_BP.square().sum(1, keepdim=True) + self.means_EP.square().sum(1)
         apart_BE = torch.addmm(lengths_BE, seen_BP, self.means_EP.T, alpha=-2)
-        rest_BE = apart_BE - squares_BEQ.sum(2) + outside_B[:, None]
-        latent_BE = 0.5 * torch.einsum("beq,eq->be", squares_BEQ, 1 / self.variances_EQ)
-        return latent_BE, rest_BE.clamp_min(0.0)
+        # What is below rounding is as good as nothing.
+        rest_BE = (apart_BE - squares_BEQ.sum(2)).maximum(_ROUNDING * apart_BE)
+        scaled_BEQ = squares_BEQ.mul_(0.5 / self.variances_EQ)
+        octaves = [part.sum(2) for part in torch.split(scaled_BEQ, octaves_of(factors), 2)]
+        return torch.stack(octaves, 2), rest_BE
 
-    def energy(self, latent_BE: Tensor, rest_BE: Tensor) -> Tensor:
-        """Return the free energy (B, E), nats, from its parts."""
-        return latent_BE + 0.5 * rest_BE / self.noise_E + self.constant_E
+    def energy(self, octaves_BEO: Tensor, rest_BE: Tensor, outside_B: Tensor) -> Tensor:
+        """Return the free energy (B, E), nats, from its parts and what lies outside the window."""
+        noise_BE = 0.5 * (rest_BE + outside_B[:, None]) / self.noise_E
+        return octaves_BEO.sum(2) + noise_BE + self.constant_E
+
+
+def octaves_of(factors: int) -> list[int]:
+    """Return how many factors are in each octave, at most four."""
+    edges = sorted({0, *(max(1, factors >> i) for i in range(_OCTAVES))})
+    return [high - low for low, high in itertools.pairwise(edges)]
 
 
 def fit_networks(
@@ -123,7 +145,7 @@ def fit_networks(
 
     Args:
         member_N: the group of each image; one that none belongs to gets no network.
-        class_PP: the class's covariance, which those of few images are drawn to.
+        class_PP: the covariance within the class's groups, which those of few images are drawn to.
     """
     units, factors = len(window.mean_D), window.factors
     floor = _FLOOR * (class_PP.diagonal().sum() + outside_N.double().mean()) / units + 1e-12

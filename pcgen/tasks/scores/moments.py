@@ -27,12 +27,6 @@ class Normal:
     mean_F: Tensor
     root_FF: Tensor
 
-    @property
-    def deviation_F(self) -> Tensor:
-        """Return each feature's standard deviation."""
-        inverse_FF = torch.linalg.inv(self.root_FF.double())
-        return inverse_FF.square().sum(0).sqrt().to(self.root_FF.dtype)
-
     @classmethod
     def of(cls, features_BF: Tensor) -> Normal:
         """Return the Gaussian of these rows; of fewer than two, one of unit variance."""

@@ -37,6 +37,11 @@ _INFERRED = 10_000
 _BANK = 4096
 _BANK_VALUES = 2**19
 _BATCH = 500
+# The solver whose images may stop one by one: the energies of its layers have settled by then.
+_STOPS_ALONE = "majorise"
+# Least share of the energy that a hidden layer must hold to be looked at by itself. Where the
+# precision is so high that it holds a hundred-thousandth, rounding changes that by a tenth.
+_SHARE = 1e-4
 
 
 class PCScorer:
@@ -46,7 +51,8 @@ class PCScorer:
         network: the predictive coding network, without labels clamped.
         table: how its states reach their equilibrium.
         experts: the linear networks of the classes.
-        layers: what is usual of the logs of the layers' energies.
+        looked_at_F: the layers whose energies are told apart.
+        layers: what is usual of the logs of their energies.
         median: of the free energy, nats, ().
         latents: what is usual of a class's latents, which makes a distance of them.
         bank_NL: known latents, in that measure.
@@ -60,6 +66,7 @@ class PCScorer:
         network: Network,
         table: InferenceTable,
         experts: Experts,
+        looked_at_F: Tensor,
         layers: Normal,
         median: Tensor,
         latents: Normal,
@@ -68,6 +75,7 @@ class PCScorer:
         self.network = network
         self.table = table
         self.experts = experts
+        self.looked_at_F = looked_at_F
         self.layers = layers
         self.median = median
         self.latents = latents
@@ -94,7 +102,7 @@ class PCScorer:
         latent_BL = self.latents.whitened(found.states[network.latent])
         columns = {
             "free-energy": found.energy_B,
-            "energy-layers": self.layers.length(_logs(network, found.states)),
+            "energy-layers": self.layers.length(_logs(network, found.states)[:, self.looked_at_F]),
             "class-energy": classes.energy_B,
             "class-latent": classes.latent_B,
             "class-layers": classes.layers_B,
@@ -120,7 +128,8 @@ class PCScorer:
         named = {f"experts.{name}": tensor for name, tensor in self.experts.tensors().items()}
         for name, normal in (("layers", self.layers), ("latents", self.latents)):
             named |= {f"{name}.mean": normal.mean_F, f"{name}.root": normal.root_FF}
-        return named | {"median": self.median, "bank": self.bank_NL.half()}
+        whole = {"looked_at": self.looked_at_F, "median": self.median, "bank": self.bank_NL.half()}
+        return named | whole
 
 
 def fit(
@@ -163,11 +172,14 @@ def fit(
     class_N = None if own_N is None else own_N[: len(latents_NL)].to(latents_NL.device)
     usual = _within(latents_NL, class_N)
     kept = max(2, min(_BANK, _BANK_VALUES // latents_NL.shape[1]))
+    logs_NF = torch.cat(logs)
+    looked_at_F = _large(logs_NF)
     return PCScorer(
         network,
         table,
         experts,
-        Normal.of(torch.cat(logs)),
+        looked_at_F,
+        Normal.of(logs_NF[:, looked_at_F]),
         torch.cat(energies).median(),
         usual,
         usual.whitened(latents_NL[:kept]).half().to(latents_NL.dtype),
@@ -194,6 +206,7 @@ def load(network: Network, table: InferenceTable, tensors: dict[str, Tensor]) ->
         network,
         table,
         Experts.load(experts, like),
+        tensors["looked_at"].to(like.device),
         layers,
         tensors["median"].to(like),
         latents,
@@ -202,8 +215,18 @@ def load(network: Network, table: InferenceTable, tensors: dict[str, Tensor]) ->
 
 
 def equilibrium(method: Method, table: InferenceTable, data_BD: Tensor) -> Equilibrium:
-    """Return the states of least energy with the images clamped and all above them free."""
-    return infer(method, data_BD, steps=table.test_steps, tolerance=table.tolerance)
+    """Return the states of least energy with the images clamped and all above them free.
+
+    What rounding does to the step at which an image stops shows in layers of high precision: with
+    a solver for such layers all images take all steps.
+    """
+    return infer(
+        method,
+        data_BD,
+        steps=table.test_steps,
+        tolerance=table.tolerance,
+        all_steps=table.solver != _STOPS_ALONE,
+    )
 
 
 def layer_energies(network: Network, states: list[Tensor]) -> list[Tensor]:
@@ -220,6 +243,14 @@ def _logs(network: Network, states: list[Tensor]) -> Tensor:
     energies = [terms.energy_B for terms in network.terms(states)]
     energies.append(0.5 * states[-1].square().sum(1))
     return torch.stack(energies, 1).clamp_min(1e-9).log()
+
+
+def _large(logs_NF: Tensor) -> Tensor:
+    """Return the layers (F,) that hold enough energy; always the data's, first, and the prior's."""
+    typical_F = logs_NF.exp().median(0).values
+    large_F = typical_F >= _SHARE * typical_F.sum()
+    large_F[0] = large_F[-1] = True
+    return large_F.nonzero().squeeze(1)
 
 
 def _within(latents_NL: Tensor, class_N: Tensor | None) -> Normal:

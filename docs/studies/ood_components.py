@@ -1,0 +1,169 @@
+"""Choose what `pc-fisher` combines without a look at any set of the benchmark.
+
+    pcgen train mnist-ood --out runs/mnist-ood
+    python docs/studies/ood_components.py runs/mnist-ood
+
+The known images that chose the epoch, of which none calibrates, are distorted in ways that the
+benchmark does not use: parts of two digits put together, sheared, stretched, cut, thinned and so
+on, and pictures that are no digits at all. None is turned or mirrored, as in the benchmark. Prints
+each score's and each combination's AUROC for every distortion and, to rank them, the mean of
+log(1 - AUROC), over all and over the distortions of shape.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from torch.nn import functional
+
+from pcgen import api
+from pcgen.checkpoint import Model
+from pcgen.data.images import parts
+from pcgen.data.sources import open_data
+from pcgen.evaluation import calibration
+from pcgen.tasks import scores
+
+PART_A, KNOWN, DISTORTED = 500, 900, 600
+_FLOOR = 1e-4  # of 1 - AUROC, so that no case counts without limit
+Columns = dict[str, np.ndarray]
+
+
+def _affine(image: Tensor, rows: list[list[Tensor | float]]) -> Tensor:
+    """Return images (B, 28, 28) looked at through a linear map of the plane."""
+    count = len(image)
+    matrix = torch.stack(
+        [torch.stack([torch.as_tensor(v).float().expand(count) for v in row], 1) for row in rows],
+        1,
+    )
+    grid = functional.affine_grid(matrix, [count, 1, 28, 28], align_corners=False)
+    return functional.grid_sample(image[:, None], grid, align_corners=False)[:, 0]
+
+
+def shapes(image: Tensor, draw: torch.Generator) -> dict[str, Tensor]:
+    """Return digits (B, 28, 28) whose shape is wrong."""
+    count = len(image)
+    other = image[torch.randperm(count, generator=draw)]
+    sign = (torch.rand(count, generator=draw) < 0.5).float() * 2 - 1
+    shear = sign * (0.6 + 0.3 * torch.rand(count, generator=draw))
+    bend = functional.interpolate(
+        0.25 * torch.randn(count, 2, 7, 7, generator=draw), size=(28, 28), mode="bicubic"
+    ).permute(0, 2, 3, 1)
+    straight = functional.affine_grid(
+        torch.eye(2, 3).expand(count, 2, 3), [count, 1, 28, 28], align_corners=False
+    )
+    found = {
+        "halves, one above": torch.cat([image[:, :14], other[:, 14:]], 1),
+        "halves, side by side": torch.cat([image[:, :, :14], other[:, :, 14:]], 2),
+        "sheared": _affine(image, [[1.0, shear, 0.0], [0.0, 1.0, 0.0]]),
+        "bent": functional.grid_sample(image[:, None], straight + bend, align_corners=False)[:, 0],
+        "two on top": torch.maximum(image, other),
+        "quadrants": image.roll(14, 2),
+        "rolled": image.roll(14, 1),
+        "small": _affine(image, [[1.6, 0.0, 0.0], [0.0, 1.6, 0.0]]),
+        "large": _affine(image, [[0.7, 0.0, 0.0], [0.0, 0.7, 0.0]]),
+        "narrow": _affine(image, [[1.5, 0.0, 0.0], [0.0, 0.85, 0.0]]),
+        "thick": functional.max_pool2d(image[:, None], 3, 1, 1)[:, 0],
+        "thin": -functional.max_pool2d(-image[:, None], 3, 1, 1)[:, 0],
+        "moved": _affine(image, [[1.0, 0.0, 0.3 * sign], [0.0, 1.0, 0.0]]),
+        "cut": image.clone(),
+    }
+    for row, (y, x) in enumerate(torch.randint(4, 18, (count, 2), generator=draw).tolist()):
+        found["cut"][row, y : y + 8, x : x + 8] = 0
+    return found
+
+
+def pictures(image: Tensor, draw: torch.Generator) -> dict[str, Tensor]:
+    """Return digits with wrong pixel values, and pictures (B, 28, 28) that are no digits."""
+    count = len(image)
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 28), torch.linspace(-1, 1, 28), indexing="ij")
+
+    def uniform() -> Tensor:
+        return torch.rand(count, 1, 1, generator=draw)
+
+    angle = math.pi * uniform()
+    across = x * angle.cos() + y * angle.sin()
+    coarse = torch.randn(count, 1, 7, 7, generator=draw)
+    smooth = functional.interpolate(coarse, size=(28, 28), mode="bicubic")[:, 0]
+    speck = torch.rand(count, 28, 28, generator=draw)
+    rough = 0.25 * torch.randn(count, 28, 28, generator=draw)
+    centre_x, centre_y = uniform() - 0.5, uniform() - 0.5
+    wave = (6 + 10 * uniform()) * across + 2 * math.pi * uniform()
+    inside = (x.abs() < 0.7) & (y.abs() < 0.7)
+    return {
+        "brightened": image**0.35,
+        "darkened": image**4,
+        "specks": torch.where(speck < 0.05, 1.0, torch.where(speck > 0.95, 0.0, image)),
+        "rough strokes": (image + rough * (image > 0.05)).clamp(0, 1),
+        "clouds": torch.sigmoid(4 * smooth),
+        "stripes": 0.5 + 0.5 * torch.sin(wave),
+        "ramp": (0.5 + 0.35 * across).clamp(0, 1),
+        "dot": torch.exp(-((x - centre_x) ** 2 + (y - centre_y) ** 2) / (2 * 0.12**2)),
+        "line": torch.exp(-(((across - 0.3 * centre_x) / 0.07) ** 2)) * inside,
+    }
+
+
+def columns_of(scorer: scores.PCScorer, data_BD: Tensor) -> Columns:
+    """Return the scores of images."""
+    found = [scorer(batch) for batch in torch.split(data_BD, 500)]
+    return {n: torch.cat([part[n] for part in found]).double().numpy() for n in scorer.names}
+
+
+def held_out(model: Model) -> tuple[scores.PCScorer, Tensor]:
+    """Return the scores that a model's training images make, and images held out from both."""
+    table = model.recipe.data
+    images = open_data(table.source)
+    kept, chose, _ = parts(images, table.validation, table.calibration, model.recipe.seed)
+    scorer = scores.fit(model.network, kept, model.recipe.inference)
+    order = torch.randperm(len(chose), generator=torch.Generator().manual_seed(0))
+    return scorer, chose.rows(order[: PART_A + KNOWN + DISTORTED]).pixels_BD
+
+
+def main() -> None:
+    scorer, data_ND = held_out(api.open_model(sys.argv[1]))
+    part_a = columns_of(scorer, data_ND[:PART_A])
+    known = columns_of(scorer, data_ND[PART_A : PART_A + KNOWN])
+    image = data_ND[PART_A + KNOWN :].view(-1, 28, 28)
+    draw = torch.Generator().manual_seed(1)
+    wrong = shapes(image, draw)
+    near = set(wrong)
+    wrong |= pictures(image, draw)
+    unusual = {name: columns_of(scorer, found.flatten(1)) for name, found in wrong.items()}
+
+    def combined(names: tuple[str, ...]) -> Callable[[Columns], np.ndarray]:
+        return lambda columns: calibration.fisher(
+            np.column_stack([columns[n] for n in names]),
+            np.column_stack([part_a[n] for n in names]),
+        )
+
+    candidates = [
+        names for size in (1, 2, 3, 4, 5) for names in itertools.combinations(scorer.names, size)
+    ]
+    ranked = []
+    for names in candidates:
+        score = combined(names) if len(names) > 1 else (lambda columns, n=names[0]: columns[n])
+        usual = score(known)
+        found = {}
+        for name, columns in unusual.items():
+            strange = score(columns)
+            truth = np.repeat([0, 1], [len(usual), len(strange)])
+            found[name] = float(roc_auc_score(truth, np.concatenate([usual, strange])))
+        costs = {name: math.log(max(1 - area, _FLOOR)) for name, area in found.items()}
+        shape = sum(costs[name] for name in near) / len(near)
+        ranked.append((sum(costs.values()) / len(costs), shape, names, found))
+    ranked.sort(key=lambda entry: entry[0])
+    shown = [entry for entry in ranked if len(entry[2]) == 1]
+    for whole, shape, names, found in shown + ranked[:12]:
+        print(f"{whole:6.2f} {shape:6.2f}  {' '.join(names)}")
+        if len(names) == 1 or names == scorer.components:
+            print("   ", ", ".join(f"{name} {area:.3f}" for name, area in found.items()))
+
+
+if __name__ == "__main__":
+    main()
