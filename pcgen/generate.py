@@ -159,7 +159,20 @@ def sample(
             )
     if out is not None:
         _write(out, found.data_BD, loaded, n if given is not None else 20)
-    return SampleResult(loaded, str(chosen), own_seed, mode, found, out, found.warning)
+    warning = found.warning or _not_learnt(loaded)
+    return SampleResult(loaded, str(chosen), own_seed, mode, found, out, warning)
+
+
+def _not_learnt(model: Model) -> str:
+    """Return in words why draws need not be like the model's data; empty if they should be."""
+    from pcgen.inference.langevin import SAMPLERS
+
+    if model.network.mixture is not None or model.recipe.inference.solver in SAMPLERS:
+        return ""
+    return (
+        "The model learnt to reconstruct, not to sample: draws from its prior need not be like its "
+        "data. A sampler is trained with --set inference.solver=kinetic"
+    )
 
 
 def _inference(model: Model, settings: Sequence[str]) -> Any:

@@ -76,6 +76,13 @@ def test_a_table_is_drawn_in_the_units_of_its_columns(flowers: Path, tmp_path: P
     assert run("reconstruct", flowers, "iris", "--limit", "5").exit_code == 0
 
 
+def test_a_model_that_did_not_learn_to_sample_says_so() -> None:
+    result = run("sample", "digits", "-n", "3", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert "learnt to reconstruct" in json.loads(result.stdout)["warning"]
+    assert "Warning: The model learnt to reconstruct" in result.stderr
+
+
 def test_chains_say_how_they_mixed(digits: Path) -> None:
     words = ("--mode", "chain", "--chains", "8", "--burn-in", "60", "--thin", "5")
     result = run("sample", digits, "-n", "40", *words, "--json")
