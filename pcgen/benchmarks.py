@@ -124,7 +124,7 @@ def bench_memory(
     import torch
 
     from pcgen.data.sources import open_data
-    from pcgen.evaluation.memory import memory_rows
+    from pcgen.evaluation.memory.benchmark import memory_rows
     from pcgen.report import memory_page
 
     recipe = resolve_recipe("tiny-imagenet-memory")
@@ -293,10 +293,10 @@ def _sampling_rows(
     tell: Callable[[str, int, int], None],
 ) -> list[dict[str, Any]]:
     from pcgen.data.sources import open_data
-    from pcgen.evaluation.sampling_benchmark import image_rows
-    from pcgen.evaluation.sampling_emd import table_rows
-    from pcgen.evaluation.sampling_likelihood import likelihood_rows
-    from pcgen.evaluation.sampling_speed import chain_rows
+    from pcgen.evaluation.sampling.benchmark import image_rows
+    from pcgen.evaluation.sampling.emd import table_rows
+    from pcgen.evaluation.sampling.likelihood import likelihood_rows
+    from pcgen.evaluation.sampling.speed import chain_rows
 
     model = open_model(_SAMPLERS[name])
     recipe, network = model.recipe, model.network

@@ -7,7 +7,7 @@ import math
 import torch
 
 from pcgen.config import InferenceTable, SamplingTable
-from pcgen.evaluation.ais import log_likelihood
+from pcgen.evaluation.sampling.ais import log_likelihood
 from tests import oracle
 from tests.inference.test_sampling import free_moments
 

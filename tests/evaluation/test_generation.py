@@ -10,7 +10,7 @@ import torch
 from pcgen.config import from_dict
 from pcgen.data.images import split
 from pcgen.data.sources import open_data
-from pcgen.evaluation.generation import (
+from pcgen.evaluation.sampling.generation import (
     earth_movers_distance,
     frechet_distance,
     histogram_distance,
@@ -18,7 +18,7 @@ from pcgen.evaluation.generation import (
     nearest,
     precision_recall,
 )
-from pcgen.evaluation.generators import fit_ppca, train_vae
+from pcgen.evaluation.sampling.generators import fit_ppca, train_vae
 
 
 def normal(count: int, size: int, seed: int) -> torch.Tensor:

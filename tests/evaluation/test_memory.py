@@ -12,9 +12,9 @@ from pcgen import benchmarks
 from pcgen.data.corruptions import Cues, corruption_of
 from pcgen.data.sources import open_data
 from pcgen.errors import DataError
-from pcgen.evaluation.lookups import Hopfield, Similarity, principal_memory
-from pcgen.evaluation.memory import memory_rows, published
-from pcgen.evaluation.published_memory import SETTINGS, Settings
+from pcgen.evaluation.memory.benchmark import memory_rows, published
+from pcgen.evaluation.memory.lookups import Hopfield, Similarity, principal_memory
+from pcgen.evaluation.memory.published import SETTINGS, Settings
 from pcgen.report import memory_page
 from tests.learning.test_memorise import recipe
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from pcgen.cli.main import cli
 from pcgen.data.images import split
 from pcgen.data.sources import open_data
-from pcgen.evaluation import sampling_emd, sampling_likelihood, sampling_makers
 from pcgen.evaluation.benchmark import train_network
-from pcgen.evaluation.sampling_benchmark import _Judge, image_rows
-from pcgen.evaluation.sampling_makers import Generator
-from pcgen.evaluation.sampling_speed import chain_rows
+from pcgen.evaluation.sampling import emd, likelihood, makers
+from pcgen.evaluation.sampling.benchmark import _Judge, image_rows
+from pcgen.evaluation.sampling.makers import Generator
+from pcgen.evaluation.sampling.speed import chain_rows
 from pcgen.model.network import Network
 from pcgen.tasks.sample import Chained
 from tests.learning.test_posterior import recipe
@@ -53,8 +53,8 @@ def test_every_method_is_judged_in_the_same_way(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("_VAE_EPOCHS", "_NOISELESS_EPOCHS", "_FITTING_STEPS"):
-        monkeypatch.setattr(sampling_makers, name, 1)
-    monkeypatch.setattr(sampling_makers, "_CHAINED", Chained(chains=20, burn_in=5, thin=1))
+        monkeypatch.setattr(makers, name, 1)
+    monkeypatch.setattr(makers, "_CHAINED", Chained(chains=20, burn_in=5, thin=1))
     model = recipe(data={"limit": 300, "validation": 60})
     test, images = open_data("digits:test", limit=200), open_data("digits", limit=300)
     rows = image_rows("digits", model, network, images, test, Classifier(), 200, SILENT)
@@ -97,12 +97,12 @@ def test_copies_and_missing_classes_are_seen() -> None:
 
 @torch.no_grad()
 def test_likelihoods_have_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sampling_likelihood, "_VAE_EPOCHS", 1)
+    monkeypatch.setattr(likelihood, "_VAE_EPOCHS", 1)
     for name, value in (("_ROWS", 4), ("_TEMPERATURES", 30), ("_DRAWS", 50)):
-        monkeypatch.setattr(sampling_likelihood, name, value)
+        monkeypatch.setattr(likelihood, name, value)
     model = recipe(data={"limit": 200, "validation": 40}, learning={"epochs": 2})
     images, test = open_data("digits", limit=200), open_data("digits:test", limit=20)
-    rows = sampling_likelihood.likelihood_rows("digits", model, images, test, SILENT)
+    rows = likelihood.likelihood_rows("digits", model, images, test, SILENT)
     assert [row["method"] for row in rows] == ["pcn", "vae"]
     for row in rows:
         assert -64 < row["ci_low"] < row["value"] < row["ci_high"] < 0
@@ -125,7 +125,7 @@ def test_chains_are_timed_beside_the_published_sampler(network: Network) -> None
 @torch.no_grad()
 def test_a_table_is_compared_with_its_own_halves(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SMALL:
-        monkeypatch.setattr(sampling_emd, name, value)
+        monkeypatch.setattr(emd, name, value)
     images = open_data("iris", columns=["sepal length (cm)", "petal length (cm)"])
     model = recipe(
         data={"source": "iris", "validation": 0},
@@ -133,7 +133,7 @@ def test_a_table_is_compared_with_its_own_halves(monkeypatch: pytest.MonkeyPatch
         learning={"epochs": 5, "batch_size": 150},
     )
     small = train_network(model, images, images.head(10), CPU)
-    rows = sampling_emd.table_rows("iris", model, small, images, SILENT)
+    rows = emd.table_rows("iris", model, small, images, SILENT)
     found = {(row["method"], row["metric"]): row["value"] for row in rows}
     assert 0.03 < found["data resampled", "emd"] < 0.15
     assert found["two halves of the data", "emd"] > found["data resampled", "emd"]
@@ -146,8 +146,8 @@ def test_a_table_is_compared_with_its_own_halves(monkeypatch: pytest.MonkeyPatch
 
 def test_the_command_measures_the_shipped_iris(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SMALL:
-        monkeypatch.setattr(sampling_emd, name, value)
-    monkeypatch.setattr(sampling_emd, "_halves_rows", lambda *words: [])
+        monkeypatch.setattr(emd, name, value)
+    monkeypatch.setattr(emd, "_halves_rows", lambda *words: [])
     result = CliRunner().invoke(cli, ["bench", "sampling", "--data", "iris", "--json", "-q"])
     assert result.exit_code == 0, result.stderr
     found = {(r["method"], r["metric"]): r for r in json.loads(result.stdout)["table"]}

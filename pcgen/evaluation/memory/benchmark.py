@@ -18,8 +18,8 @@ from pcgen.device import generator
 from pcgen.errors import DivergenceError
 from pcgen.evaluation.baselines import seeded
 from pcgen.evaluation.benchmark import interval
-from pcgen.evaluation.lookups import Hopfield, principal_memory
-from pcgen.evaluation.published_memory import (
+from pcgen.evaluation.memory.lookups import Hopfield, principal_memory
+from pcgen.evaluation.memory.published import (
     SETTINGS,
     WIDTHS,
     published_recall,

@@ -14,7 +14,7 @@ from pcgen.config import InferenceTable, Recipe
 from pcgen.data.images import Images
 from pcgen.errors import DivergenceError
 from pcgen.evaluation.benchmark import Tell
-from pcgen.evaluation.sampling_rows import measured
+from pcgen.evaluation.sampling.rows import measured
 from pcgen.inference.ancestral import draw_states
 from pcgen.inference.chains import Chains, Posterior
 from pcgen.inference.diagnostics import effective_sample_size, r_hat

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pcgen.data.corruptions import Cues
 from pcgen.data.sources import open_data
-from pcgen.evaluation.published_memory import (
+from pcgen.evaluation.memory.published import (
     SETTINGS,
     Settings,
     published_recall,

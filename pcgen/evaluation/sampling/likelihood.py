@@ -12,10 +12,10 @@ from torch import Tensor
 from pcgen.config import Recipe
 from pcgen.data.binary import binarised
 from pcgen.data.images import Images, split
-from pcgen.evaluation.ais import log_likelihood
 from pcgen.evaluation.benchmark import Tell, train_network
-from pcgen.evaluation.sampling_makers import best_vae
-from pcgen.evaluation.sampling_rows import measured
+from pcgen.evaluation.sampling.ais import log_likelihood
+from pcgen.evaluation.sampling.makers import best_vae
+from pcgen.evaluation.sampling.rows import measured
 
 # Test images, spread over all of them; chains and temperatures of the annealed estimates, and draws
 # of the importance-sampled ones.

@@ -10,9 +10,14 @@ from torch import Tensor
 from pcgen.config import Recipe
 from pcgen.data.images import Images, Rows, split
 from pcgen.evaluation.benchmark import Tell
-from pcgen.evaluation.generation import frechet_distance, inception_score, nearest, precision_recall
-from pcgen.evaluation.sampling_makers import Generator, makers
-from pcgen.evaluation.sampling_rows import measured
+from pcgen.evaluation.sampling.generation import (
+    frechet_distance,
+    inception_score,
+    nearest,
+    precision_recall,
+)
+from pcgen.evaluation.sampling.makers import Generator, makers
+from pcgen.evaluation.sampling.rows import measured
 from pcgen.model.network import Network
 
 # Samples that are looked at for copies, and the share of test images that lie as near.

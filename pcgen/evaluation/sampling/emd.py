@@ -12,8 +12,8 @@ from pcgen.config import Recipe
 from pcgen.data.images import Images, split
 from pcgen.device import generator
 from pcgen.evaluation.benchmark import Tell, train_network
-from pcgen.evaluation.generation import earth_movers_distance, histogram_distance
-from pcgen.evaluation.sampling_rows import PUBLISHED, averaged, measured
+from pcgen.evaluation.sampling.generation import earth_movers_distance, histogram_distance
+from pcgen.evaluation.sampling.rows import PUBLISHED, averaged, measured
 from pcgen.model.network import Network
 from pcgen.tasks.sample import ancestral
 

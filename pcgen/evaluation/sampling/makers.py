@@ -14,7 +14,7 @@ from pcgen.config import Recipe, units
 from pcgen.data.images import Images
 from pcgen.device import generator
 from pcgen.evaluation.benchmark import Tell, train_network
-from pcgen.evaluation.generators import RATES, VAE, fit_ppca, train_vae
+from pcgen.evaluation.sampling.generators import RATES, VAE, fit_ppca, train_vae
 from pcgen.learning.causes import step_causes
 from pcgen.learning.validate import reconstructions
 from pcgen.learning.whiten import whiten

@@ -1,0 +1,1 @@
+"""`pcgen bench sampling`: samples, chains and likelihoods beside baselines."""
