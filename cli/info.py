@@ -26,10 +26,12 @@ def command(file: str, as_json: bool) -> None:
     inner = header.get("model") if header.get("kind") == "detector" else {}
     tables = header.pop("recipe", None) or (inner or {}).get("recipe", {})
     tensors = header.pop("tensors", {})
+    # A classifier's recipe has a model too, by default: it is not what was trained.
+    kind = "model" if tables.get("classifier") is None else "classifier"
     recipe = {
         "recipe": tables.get("name"),
         "seed": tables.get("seed"),
-        "model": tables.get("model"),
+        kind: tables.get(kind),
     }
     write_pairs({**header, **recipe, "tensors": len(tensors)})
     click.echo(f"All of it: pcgen info {file} --json", err=True)

@@ -121,6 +121,12 @@ def test_info_shows_the_header(trained: Path) -> None:
     assert "64 16 4" in text
 
 
+def test_info_of_a_classifier_shows_no_network() -> None:
+    text = run("info", "digits-classifier").stdout
+    assert "classifier.channels" in text
+    assert "model.precision" not in text
+
+
 def test_info_answers_at_once_and_without_torch(trained: Path) -> None:
     file = str(trained / "model.safetensors")
     code = (
