@@ -15,7 +15,7 @@ from .options import (
     out_option,
     quiet_option,
 )
-from .output import write_json, write_json_lines, write_pairs
+from .output import write_result
 from .progress import Story
 
 
@@ -61,12 +61,4 @@ def command(
             data_dir=data_dir,
             on_progress=story,
         )
-    document = result.document()
-    if as_jsonl:
-        write_json_lines(result.rows())
-    elif as_json:
-        write_json("classify", document)
-    else:
-        write_pairs(document, "Classified")
-    if document["unreadable"]:
-        story.say(f"Could not be read: {document['unreadable']}. Which: add --jsonl")
+    write_result("classify", "Classified", result, story, as_json=as_json, as_jsonl=as_jsonl)

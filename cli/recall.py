@@ -17,7 +17,7 @@ from .options import (
     quiet_option,
     seed_option,
 )
-from .output import write_json, write_json_lines, write_pairs
+from .output import write_result
 from .progress import Story
 
 
@@ -82,12 +82,4 @@ def command(
 
     with Story(quiet) as story:
         result = memories.recall(model, data, out=out, on_progress=story, **given)
-    document = result.document()
-    if as_jsonl:
-        write_json_lines(result.rows())
-    elif as_json:
-        write_json("recall", document)
-    else:
-        write_pairs(document, "Recalled")
-    if document["unreadable"]:
-        story.say(f"Could not be read: {document['unreadable']}. Which: add --jsonl")
+    write_result("recall", "Recalled", result, story, as_json=as_json, as_jsonl=as_jsonl)

@@ -16,7 +16,7 @@ from .options import (
     out_option,
     quiet_option,
 )
-from .output import write_json, write_json_lines, write_pairs
+from .output import write_result
 from .progress import Story
 
 
@@ -64,12 +64,4 @@ def command(
         )
     if not is_first_process():
         return
-    document = result.document()
-    if as_jsonl:
-        write_json_lines(result.rows())
-    elif as_json:
-        write_json("reconstruct", document)
-    else:
-        write_pairs(document, "Reconstructed")
-    if document["unreadable"]:
-        story.say(f"Could not be read: {document['unreadable']}. Which: add --jsonl")
+    write_result("reconstruct", "Reconstructed", result, story, as_json=as_json, as_jsonl=as_jsonl)

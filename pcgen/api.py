@@ -54,8 +54,8 @@ class Event:
 OnProgress = Callable[[Event], None]
 
 
-def _silent(event: Event) -> None:
-    pass
+def silent(event: Event) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ def train(
     device: str = "auto",
     resume: bool = False,
     data_dir: Path | None = None,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
 ) -> TrainResult:
     """Train a model into a run folder and return its checkpoint and validation metrics.
 
@@ -384,7 +384,7 @@ def reconstruct(
     limit: int | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
 ) -> ReconstructResult:
     """Infer the states of data, decode them, and return the errors; with `out`, a picture too.
 
@@ -457,7 +457,7 @@ def _reconstruct(
     )
 
 
-def demo(out: Path | str = "demo", *, on_progress: OnProgress = _silent) -> DemoResult:
+def demo(out: Path | str = "demo", *, on_progress: OnProgress = silent) -> DemoResult:
     """Train on embedded digits, reconstruct held-out ones, score strange ones, and show it all.
 
     What an earlier demo left in the folder is replaced.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcgen.api import Event, OnProgress, open_classifier, open_model, resolve_recipe
+from pcgen.api import Event, OnProgress, open_classifier, open_model, resolve_recipe, silent
 from pcgen.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -18,17 +18,13 @@ SAMPLING_PARTS = ("samples", "chains", "likelihood")
 _SAMPLERS = {"iris": "iris", "mnist": "mnist-sampler"}
 
 
-def _silent(event: Event) -> None:
-    pass
-
-
 def bench_reconstruction(
     data: Sequence[str] = ("mnist", "fashion-mnist"),
     *,
     seeds: int = 3,
     device: str = "auto",
     data_dir: Path | None = None,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
 ) -> list[dict[str, Any]]:
     """Return the reconstruction table: each data set's shipped recipe beside its baselines.
 
@@ -63,7 +59,7 @@ def bench_sampling(
     samples: int = 10_000,
     parts: Sequence[str] = SAMPLING_PARTS,
     data_dir: Path | None = None,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
 ) -> list[dict[str, Any]]:
     """Return the sampling table: the shipped models beside baselines trained in the same run.
 
@@ -104,7 +100,7 @@ def bench_memory(
     published_steps: int = 0,
     out: Path | None = None,
     data_dir: Path | None = None,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
 ) -> list[dict[str, Any]]:
     """Return the memory table of Tiny ImageNet: what memories restore, beside look-ups, on the CPU.
 
@@ -159,7 +155,7 @@ def bench_ood(
     out: Path | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
 ) -> list[dict[str, Any]]:
     """Return the table of unusual data: every score, every set, 95 % intervals.
 
@@ -238,7 +234,7 @@ def bench_speed(
     device: str = "cpu",
     peers: Path | None = None,
     out: Path | None = None,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
 ) -> list[dict[str, Any]]:
     """Return the speed table: training batches and equilibria beside other libraries.
 

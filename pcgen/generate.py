@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pcgen.api import Event, OnProgress, open_model
+from pcgen.api import Event, OnProgress, open_model, silent
 from pcgen.errors import RecipeError, RunError
 
 if TYPE_CHECKING:
@@ -21,10 +21,6 @@ SUFFIXES = (".png", ".npz", ".csv")
 MASKS = ("top", "bottom", "left", "right")
 # Images of a picture, at most; an array holds them all.
 _SHOWN = 200
-
-
-def _silent(event: Event) -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +72,7 @@ def sample(
     seed: int | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
 ) -> SampleResult:
     """Draw n new images or rows from what a model has learnt; with `out`, write them.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcgen.api import Event, OnProgress, open_classifier
+from pcgen.api import Event, OnProgress, open_classifier, silent
 from pcgen.errors import DataError
 
 if TYPE_CHECKING:
@@ -48,10 +48,6 @@ class ClassifyResult:
         return self.inputs
 
 
-def _silent(event: Event) -> None:
-    pass
-
-
 def classify(
     model: str | Path,
     data: str,
@@ -60,7 +56,7 @@ def classify(
     limit: int | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
 ) -> ClassifyResult:
     """Return the likeliest label of each input, with the energy of every label.
 

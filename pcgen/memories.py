@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pcgen.api import Event, OnProgress, open_model
+from pcgen.api import Event, OnProgress, open_model, silent
 from pcgen.errors import CheckpointError, DataError, RunError
 
 if TYPE_CHECKING:
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
     from pcgen.data.images import Images
     from pcgen.tasks.restore import Restored
     from pcgen.tasks.rewrite import Rewritten
-
-
-def _silent(event: Event) -> None:
-    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +97,7 @@ def recall(
     seed: int | None = None,
     device: str = "auto",
     data_dir: Path | None = None,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
 ) -> RecallResult:
     """Restore memorised images from damaged cues; with `out`, write pictures too.
 
@@ -196,7 +192,7 @@ def memorise(
     seed: int = 0,
     device: str = "auto",
     data_dir: Path | None = None,
-    on_progress: OnProgress = _silent,
+    on_progress: OnProgress = silent,
 ) -> RewriteResult:
     """Write images to a memory at once, without those it holds; save it as another file.
 

@@ -89,12 +89,10 @@ SHIFTS: dict[str, Shift] = {
 
 
 @dataclass(frozen=True, slots=True)
-class ShiftedStore:
-    """Rows of a table, shifted as they are read; rows that cannot be read stay as they are."""
+class _Changed:
+    """A table whose rows are changed as they are read: as many, of the same shape and names."""
 
     images: Images
-    name: str
-    seed: int
 
     @property
     def shape(self) -> Shape:
@@ -103,6 +101,18 @@ class ShiftedStore:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def id(self, row: int) -> str:
+        """Return the row's own name."""
+        return self.images.id(row)
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftedStore(_Changed):
+    """Rows of a table, shifted as they are read; rows that cannot be read stay as they are."""
+
+    name: str
+    seed: int
 
     def read(self, index_B: Tensor) -> tuple[Tensor, list[str], list[str]]:
         """Return pixels (B, D), statuses and reasons."""
@@ -113,10 +123,6 @@ class ShiftedStore:
             shifted = SHIFTS[self.name](maps, index_B[ok_B], self.seed)
             pixels_BD[ok_B] = shifted.reshape(len(maps), -1).clamp(0, 1)
         return pixels_BD, rows.status, rows.reason
-
-    def id(self, row: int) -> str:
-        """Return the row's own name."""
-        return self.images.id(row)
 
     def digest(self) -> bytes:
         """Return a hash of the table's content and of the shift."""
@@ -139,24 +145,15 @@ def shifted(images: Images, name: str, seed: int = 0) -> Images:
 
 
 @dataclass(frozen=True, slots=True)
-class MatchedStore:
+class MatchedStore(_Changed):
     """Rows of a table, each with the pixel values of a row of another table.
 
     The brightest pixel gets the other row's largest value, and so on down to the darkest: what is
     where stays, how much of each value there is becomes the other's. Both are of one shape.
     """
 
-    images: Images
     like: Images
     seed: int
-
-    @property
-    def shape(self) -> Shape:
-        """Return channels, height, width of every row."""
-        return self.images.shape
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     def read(self, index_B: Tensor) -> tuple[Tensor, list[str], list[str]]:
         """Return pixels (B, D), statuses and reasons."""
@@ -173,10 +170,6 @@ class MatchedStore:
         matched_BD = values_BD.gather(1, ranks_BD)
         usable_B = torch.tensor([word == "ok" for word in status])
         return torch.where(usable_B[:, None], matched_BD, 0.0), status, reason
-
-    def id(self, row: int) -> str:
-        """Return the row's own name."""
-        return self.images.id(row)
 
     def digest(self) -> bytes:
         """Return a hash of both tables' content."""
