@@ -44,7 +44,7 @@ peers:
 	        && $$at/bin/python -m pip install --quiet --disable-pip-version-check \
 	            --requirement peers/$$peer.txt \
 	        && echo '{"do": "quit"}' | JAX_PLATFORMS=cpu $$at/bin/python \
-	            pcgen/evaluation/peers/worker_$$peer.py; } > .peers/$$peer.log 2>&1; \
+	            pcgen/benchmarks/peers/worker_$$peer.py; } > .peers/$$peer.log 2>&1; \
 	    then touch $$at/.ready; echo "$$peer: built in $$at"; \
 	    else rm -rf $$at; echo "$$peer: could not be built, see .peers/$$peer.log"; fi; \
 	done

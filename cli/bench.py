@@ -113,7 +113,7 @@ def reconstruction(
     data: str, seeds: int, device: str, data_dir: Path | None, as_json: bool, quiet: bool
 ) -> None:
     """Test errors beside an autoencoder's, PCA's and the published ones."""
-    from pcgen import benchmarks
+    from pcgen.commands import bench as benchmarks
 
     names = _words(data, "--data")
     with Story(quiet) as story:
@@ -148,7 +148,7 @@ def sampling(
     quiet: bool,
 ) -> None:
     """The shipped samplers beside a VAE, PPCA and a PCN without noise, trained in the run."""
-    from pcgen import benchmarks
+    from pcgen.commands import bench as benchmarks
 
     with Story(quiet) as story:
         rows = benchmarks.bench_sampling(
@@ -194,7 +194,7 @@ def memory(
 
     Beside look-ups that keep the data, principal components and the published values. On the CPU.
     """
-    from pcgen import benchmarks
+    from pcgen.commands import bench as benchmarks
 
     with Story(quiet) as story:
         rows = benchmarks.bench_memory(
@@ -249,7 +249,7 @@ def ood(
 
     With --out, scores are kept there and a later call goes on from them. --json has every metric.
     """
-    from pcgen import benchmarks
+    from pcgen.commands import bench as benchmarks
 
     with Story(quiet) as story:
         rows = benchmarks.bench_ood(
@@ -303,7 +303,7 @@ def speed(
     They run where make peers has built them; ratios are to the faster mode of pcx. On the CPU,
     unless --device names a GPU.
     """
-    from pcgen import benchmarks
+    from pcgen.commands import bench as benchmarks
 
     with Story(quiet) as story:
         rows = benchmarks.bench_speed(

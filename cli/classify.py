@@ -49,7 +49,7 @@ def command(
     MODEL is a classifier's checkpoint, a run's folder or a shipped model's name. Where the data
     have labels of their own, the share that is right is shown.
     """
-    from pcgen import labelling
+    from pcgen.commands import classify as labelling
 
     with Story(quiet) as story:
         result = labelling.classify(

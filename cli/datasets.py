@@ -15,7 +15,7 @@ from .output import write_json, write_rows
 @json_option
 def command(data_dir: Path | None, as_json: bool) -> None:
     """List the data sets: what each is, and where it is or how to get it."""
-    from pcgen import api
+    from pcgen.commands import api
 
     rows = api.datasets(data_dir=data_dir)
     if as_json:

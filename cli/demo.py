@@ -21,7 +21,7 @@ def command(out: Path, as_json: bool, quiet: bool) -> None:
     Trains on scikit-learn's 8x8 digits, reconstructs held-out ones, scores strange images and
     writes a page for the browser.
     """
-    from pcgen import api
+    from pcgen.commands import api
 
     with Story(quiet) as story:
         result = api.demo(out, on_progress=story)

@@ -12,7 +12,7 @@ from .output import write_json, write_rows
 @json_option
 def command(as_json: bool) -> None:
     """Show versions, devices, the state of torchvision, and what is missing."""
-    from pcgen import api
+    from pcgen.commands import api
 
     rows = api.doctor()
     if as_json:

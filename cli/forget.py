@@ -29,7 +29,7 @@ def command(
     """
     if out is None:
         raise click.UsageError("Missing --out, the new memory's file.")
-    from pcgen import memories
+    from pcgen.commands import memory as memories
 
     result = memories.forget(model, items, out, device=device)
     if as_json:

@@ -16,7 +16,7 @@ def command(file: str, as_json: bool) -> None:
 
     Reads its header alone: no tensors, no torch.
     """
-    from pcgen import api
+    from pcgen.commands import api
 
     header = api.info(file)
     if as_json:

@@ -47,7 +47,7 @@ def command(
     """
     if out is None:
         raise click.UsageError("Missing --out, the new memory's file.")
-    from pcgen import memories
+    from pcgen.commands import memory as memories
 
     with Story(quiet) as story:
         result = memories.memorise(

@@ -50,7 +50,7 @@ def command(
     the validation rows); or other data of the same kind that MODEL has not seen. For a false-alarm
     rate of 5 % some 120 rows are needed, for 1 % some 600.
     """
-    from pcgen import ood
+    from pcgen.commands import ood
 
     with Story(quiet) as story:
         result = ood.ood_calibrate(

@@ -21,7 +21,7 @@ from .output import write_json, write_json_lines, write_pairs, write_rows
 from .progress import Story
 
 if TYPE_CHECKING:
-    from pcgen.ood import OodScoreResult
+    from pcgen.commands.ood import OodScoreResult
 
 FLAGGED = 3
 # Rows of a table for people; the rest is in the file.
@@ -127,7 +127,7 @@ def command(
     """
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the file of the interrupted command.")
-    from pcgen import ood
+    from pcgen.commands import ood
 
     with Story(quiet or not is_first_process()) as story:
         result = ood.ood_score(

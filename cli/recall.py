@@ -78,7 +78,7 @@ def command(
     images' size. Each row says which stored image was recalled, and whether the cue is known: how
     much of it the memory leaves unexplained, beyond what noise would.
     """
-    from pcgen import memories
+    from pcgen.commands import memory as memories
 
     with Story(quiet) as story:
         result = memories.recall(model, data, out=out, on_progress=story, **given)

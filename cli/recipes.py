@@ -17,7 +17,7 @@ def command(name: str | None, as_json: bool) -> None:
     if name is not None:
         _show_one(name, as_json)
         return
-    from pcgen import api
+    from pcgen.commands import api
 
     rows = api.recipes()
     if as_json:

@@ -50,7 +50,7 @@ def command(
     MODEL is a checkpoint, a run's folder or a shipped model's name. Both errors are shown: decoded
     from the latent, and from the last hidden layer.
     """
-    from pcgen import api
+    from pcgen.commands import api
 
     with Story(quiet or not is_first_process()) as story:
         result = api.reconstruct(

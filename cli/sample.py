@@ -101,7 +101,7 @@ def command(
     MODEL is a checkpoint, a run's folder or a shipped model's name. Chains are judged: R-hat above
     1.05 is said in words.
     """
-    from pcgen import generate
+    from pcgen.commands import sample as generate
 
     with Story(quiet) as story:
         result = generate.sample(

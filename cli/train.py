@@ -99,7 +99,7 @@ def command(
         # A resumed run restates nothing, so the environment must not change it either.
         words, seed = list(settings), seed if seed_is_a_flag else None
 
-    from pcgen import api
+    from pcgen.commands import api
 
     given: dict[str, Any] = {
         "data": data,

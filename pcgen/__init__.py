@@ -14,20 +14,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pcgen.api import check as check
-    from pcgen.api import datasets as datasets
-    from pcgen.api import demo as demo
-    from pcgen.api import doctor as doctor
-    from pcgen.api import info as info
-    from pcgen.api import recipes as recipes
-    from pcgen.api import reconstruct as reconstruct
-    from pcgen.api import train as train
-    from pcgen.benchmarks import bench_memory as bench_memory
-    from pcgen.benchmarks import bench_ood as bench_ood
-    from pcgen.benchmarks import bench_reconstruction as bench_reconstruction
-    from pcgen.benchmarks import bench_sampling as bench_sampling
-    from pcgen.benchmarks import bench_speed as bench_speed
-    from pcgen.detector.estimator import PCNOutlierDetector as PCNOutlierDetector
+    from pcgen.commands.api import check as check
+    from pcgen.commands.api import datasets as datasets
+    from pcgen.commands.api import demo as demo
+    from pcgen.commands.api import doctor as doctor
+    from pcgen.commands.api import info as info
+    from pcgen.commands.api import recipes as recipes
+    from pcgen.commands.api import reconstruct as reconstruct
+    from pcgen.commands.api import train as train
+    from pcgen.commands.bench import bench_memory as bench_memory
+    from pcgen.commands.bench import bench_ood as bench_ood
+    from pcgen.commands.bench import bench_reconstruction as bench_reconstruction
+    from pcgen.commands.bench import bench_sampling as bench_sampling
+    from pcgen.commands.bench import bench_speed as bench_speed
+    from pcgen.commands.classify import classify as classify
+    from pcgen.commands.memory import forget as forget
+    from pcgen.commands.memory import memorise as memorise
+    from pcgen.commands.memory import recall as recall
+    from pcgen.commands.ood import ood_calibrate as ood_calibrate
+    from pcgen.commands.ood import ood_score as ood_score
+    from pcgen.commands.sample import sample as sample
     from pcgen.errors import CalibrationError as CalibrationError
     from pcgen.errors import CheckpointError as CheckpointError
     from pcgen.errors import DataError as DataError
@@ -36,18 +42,12 @@ if TYPE_CHECKING:
     from pcgen.errors import PcgenError as PcgenError
     from pcgen.errors import RecipeError as RecipeError
     from pcgen.errors import RunError as RunError
-    from pcgen.generate import sample as sample
-    from pcgen.labelling import classify as classify
-    from pcgen.memories import forget as forget
-    from pcgen.memories import memorise as memorise
-    from pcgen.memories import recall as recall
-    from pcgen.ood import ood_calibrate as ood_calibrate
-    from pcgen.ood import ood_score as ood_score
+    from pcgen.ood.estimator import PCNOutlierDetector as PCNOutlierDetector
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "pcgen.api": (
+    "pcgen.commands.api": (
         "check",
         "datasets",
         "demo",
@@ -57,15 +57,15 @@ _HOMES = {
         "reconstruct",
         "train",
     ),
-    "pcgen.detector.estimator": ("PCNOutlierDetector",),
-    "pcgen.benchmarks": (
+    "pcgen.ood.estimator": ("PCNOutlierDetector",),
+    "pcgen.commands.bench": (
         "bench_memory",
         "bench_ood",
         "bench_reconstruction",
         "bench_sampling",
         "bench_speed",
     ),
-    "pcgen.labelling": ("classify",),
+    "pcgen.commands.classify": ("classify",),
     "pcgen.errors": (
         "CalibrationError",
         "CheckpointError",
@@ -76,9 +76,9 @@ _HOMES = {
         "RecipeError",
         "RunError",
     ),
-    "pcgen.generate": ("sample",),
-    "pcgen.memories": ("forget", "memorise", "recall"),
-    "pcgen.ood": ("ood_calibrate", "ood_score"),
+    "pcgen.commands.sample": ("sample",),
+    "pcgen.commands.memory": ("forget", "memorise", "recall"),
+    "pcgen.commands.ood": ("ood_calibrate", "ood_score"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

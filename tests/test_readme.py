@@ -56,8 +56,8 @@ def test_links_lead_to_files() -> None:
 
 @pytest.mark.parametrize("name", ["digits-ood", "mnist-ood"])
 def test_shipped_detectors_are_small_and_are_of_the_shipped_models(name: str) -> None:
-    from pcgen import api
-    from pcgen.ood import open_detector
+    from pcgen.commands import api
+    from pcgen.commands.ood import open_detector
 
     folder = ROOT / "models" / name
     assert max(path.stat().st_size for path in folder.glob("*.safetensors")) < 8e6
@@ -72,7 +72,7 @@ def test_shipped_detectors_are_small_and_are_of_the_shipped_models(name: str) ->
 @pytest.mark.parametrize("name", ["digits", "mnist", "fashion-mnist", "cifar10", "cifar10-large"])
 def test_shipped_models_are_small_and_are_what_their_recipes_say(name: str) -> None:
     import pcgen
-    from pcgen import api
+    from pcgen.commands import api
 
     path = ROOT / "models" / name / "model.safetensors"
     assert path.stat().st_size < 8e6
@@ -84,7 +84,7 @@ def test_shipped_models_are_small_and_are_what_their_recipes_say(name: str) -> N
 @pytest.mark.parametrize("name", ["iris", "mnist-sampler"])
 def test_shipped_samplers_are_small_draw_and_are_what_their_recipes_say(name: str) -> None:
     import pcgen
-    from pcgen import api
+    from pcgen.commands import api
 
     path = ROOT / "models" / name / "model.safetensors"
     assert path.stat().st_size < 8e6

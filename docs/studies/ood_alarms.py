@@ -17,9 +17,9 @@ from typing import get_args
 
 import numpy as np
 
-from pcgen.evaluation import calibration
-from pcgen.evaluation.calibration import Guarantee
-from pcgen.ood import open_detector
+from pcgen.commands.ood import open_detector
+from pcgen.ood import conformal as calibration
+from pcgen.ood.conformal import Guarantee
 
 DIVISIONS = 20
 RATES = (0.05, 0.01)

@@ -23,12 +23,12 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional
 
-from pcgen import api
-from pcgen.checkpoint import Model
+from pcgen.commands import api
 from pcgen.data.images import parts
 from pcgen.data.sources import open_data
-from pcgen.evaluation import calibration
-from pcgen.tasks import scores
+from pcgen.ood import conformal as calibration
+from pcgen.ood import scores
+from pcgen.storage.checkpoint import Model
 
 PART_A, KNOWN, DISTORTED = 500, 900, 600
 _FLOOR = 1e-4  # of 1 - AUROC, so that no case counts without limit

@@ -16,11 +16,11 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from pcgen import api
+from pcgen.benchmarks.speed.driver import prepared
+from pcgen.benchmarks.speed.workloads import WORKLOADS
+from pcgen.commands import api
 from pcgen.config import InferenceTable
 from pcgen.data.sources import open_data
-from pcgen.evaluation.speed.driver import prepared
-from pcgen.evaluation.speed.workloads import WORKLOADS
 from pcgen.inference.infer import infer
 from pcgen.inference.solvers import prepare
 from pcgen.model.network import Network

@@ -20,7 +20,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from pcgen import api
+from pcgen.commands import api
 from pcgen.config import InferenceTable
 from pcgen.data.sources import open_data
 from pcgen.inference.solvers import prepare

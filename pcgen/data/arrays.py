@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pcgen.data.fit import fit, rule, unit
 from pcgen.data.images import Images, Shape
-from pcgen.data.wanted import Wanted
+from pcgen.data.request import Wanted
 from pcgen.errors import DataError
 
 Array = NDArray[Any]

@@ -13,9 +13,9 @@ from torch import Tensor
 from pcgen.data.decode import MAX_PIXELS, UnreadableError, decode, header
 from pcgen.data.files import Files
 from pcgen.data.fit import fit, rule, unit
+from pcgen.data.folder_labels import classes_of, rows_of_split
 from pcgen.data.images import Images, Shape
-from pcgen.data.layout import classes_of, rows_of_split
-from pcgen.data.wanted import Wanted, must_be
+from pcgen.data.request import Wanted, must_be
 from pcgen.errors import DataError
 
 Pixels = NDArray[np.uint8]

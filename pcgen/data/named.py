@@ -12,8 +12,8 @@ from pcgen.data.files import FolderFiles, ZipFiles
 from pcgen.data.folders import open_files
 from pcgen.data.idx import labels_beside, read_idx
 from pcgen.data.images import Images
+from pcgen.data.request import Wanted
 from pcgen.data.tables import table_of
-from pcgen.data.wanted import Wanted
 from pcgen.errors import DataError
 
 

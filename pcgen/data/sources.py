@@ -15,7 +15,7 @@ from pcgen.errors import DataError
 
 if TYPE_CHECKING:
     from pcgen.data.images import Images, Shape
-    from pcgen.data.wanted import Wanted
+    from pcgen.data.request import Wanted
 
 _KINDS = "pcgen reads pictures, folders and zips of them, IDX, .npy, .npz and .csv"
 
@@ -63,7 +63,7 @@ def open_data(
     """
     if limit is not None and limit < 1:
         raise DataError(f"limit {limit}: at least 1 row is needed")
-    from pcgen.data.wanted import Wanted
+    from pcgen.data.request import Wanted
 
     like = None if like is None else (like[0], like[1], like[2])
     wanted = Wanted(data, limit, size, channels, like, like_scale, memory, native, columns)
@@ -92,7 +92,7 @@ def open_inputs(
     from pcgen.data.decode import SUFFIXES
     from pcgen.data.files import FolderFiles
     from pcgen.data.folders import open_files
-    from pcgen.data.wanted import Wanted
+    from pcgen.data.request import Wanted
 
     def is_picture(data: str) -> bool:
         return data.lower().endswith(SUFFIXES) and Path(data).is_file()

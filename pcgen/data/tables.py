@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pcgen.data.arrays import ArrayStore, as_labels, images_of
 from pcgen.data.images import Images
-from pcgen.data.wanted import Wanted
+from pcgen.data.request import Wanted
 from pcgen.errors import DataError
 
 Array = NDArray[Any]

@@ -18,8 +18,7 @@ from pcgen.config import InferenceTable
 from pcgen.inference.auto import AutoInference, Begin
 from pcgen.inference.directions import Conjugate, Descent, Steepest
 from pcgen.inference.errors import ErrorInference
-from pcgen.inference.fixed import Loops, fits
-from pcgen.inference.langevin import SAMPLERS
+from pcgen.inference.fast_descent import Loops, fits
 from pcgen.inference.preconditioners import (
     BlockDiagonal,
     BlockTridiagonal,
@@ -27,7 +26,7 @@ from pcgen.inference.preconditioners import (
     too_large,
 )
 from pcgen.inference.redblack import RedBlackInference
-from pcgen.inference.reduced import ReducedInference, reduce
+from pcgen.inference.reduction import ReducedInference, reduce
 from pcgen.inference.states import Inference, StateInference
 from pcgen.model.network import Network
 
@@ -142,7 +141,6 @@ SOLVERS: dict[str, Callable[[Network, InferenceTable], Method]] = {
     "errors": _errors,
     "redblack": _redblack,
     "auto": _auto,
-    **dict.fromkeys(SAMPLERS, _sampled),
 }
 
 
@@ -158,7 +156,7 @@ def prepare(
     """
     if table.solver == "descent":
         return earlier or _descent(network, table)
-    make = SOLVERS[table.solver]
+    make = _sampled if table.draws else SOLVERS[table.solver]
     reduction = reduce(network) if reduced else None
     if reduction is None:
         return make(network, table)

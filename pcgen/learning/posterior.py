@@ -18,14 +18,14 @@ from torch import Tensor
 from pcgen.config import Recipe
 from pcgen.data.images import Rows
 from pcgen.errors import RecipeError
-from pcgen.inference.ancestral import draw_states
-from pcgen.inference.chains import Chains, Posterior
-from pcgen.inference.langevin import Layers
-from pcgen.inference.noise import SampleNoise
 from pcgen.inference.solvers import prepare
-from pcgen.learning.hebbian import precision_gradients, weight_gradients
+from pcgen.learning.gradients import precision_gradients, weight_gradients
 from pcgen.model.energy import Terms
 from pcgen.model.network import Network
+from pcgen.sampling.ancestral import draw_states
+from pcgen.sampling.chains import Chains, Posterior
+from pcgen.sampling.langevin import Layers
+from pcgen.sampling.noise import SampleNoise
 
 # Updates between two looks at the curvature of the errors; any fixed mass samples the same.
 _RENEW = 20

@@ -13,19 +13,19 @@ from torch.nn import functional
 from pcgen.config import LearningTable, Recipe
 from pcgen.data.images import Images, Rows, epoch_batches
 from pcgen.device import generator
+from pcgen.distributed import Group
 from pcgen.errors import DivergenceError, OutOfMemoryError, RecipeError, is_out_of_memory
 from pcgen.inference.solvers import Method, prepare
 from pcgen.inference.states import Inference
-from pcgen.learning.amortise import StartRegression
-from pcgen.learning.causes import step_causes
-from pcgen.learning.distributed import Group
-from pcgen.learning.hebbian import (
+from pcgen.learning.gradients import (
     load_optimiser,
     optimiser_for,
     optimiser_tensors,
     precision_gradients,
     weight_gradients,
 )
+from pcgen.learning.latent_regression import StartRegression
+from pcgen.learning.mixture_em import step_causes
 from pcgen.learning.posterior import Drawn, PosteriorLearning
 from pcgen.learning.validate import Accuracy, Metrics, measure
 from pcgen.model.energy import Terms

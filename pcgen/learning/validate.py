@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pcgen.config import InferenceTable
 from pcgen.data.images import Images, Rows
+from pcgen.distributed import Group
 from pcgen.inference.infer import Equilibrium, infer
 from pcgen.inference.solvers import prepare
-from pcgen.learning.distributed import Group
 from pcgen.model.network import Network
 
 BATCH = 500

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from pcgen.benchmarks.ood.benchmark import Outcome
+from pcgen.benchmarks.ood.metrics import METRICS, Estimate, roc
+from pcgen.benchmarks.ood.sets import Unusual
+from pcgen.benchmarks.ood.table import COMBINED, SOFTMAX, Pair, Scores, best_of, difference_of
 from pcgen.errors import RunError
-from pcgen.evaluation.detection import METRICS, Estimate, roc
-from pcgen.evaluation.ood.benchmark import Outcome
-from pcgen.evaluation.ood.sets import Unusual
-from pcgen.evaluation.ood.table import COMBINED, SOFTMAX, Pair, Scores, best_of, difference_of
 from pcgen.report import page as html
 from pcgen.report import pictures
 from pcgen.report.charts import Series

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pcgen import checkpoint, config, runs
+from pcgen import config
 from pcgen.errors import RunError
 from pcgen.report import page as html
 from pcgen.report import scores_page
 from pcgen.report.charts import Series
+from pcgen.storage import checkpoint, runs
 
 Lines = Sequence[dict[str, Any]]
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from pcgen.checkpoint import read_header
-from pcgen.detector.detector import Detector
-from pcgen.detector.file import load
-from pcgen.detector.formats import meta_path, read_rows
 from pcgen.errors import CalibrationError, RunError
+from pcgen.ood.detector import Detector
+from pcgen.ood.detector_file import load
 from pcgen.report import page as html
 from pcgen.report.charts import Bar, Series
+from pcgen.storage.checkpoint import read_header
+from pcgen.storage.row_formats import meta_path, read_rows
 
 _BINS = 40
 # The most unusual inputs, shown one by one; of those with a heat map, so many pictures.

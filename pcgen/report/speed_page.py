@@ -8,8 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pcgen.benchmarks.speed.cells import Place
 from pcgen.errors import RunError
-from pcgen.evaluation.speed.cells import Place
 from pcgen.report import page as html
 from pcgen.report.charts import Bar
 

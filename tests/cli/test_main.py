@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from pcgen.cli import failures
 from pcgen.cli.main import COMMANDS, cli
 from pcgen.errors import DataError, PcgenError, RecipeError
-from pcgen.runs import Interrupted, RunFolder
+from pcgen.storage.runs import Interrupted, RunFolder
 
 
 def run(*words: str, **environment: str) -> Result:

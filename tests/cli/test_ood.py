@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pcgen.cli.main import cli
-from pcgen.detector.job import Job
+from pcgen.ood.job import Job
 from tests.data.pictures import random_pixels
 
 PROMISED = {"count", "flagged", "threshold", "statement", "out"}

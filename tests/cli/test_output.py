@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pcgen import api
 from pcgen.cli import output, progress
+from pcgen.commands import api
 
 
 def test_every_document_has_the_keys_that_scripts_rely_on(

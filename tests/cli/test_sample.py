@@ -14,7 +14,7 @@ from PIL import Image
 import pcgen
 from pcgen import config
 from pcgen.cli.main import cli
-from pcgen.generate import sample
+from pcgen.commands.sample import sample
 from tests.learning.test_posterior import recipe
 
 

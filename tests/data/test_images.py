@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pcgen.data.arrays import images_of
 from pcgen.data.images import Images, order, parts, require_ok, split
-from pcgen.data.wanted import Wanted
+from pcgen.data.request import Wanted
 
 from .pictures import Array, random_pixels, refusal
 

@@ -9,16 +9,9 @@ from scipy.ndimage import gaussian_filter
 
 from pcgen.data.arrays import images_of
 from pcgen.data.images import Images
-from pcgen.data.shifts import (
-    BLUR,
-    CONTRAST,
-    SHIFTS,
-    intensity_matched,
-    of_label,
-    shifted,
-)
+from pcgen.data.request import Wanted
+from pcgen.data.shifts import BLUR, CONTRAST, SHIFTS, intensity_matched, of_label, shifted
 from pcgen.data.sources import open_data
-from pcgen.data.wanted import Wanted
 
 from .pictures import Array, random_pixels, refusal
 

@@ -13,19 +13,21 @@ from typing import Any
 import msgspec
 import torch
 
-from pcgen import api
+from pcgen.classification.training import initial_classifier
+from pcgen.commands import api
+from pcgen.commands.api import training_of
 from pcgen.config import InferenceTable, Recipe, from_dict
-from pcgen.data.corruptions import corruption_of
 from pcgen.data.images import Images
 from pcgen.data.sources import open_data
 from pcgen.inference.infer import infer
 from pcgen.inference.solvers import prepare
-from pcgen.learning.classify import initial_classifier, training_of
 from pcgen.learning.initial import initial_network, sample
+from pcgen.memory.corruptions import corruption_of
+from pcgen.memory.recall import Memory, recall
 from pcgen.model.network import Network
-from pcgen.tasks import ood, scores
-from pcgen.tasks import sample as sampling
-from pcgen.tasks.recall import Memory, recall
+from pcgen.ood import scores
+from pcgen.ood import scoring as ood
+from pcgen.sampling import draw as sampling
 from tests import oracle
 
 Golden = dict[str, float]

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from pcgen import api, checkpoint
+from pcgen.commands import api
 from pcgen.config import Recipe, from_dict
 from pcgen.data.images import Images
 from pcgen.data.sources import open_data
 from pcgen.errors import DivergenceError, RecipeError
-from pcgen.learning.causes import step_causes
 from pcgen.learning.initial import initial_network, sample
+from pcgen.learning.mixture_em import step_causes
 from pcgen.learning.train import Training
 from pcgen.model.prior import Mixture
+from pcgen.storage import checkpoint
 
 
 def recipe(**tables: object) -> Recipe:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from pcgen.checkpoint import load_model, model_header, save
 from pcgen.config import InferenceTable, Recipe, from_dict
 from pcgen.data.sources import open_data
 from pcgen.device import generator
@@ -18,6 +17,7 @@ from pcgen.inference.states import StateInference
 from pcgen.learning.initial import initial_network, sample
 from pcgen.learning.train import Training
 from pcgen.model.network import Network, build
+from pcgen.storage.checkpoint import load_model, model_header, save
 
 
 def recipe(solver: str = "majorise", start: str = "zero") -> Recipe:

@@ -13,7 +13,7 @@ from pcgen.config import ModelTable
 from pcgen.device import generator
 from pcgen.errors import RecipeError
 from pcgen.inference.preconditioners import BlockDiagonal
-from pcgen.learning.hebbian import weight_gradients
+from pcgen.learning.gradients import weight_gradients
 from pcgen.model.layers import Shape, TransposedConvolution
 from pcgen.model.network import build
 from tests import oracle

@@ -14,10 +14,11 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pcgen import checkpoint, config
+from pcgen import config
 from pcgen.cli.main import cli
 from pcgen.report import page, pictures, run_page
 from pcgen.report.charts import Series, line_chart
+from pcgen.storage import checkpoint
 
 VOID = {"meta", "img", "br", "path", "circle", "polyline"}
 

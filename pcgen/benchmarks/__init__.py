@@ -1,0 +1,1 @@
+"""The tables behind `pcgen bench`, their baselines and peers."""

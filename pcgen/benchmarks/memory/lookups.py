@@ -1,0 +1,114 @@
+"""What a memory is measured against: retrieval that stores the data, and principal components.
+
+Modern and universal Hopfield networks keep every image. They are a look-up: what could be restored
+at best, at the price of all the bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pcgen.memory.corruptions import Cues
+
+Similarity = Literal["dot", "l1", "l2"]
+
+# Images compared at once: L1 distances take memory for all pairs.
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Hopfield:
+    """Retrieval z = X' sep(sim(X, q)) over the visible pixels, one step.
+
+    Attributes:
+        stored_ND: the images.
+        similarity: dot product, or minus the L1 or squared L2 distance, mean over visible pixels.
+        sharpness: of the softmax; None takes the most similar image.
+
+    Source: Ramsauer et al. (2021) for the softmax of dot products; Millidge et al. (2022) for the
+    others, whose separation is the maximum here.
+    """
+
+    stored_ND: Tensor
+    similarity: Similarity
+    sharpness: float | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Return what is stored."""
+        return self.stored_ND.numel() * self.stored_ND.element_size()
+
+    def __call__(self, cues: Cues) -> Tensor:
+        """Return the retrieved images (B, D)."""
+        parts = []
+        for first in range(0, len(cues.pixels_BD), _AT_ONCE):
+            part = slice(first, first + _AT_ONCE)
+            likeness_BN = self._likeness(cues.pixels_BD[part], cues.visible_BD[part])
+            if self.sharpness is None:
+                parts.append(self.stored_ND[likeness_BN.argmax(1)])
+            else:
+                parts.append((self.sharpness * likeness_BN).softmax(1) @ self.stored_ND)
+        return torch.cat(parts)
+
+    def _likeness(self, pixels_BD: Tensor, visible_BD: Tensor) -> Tensor:
+        seen_BD = visible_BD.to(pixels_BD.dtype)
+        if self.similarity == "l1":
+            found = [
+                -((self.stored_ND - pixels).abs() @ seen)
+                for pixels, seen in zip(pixels_BD, seen_BD, strict=True)
+            ]
+            return torch.stack(found)
+        products_BN = (pixels_BD * seen_BD) @ self.stored_ND.T
+        if self.similarity == "dot":
+            return products_BN
+        return 2 * products_BN - seen_BD @ self.stored_ND.square().T
+
+
+@dataclass(frozen=True, slots=True)
+class PrincipalMemory:
+    """Principal components as a memory: the linear network with the exact posterior mean.
+
+    Attributes:
+        mean_D: of the images.
+        loadings_DK: components times their standard deviations, so that codes are standard normal.
+    """
+
+    mean_D: Tensor
+    loadings_DK: Tensor
+
+    @property
+    def bytes(self) -> int:
+        """Return what is stored."""
+        return (self.mean_D.numel() + self.loadings_DK.numel()) * 4
+
+    def __call__(self, cues: Cues, least_noise: float = 0.01) -> Tensor:
+        """Return the expected images (B, D), given the visible pixels and their noise."""
+        variance = max(cues.noise, least_noise) ** 2
+        parts = []
+        shared = bool((cues.visible_BD == cues.visible_BD[0]).all())
+        groups = [slice(None)] if shared else [slice(i, i + 1) for i in range(len(cues.pixels_BD))]
+        for group in groups:
+            seen_D = cues.visible_BD[group][0]
+            loadings_VK = self.loadings_DK[seen_D].double()
+            precision_KK = loadings_VK.T @ loadings_VK / variance
+            precision_KK.diagonal().add_(1.0)
+            centred_BV = (cues.pixels_BD[group][:, seen_D] - self.mean_D[seen_D]).double()
+            pulled_KB = loadings_VK.T @ centred_BV.T / variance
+            codes_KB = torch.cholesky_solve(pulled_KB, torch.linalg.cholesky(precision_KK))
+            parts.append(self.mean_D + (self.loadings_DK @ codes_KB.to(self.loadings_DK)).T)
+        return torch.cat(parts)
+
+
+def principal_memory(images_ND: Tensor, components: int) -> PrincipalMemory:
+    """Return the principal components of images as a memory."""
+    from sklearn.decomposition import PCA
+
+    count = min(components, len(images_ND) - 1)
+    found = PCA(count, random_state=0).fit(images_ND.numpy())
+    deviations_K1 = torch.from_numpy(found.explained_variance_).sqrt()[:, None]
+    loadings_KD = torch.from_numpy(found.components_) * deviations_K1
+    return PrincipalMemory(torch.from_numpy(found.mean_).float(), loadings_KD.T.float())

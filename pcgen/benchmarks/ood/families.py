@@ -1,0 +1,183 @@
+"""The methods of the benchmark: each trains on the known images and gives a scorer.
+
+A new family is one function and one row in `FAMILIES`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import torch
+
+from pcgen.benchmarks.baselines import seeded, train_autoencoder
+from pcgen.benchmarks.ood.sets import Known
+from pcgen.benchmarks.reconstruction import Tell, train_network
+from pcgen.classification.network import Classifier
+from pcgen.classification.training import ClassifierTraining, initial_classifier
+from pcgen.config import ClassifierTable, InferenceTable, Recipe, to_dict, units
+from pcgen.ood.baselines import AutoencoderScorer, ClassifierScorer, PPCAScorer, TrivialScorer
+from pcgen.ood.scoring import Scorer
+
+# The autoencoder's rate, and its epochs per PC epoch, so that it never has less time.
+_AUTOENCODER_RATE = 1e-3
+_AUTOENCODER_EPOCHS = 4
+# Of the discriminative network: it starts where its errors are 0 but at the label.
+_PC_STEPS, _PC_TEST_STEPS = 8, 50
+
+
+@dataclass(frozen=True, slots=True)
+class Recipes:
+    """What is trained.
+
+    Attributes:
+        network: the predictive coding network's recipe.
+        classifier: the convnet's; dense classifiers learn as it does.
+    """
+
+    network: Recipe
+    classifier: Recipe
+
+
+Train = Callable[[Known, Recipes, torch.device, Tell], Scorer]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A kind of method.
+
+    Attributes:
+        train: gives its scorer.
+        settings: all that this depends on but the known images and their seed.
+        bare: whether its scores need not say whose they are.
+    """
+
+    train: Train
+    settings: Callable[[Recipes, Known], Any]
+    bare: bool = False
+
+
+def pc(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scorer:
+    """Return the scores of the predictive coding network."""
+    from pcgen.ood import scores
+
+    recipe = seeded(recipes.network, known.seed)
+    network = train_network(recipe, known.kept, known.validation, device, tell)
+    labels = known.kept.labels
+    found: Scorer = scores.fit(
+        network, known.kept, recipe.inference, labels=labels, device=str(device)
+    )
+    return found
+
+
+def convnet(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scorer:
+    """Return the scores of a convnet trained by backprop."""
+    return _classifier(recipes.classifier, known, device, tell)
+
+
+def mlp(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scorer:
+    """Return the scores of a dense classifier with about the network's number of weights."""
+    return _classifier(dense_recipe(recipes, known, "backprop"), known, device, tell)
+
+
+def discriminative_pcn(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scorer:
+    """Return the scores of the same dense classifier, trained by local errors."""
+    return _classifier(dense_recipe(recipes, known, "pc"), known, device, tell)
+
+
+def ppca(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scorer:
+    """Return the likelihood of PPCA with as many components as the network has latent units."""
+    return PPCAScorer.fit(known.kept, units(recipes.network.model.layers[0]))
+
+
+def autoencoder(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scorer:
+    """Return the error of a backprop autoencoder with the network's decoder."""
+    recipe = seeded(recipes.network, known.seed)
+    model = msgspec.structs.replace(recipe.model, labels=False, skips=[])
+    recipe = msgspec.structs.replace(recipe, model=model)
+    epochs = _AUTOENCODER_EPOCHS * recipe.learning.epochs
+    count = len(known.kept)
+
+    def told(epoch: int) -> None:
+        tell(f"autoencoder, seed {known.seed}", epoch * count, epochs * count)
+
+    trained, _ = train_autoencoder(
+        recipe, known.kept, known.validation, _AUTOENCODER_RATE, epochs, device, told
+    )
+    return AutoencoderScorer(trained, device)
+
+
+def trivial(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scorer:
+    """Return statistics that need no model."""
+    return TrivialScorer.fit(known.kept)
+
+
+def dense_recipe(recipes: Recipes, known: Known, rule: str) -> Recipe:
+    """Return the recipe of a dense classifier of the network's size.
+
+    Its layers mirror the network's where those are dense; else two equal layers have as many
+    weights as the network.
+    """
+    layers = recipes.network.model.layers
+    if all(isinstance(entry, int) for entry in layers):
+        hidden = [units(entry) for entry in reversed(layers)]
+    else:
+        from pcgen.device import generator
+        from pcgen.model.network import build
+
+        model = recipes.network.model
+        network = build(model, known.kept.shape, generator(0), known.kept.class_count)
+        count = sum(tensor.numel() for tensor in network.weights())
+        inputs = math.prod(known.kept.shape)
+        hidden = [max(1, round((math.sqrt(inputs**2 + 4 * count) - inputs) / 2))] * 2
+    convnet, inference = recipes.classifier.classifier, recipes.classifier.inference
+    assert convnet is not None
+    table = ClassifierTable(
+        kind="mlp",
+        hidden=hidden,
+        dropout=convnet.dropout if rule == "backprop" else 0.0,
+        rule="pc" if rule == "pc" else "backprop",
+    )
+    if rule == "pc":
+        inference = InferenceTable(steps=_PC_STEPS, test_steps=_PC_TEST_STEPS)
+    return msgspec.structs.replace(recipes.classifier, classifier=table, inference=inference)
+
+
+def train_classifier(recipe: Recipe, known: Known, device: torch.device, tell: Tell) -> Classifier:
+    """Return the classifier of the epoch that is best on the validation split."""
+    network = initial_classifier(recipe, known.kept, known.validation).to(device)
+    best, least = network.to(device), math.inf
+    assert recipe.classifier is not None
+    name = f"{recipe.classifier.kind} by {recipe.classifier.rule}, seed {recipe.seed}"
+    for progress in ClassifierTraining(network, recipe).run(known.kept, known.validation):
+        done = (progress.epoch - 1) * len(known.kept) + progress.images
+        tell(name, done, progress.epochs * len(known.kept))
+        if progress.labelled is not None and progress.labelled.energy < least:
+            best, least = network.to(device), progress.labelled.energy
+    return best
+
+
+def _classifier(recipe: Recipe, known: Known, device: torch.device, tell: Tell) -> Scorer:
+    recipe = seeded(recipe, known.seed)
+    network = train_classifier(recipe, known, device, tell)
+    return ClassifierScorer.fit(network, known.kept, recipe.inference)
+
+
+def _network(recipes: Recipes, known: Known) -> Any:
+    return to_dict(recipes.network)
+
+
+FAMILIES = {
+    "pc": Family(pc, _network, bare=True),
+    "convnet": Family(convnet, lambda recipes, known: to_dict(recipes.classifier)),
+    "mlp": Family(mlp, lambda recipes, known: to_dict(dense_recipe(recipes, known, "backprop"))),
+    "discriminative-pcn": Family(
+        discriminative_pcn, lambda recipes, known: to_dict(dense_recipe(recipes, known, "pc"))
+    ),
+    "autoencoder": Family(autoencoder, _network, bare=True),
+    "ppca": Family(ppca, lambda recipes, known: units(recipes.network.model.layers[0]), bare=True),
+    "trivial": Family(trivial, lambda recipes, known: None, bare=True),
+}

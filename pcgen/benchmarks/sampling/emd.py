@@ -1,0 +1,110 @@
+"""How far a table's samples are from its rows: the earth mover's distance, and histograms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from pcgen.benchmarks.reconstruction import Tell, train_network
+from pcgen.benchmarks.sampling.generation import earth_movers_distance, histogram_distance
+from pcgen.benchmarks.sampling.rows import PUBLISHED, averaged, measured
+from pcgen.config import Recipe
+from pcgen.data.images import Images, split
+from pcgen.device import generator
+from pcgen.model.network import Network
+from pcgen.sampling.draw import ancestral
+
+# Sets of samples whose distances are averaged, larger ones, and samples for each row in those.
+_SETS = 200
+_LARGER_SETS = 10
+_LARGER = 10
+# Times that the data is split into a half to learn from and one to compare with.
+_SPLITS = 4
+
+
+def table_rows(
+    dataset: str, recipe: Recipe, network: Network, images: Images, tell: Tell
+) -> list[dict[str, Any]]:
+    """Return how far samples are from a table's rows, and how far sets of its own rows are.
+
+    Columns are standardised; distances are means over sets, with their 95 % intervals. A set has as
+    many samples as there are rows, as published, or ten times as many, each row then weighing ten.
+
+    Args:
+        network: trained by the recipe, on all rows.
+    """
+    real = images.rows(range(len(images))).pixels_BD
+    count, source = len(real), generator(0, "halves")
+    samples, halves, again, histograms = [], [], [], []
+    for i in range(_SETS):
+        tell("earth mover's distance", i + 1, _SETS)
+        drawn = ancestral(network, count, i, draw=True).data_BD
+        samples.append(earth_movers_distance(drawn, real))
+        histograms.append(histogram_distance(drawn, real))
+        left, right = real[torch.randperm(count, generator=source)][: count // 2 * 2].chunk(2)
+        halves.append(earth_movers_distance(left, right))
+        resampled = real[torch.randint(count, (count,), generator=source)]
+        again.append(earth_movers_distance(resampled, real))
+    rows = [
+        averaged("pcn", "emd", samples, dataset),
+        measured("pcn", "emd, best set", min(samples), dataset),
+        measured("pcn", "share of sets with emd <= 0.06", _share_below(samples), dataset),
+        averaged("two halves of the data", "emd", halves, dataset),
+        averaged("data resampled", "emd", again, dataset),
+        measured("data resampled", "share of sets with emd <= 0.06", _share_below(again), dataset),
+    ]
+    rows += _larger_rows(dataset, network, real, tell)
+    rows += _halves_rows(dataset, recipe, images, tell)
+    names = images.columns or []
+    for name, values in zip(names, zip(*histograms, strict=True), strict=False):
+        rows.append(averaged("pcn", f"histogram of {name}", list(values), dataset))
+    return rows
+
+
+def _larger_rows(
+    dataset: str, network: Network, real_ND: Tensor, tell: Tell
+) -> list[dict[str, Any]]:
+    """Return the distances of larger sets, in which less is due to chance."""
+    count, source = _LARGER * len(real_ND), generator(0, "larger sets")
+    repeated, found, again = real_ND.repeat(_LARGER, 1), [], []
+    for i in range(_LARGER_SETS):
+        tell("earth mover's distance, larger sets", i + 1, _LARGER_SETS)
+        drawn = ancestral(network, count, _SETS + i, draw=True).data_BD
+        found.append(earth_movers_distance(drawn, repeated))
+        resampled = real_ND[torch.randint(len(real_ND), (count,), generator=source)]
+        again.append(earth_movers_distance(resampled, repeated))
+    metric = f"emd, {_LARGER} samples a row"
+    return [
+        averaged("pcn", metric, found, dataset),
+        averaged("data resampled", metric, again, dataset),
+    ]
+
+
+def _halves_rows(dataset: str, recipe: Recipe, images: Images, tell: Tell) -> list[dict[str, Any]]:
+    """Return how far samples learnt from one half are from the other, beside that half itself."""
+    found, resampled, itself = [], [], []
+    source = generator(0, "halves resampled")
+    for seed in range(_SPLITS):
+        kept, held_out = split(images, len(images) // 2, seed)
+        own = msgspec.structs.replace(recipe, seed=seed)
+        network = train_network(own, kept, held_out, torch.device("cpu"), tell)
+        left, right = (part.rows(range(len(part))).pixels_BD for part in (kept, held_out))
+        itself.append(earth_movers_distance(left[: len(right)], right))
+        for i in range(_SETS // _SPLITS):
+            drawn = ancestral(network, len(right), i, draw=True).data_BD
+            found.append(earth_movers_distance(drawn, right))
+            again = left[torch.randint(len(left), (len(right),), generator=source)]
+            resampled.append(earth_movers_distance(again, right))
+    metric = "emd to the other half"
+    return [
+        measured("pcn trained on one half", metric, sum(found) / len(found), dataset),
+        measured("that half resampled", metric, sum(resampled) / len(resampled), dataset),
+        measured("that half itself", metric, sum(itself) / len(itself), dataset),
+    ]
+
+
+def _share_below(distances: list[float]) -> float:
+    return sum(value <= PUBLISHED["pcn", "emd"][0] for value in distances) / len(distances)

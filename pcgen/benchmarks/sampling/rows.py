@@ -1,0 +1,34 @@
+"""Rows of `pcgen bench sampling`, and what is published beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pcgen.benchmarks.reconstruction import Measured
+
+_PCX = "Pinchetti et al. 2025"
+_MCPC = "Oliviers et al. 2024, recomputed"
+# Published on other features, samples and models: only the ratios compare.
+PUBLISHED = {
+    ("pcn", "frechet"): (2.53, f"{_PCX}, text; their features, 900 samples"),
+    ("vae", "frechet"): (4.19, f"{_PCX}, text; their features, 900 samples"),
+    ("pcn", "inception score"): (7.13, f"{_PCX}, text"),
+    ("vae", "inception score"): (7.91, f"{_PCX}, text"),
+    ("pcn", "log-likelihood"): (-144.8, f"{_MCPC}; 5,000 samples"),
+    ("vae", "log-likelihood"): (-125.8, f"DLGM, {_MCPC}; 5,000 samples"),
+    ("pcn", "emd"): (0.06, "authors' notebook, best run"),
+}
+
+
+def measured(
+    method: str, metric: str, value: float, dataset: str, seconds: float = 0.0
+) -> dict[str, Any]:
+    """Return the row of one value, beside the published one."""
+    published, source = PUBLISHED.get((method, metric), (None, "measured"))
+    return Measured(method, metric, [value], seconds, None, published, source).row(dataset)
+
+
+def averaged(method: str, metric: str, values: list[float], dataset: str) -> dict[str, Any]:
+    """Return the row of a mean with its 95 % interval."""
+    published, source = PUBLISHED.get((method, metric), (None, "measured"))
+    return Measured(method, metric, values, 0.0, None, published, source).row(dataset)

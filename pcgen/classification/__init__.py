@@ -1,0 +1,1 @@
+"""Classifiers: by backprop as the baseline, and by predictive coding."""

@@ -1,0 +1,1 @@
+"""The public functions, one file each: every command of the command line calls one of them."""

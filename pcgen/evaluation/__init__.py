@@ -1,1 +1,0 @@
-"""Measurements, baselines and the tables they fill."""

@@ -1,0 +1,1 @@
+"""Associative memory: store images, recall them from damaged cues, write and forget."""

@@ -1,0 +1,1 @@
+"""Unusual data: scores, calibration, detectors and their verdicts."""

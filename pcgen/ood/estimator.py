@@ -1,0 +1,216 @@
+"""A detector for scikit-learn: a network is trained, calibrated and asked, all in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from pcgen.config import InferenceTable, Recipe, from_dict
+from pcgen.data.images import Images, split
+from pcgen.data.request import Wanted
+from pcgen.data.tables import table_of
+from pcgen.errors import CalibrationError
+from pcgen.learning.initial import initial_network, sample
+from pcgen.learning.train import Training
+from pcgen.model.network import Network
+from pcgen.ood import conformal as calibration
+from pcgen.ood import scores
+from pcgen.ood.calibrate import Rows, calibrate
+from pcgen.ood.conformal import Guarantee
+from pcgen.ood.detector import Detector
+from pcgen.ood.scoring import scored
+from pcgen.storage.checkpoint import Model, model_header
+from pcgen.storage.runs import describe_data
+
+Array = NDArray[np.float64]
+
+# One to fit, and one for each part of the calibration.
+_FEWEST = 4
+
+
+class PCNOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+    """Flags rows that are unlike the rows it was fitted to, with a bound on false alarms.
+
+    A predictive coding network is trained on some of the rows; the others calibrate its scores.
+    Columns are standardised. The signs are scikit-learn's, the reverse of pcgen's elsewhere:
+    `score_samples` and `decision_function` are *lower* for what is more unusual, `predict` is -1
+    for what is flagged and 1 for the rest.
+
+    Parameters:
+        layers: units from the latent to the last hidden layer.
+        epochs: passes over the rows in training.
+        score_name: of the network, as `pc-fisher` or `free-energy`.
+        fpr: share of known rows that may be flagged.
+        guarantee: whether on average over calibrations (`marginal`) or with 95 % confidence for
+            this one (`pac`, which needs more rows).
+        calibration: share of the rows that calibrate.
+        random_state: an int makes `fit` repeatable.
+
+    Attributes:
+        offset_: `decision_function` is `score_samples` minus it.
+        statement_: the guarantee in words; empty where the rows are too few for it. Then what
+            scores above every calibration row is flagged.
+        detector_: the detector, as `pcgen.ood_score` has it.
+
+    Example:
+        >>> import numpy as np, pcgen
+        >>> known = np.random.default_rng(0).normal(size=(400, 3))
+        >>> found = pcgen.PCNOutlierDetector(random_state=0).fit(known)
+        >>> found.predict([[0.0, 0.0, 0.0], [9.0, -9.0, 9.0]]).tolist()
+        [1, -1]
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int] = (4, 32),
+        *,
+        epochs: int = 30,
+        score_name: str = "pc-fisher",
+        fpr: float = 0.05,
+        guarantee: Guarantee = "marginal",
+        calibration: float = 0.4,
+        random_state: Any = None,
+    ) -> None:
+        self.layers = layers
+        self.epochs = epochs
+        self.score_name = score_name
+        self.fpr = fpr
+        self.guarantee = guarantee
+        self.calibration = calibration
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Train on some of the rows (N, D) and calibrate on the others; `y` is not looked at."""
+        values_ND = validate_data(self, X, dtype=np.float64, ensure_min_samples=_FEWEST)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        images = self._table(values_ND)
+        fit, held_out = split(images, self.calibration, seed, "calibration")
+        rows = Rows(fit, held_out, "rows held out from fit")
+        with _one_thread():
+            model = _trained(self._recipe(seed), fit)
+            detector = calibrate(model, rows, [_Rounded(model, fit)])
+        detector.require([self.score_name])
+        self.detector_ = detector
+        self.offset_, self.statement_ = -np.inf, ""
+        reference = detector.reference(self.score_name)
+        try:
+            above = calibration.threshold(reference, self.fpr, self.guarantee)
+            self.statement_ = calibration.statement(len(reference), self.fpr, self.guarantee)
+        except CalibrationError:
+            above = float(calibration.finite(reference).max())
+        self.offset_ = -above
+        return self
+
+    def score_samples(self, X: Any) -> Array:
+        """Return how usual each row is (N,): minus the score."""
+        return -self._scores(X)
+
+    def decision_function(self, X: Any) -> Array:
+        """Return `score_samples` (N,) minus `offset_`: below 0 for what is flagged."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> NDArray[np.int64]:
+        """Return -1 for each row that is flagged and 1 for the others (N,)."""
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def p_values(self, X: Any) -> Array:
+        """Return each row's conformal p-value (N,): small for what is unusual."""
+        return calibration.p_values(self._scores(X), self.detector_.reference(self.score_name))
+
+    def _scores(self, X: Any) -> Array:
+        check_is_fitted(self)
+        values_ND = validate_data(self, X, dtype=np.float64, reset=False)
+        detector: Detector = self.detector_
+        images = self._table(values_ND, detector.model.scale)
+        found = [
+            detector.scores(batch.columns)[self.score_name]
+            for batch in scored(detector.scorers, images)
+        ]
+        return calibration.finite(np.concatenate(found))
+
+    def _table(self, values_ND: Array, scale: Any = None) -> Images:
+        width = values_ND.shape[1]
+        like = None if scale is None else (1, 1, width)
+        names = [f"column{i + 1}" for i in range(width)]
+        wanted = Wanted("rows", like=like, like_scale=scale)
+        return table_of(values_ND, names, "rows", wanted)
+
+    def _recipe(self, seed: int) -> Recipe:
+        return from_dict(
+            {
+                "name": type(self).__name__,
+                "seed": seed,
+                "model": {
+                    "layers": [int(units) for units in self.layers],
+                    "start": "linear",
+                    "precision": {
+                        "hidden": 10.0,
+                        "latent": 1.0,
+                        "learned": True,
+                        "diagonal": True,
+                        "floor": 0.01,
+                    },
+                },
+                "inference": {"steps": 8, "test_steps": 60, "tolerance": 1e-6},
+                "learning": {"epochs": int(self.epochs), "batch_size": 50, "rate": 3e-3},
+            },
+            type(self).__name__,
+        )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch work in one thread: batches are too small for more to pay, and wait for them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _trained(recipe: Recipe, fit: Images) -> Model:
+    """Return a network trained on rows."""
+    sample_BD = sample(fit, recipe.seed)
+    network = initial_network(recipe, sample_BD, fit.shape)
+    for _ in Training(network, recipe, sample_BD).run(fit, None):
+        pass
+    header = model_header(network, recipe, describe_data(fit, len(fit)), {})
+    return Model(Path(recipe.name), network, recipe, header)
+
+
+class _Rounded:
+    """A scorer that computes in float64 and rounds to float32.
+
+    A calibration row that is asked for again must equal its own score, whatever the batch.
+    """
+
+    def __init__(self, model: Model, fit: Images) -> None:
+        """Fit the model's scores to rows."""
+        fitted = scores.fit(model.network, fit, model.recipe.inference)
+        network = model.network.to("cpu", torch.float64)
+        self.__setstate__((network, model.recipe.inference, fitted.tensors()))
+
+    def __getstate__(self) -> tuple[Network, InferenceTable, dict[str, Tensor]]:
+        """Return what can be pickled: without what inference prepares from it."""
+        return self.scorer.network, self.scorer.table, self.scorer.tensors()
+
+    def __setstate__(self, state: tuple[Network, InferenceTable, dict[str, Tensor]]) -> None:
+        self.scorer = scores.load(*state)
+        self.names, self.components = self.scorer.names, self.scorer.components
+
+    def __call__(self, data_BD: Tensor) -> dict[str, Tensor]:
+        return {name: found.float() for name, found in self.scorer(data_BD.double()).items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        return self.scorer.tensors()

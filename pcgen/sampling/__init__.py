@@ -1,0 +1,1 @@
+"""Sampling: states drawn from exp(-E)."""

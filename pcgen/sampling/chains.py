@@ -1,0 +1,337 @@
+"""Chains: many runs of one Langevin sampler in a batch, over states or over errors.
+
+Over errors (x_l = mu_l + eps_l) the density is the same, since the change of variables has unit
+determinant; where hidden precisions are high it is nearly a standard one, whatever the weights.
+Hidden data is dropped from the energy, which is exact for sampling too: given the layer above it
+the data integrates to a constant. It is drawn from its prediction afterwards (`ancestral`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pcgen.config import InferenceTable
+from pcgen.errors import DivergenceError, RecipeError
+from pcgen.inference.errors import ErrorInference
+from pcgen.inference.preconditioners import BlockDiagonal
+from pcgen.inference.states import StateInference
+from pcgen.model.network import Network
+from pcgen.sampling.langevin import SAMPLERS, Layers, Sampler, dot, largest_step
+from pcgen.sampling.mass_matrices import ErrorMass, Mass, Unit
+from pcgen.sampling.noise import SampleNoise
+
+# Steps that stay well below the stable ones where M bounds the curvature, twice over for states.
+_STEPS = {"langevin": 0.05, "momentum": 0.02, "kinetic": 0.5}
+# Drives follow the states by increments; so often they are computed anew.
+_REFRESH = 200
+# Curvature is looked at for so many samples, in so many power iterations.
+_LOOKED_AT = 16
+_POWERS = 40
+# How fast steps follow the acceptance: 0.2 a refusal halves a step that is refused 4 times.
+_GAIN = 0.2
+# Energies beyond this multiple of the start's, per free unit, have left the distribution.
+_FAR = 1e3
+
+
+class _Still:
+    """The direction of states that a sampler moves."""
+
+    searches = False
+
+    def __call__(self, slopes: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+        raise AssertionError("a sampler moves these states")
+
+    def restart(self, images_B: Tensor) -> None:
+        pass
+
+    def select(self, index: Tensor) -> None:
+        pass
+
+
+class _MakeMass(Protocol):
+    def __call__(self, network: Network, *, hidden_data: bool) -> Mass: ...
+
+
+@dataclass(slots=True)
+class Posterior:
+    """A network's states as a distribution, at its present weights, and the sampler of a recipe.
+
+    Attributes:
+        network: whose exp(-E / temperature) is drawn from.
+        table: the recipe's inference table.
+    """
+
+    network: Network
+    table: InferenceTable
+    _masses: dict[bool, Mass] = field(default_factory=dict)
+
+    @property
+    def sampler(self) -> str:
+        """Return the sampler's name: the recipe's solver, or `kinetic` where that is no sampler."""
+        return self.table.solver if self.table.solver in SAMPLERS else "kinetic"
+
+    @property
+    def step(self) -> float:
+        """Return the step in the units of M; the recipe's, or the sampler's own.
+
+        Raises:
+            RecipeError: no step where M = 1, which knows nothing of the curvature.
+        """
+        chosen = self.table.sampling.step
+        if chosen is None and not self.table.sampling.precondition:
+            raise RecipeError(
+                "inference.sampling.step: is needed without the preconditioner",
+                "Use --set inference.sampling.step=0.01",
+            )
+        return _STEPS[self.sampler] if chosen is None else chosen
+
+    def mass(self, hidden_data: bool) -> Mass:
+        """Return M, made once for these weights."""
+        if hidden_data not in self._masses:
+            table = self.table.sampling
+            errors = table.coordinates == "errors"
+            make: _MakeMass = ErrorMass if errors else BlockDiagonal
+            self._masses[hidden_data] = (
+                make(self.network, hidden_data=hidden_data) if table.precondition else Unit()
+            )
+        return self._masses[hidden_data]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the mass that was made for visible data, where it is one of the errors'."""
+        mass = self._masses.get(False)
+        return mass.tensors() if isinstance(mass, ErrorMass) else {}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take the mass that `tensors()` gave, made at other weights."""
+        if tensors:
+            self._masses[False] = ErrorMass.of(tensors)
+
+    def begin(
+        self,
+        states: list[Tensor],
+        noise: Callable[[Layers], SampleNoise],
+        *,
+        mask_BD: Tensor | None = None,
+        clamp_top: bool = False,
+        step_B: Tensor | None = None,
+    ) -> Chains:
+        """Return chains that start at these states (B, D_l), data first.
+
+        Args:
+            noise: makes the streams for what is free.
+            mask_BD: 1 visible, 0 hidden data.
+            clamp_top: keep the uppermost layer, the latent or the labels, where it is.
+            step_B: of each chain, if not the recipe's.
+        """
+        table = self.table.sampling
+        if self.sampler == "momentum" and table.friction > 1:
+            raise RecipeError("inference.sampling.friction: of momentum it is 1 - mu, at most 1")
+        if step_B is None:
+            step_B = torch.full_like(states[0][:, 0], self.step)
+        sampler = SAMPLERS[self.sampler](step_B, table.friction, table.temperature)
+        if table.metropolis and not sampler.is_reversible:
+            raise RecipeError(
+                f"inference.sampling.metropolis: {self.sampler} cannot be tested",
+                "Use --set inference.solver=kinetic",
+            )
+        surface = self._surface(states, mask_BD, clamp_top)
+        mass = self.mass(mask_BD is not None and not mask_BD.any().item())
+        free = surface.states[1 : surface.last_free + 1]
+        return Chains(self, surface, sampler, mass, noise(free))
+
+    def largest_step(self, chains: Chains) -> float:
+        """Return the largest stable step at the states where chains began.
+
+        The largest curvature of M^-1 E'' is found by power iteration, with differences of slopes
+        in float64, as the linear theory of the sampler has it.
+        """
+        network = self.network.to("cpu", torch.float64)
+        exact = Posterior(network, self.table)
+        states, mask_BD = chains.start
+        states = [layer[:_LOOKED_AT].double().cpu() for layer in states]
+        mask_BD = None if mask_BD is None else mask_BD[:_LOOKED_AT].double().cpu()
+        surface = exact._surface(states, mask_BD, chains.surface.last_free < network.depth)
+        mass = exact.mass(mask_BD is not None and not mask_BD.any().item())
+        base, source = surface.slopes(), torch.Generator().manual_seed(0)
+        pushed = [torch.randn(s.shape, generator=source, dtype=s.dtype) for s in base]
+        curvature_B = torch.ones_like(surface.energy_B)
+        for _ in range(_POWERS):
+            along = mass(pushed)
+            scale_B = torch.stack([a.square().sum(1) for a in along]).sum(0).sqrt()
+            length = 1e-6 / scale_B[:, None]
+            before = surface.position()
+            surface.move([length * a for a in along])
+            changed = [
+                (new - old) / length for new, old in zip(surface.slopes(), base, strict=True)
+            ]
+            surface.restore(before)
+            curvature_B = dot(along, changed) / dot(along, pushed)
+            pushed = [c / scale_B[:, None] for c in changed]
+        curvature = max(float(curvature_B.abs().max()), 1e-30)
+        return largest_step(self.sampler, curvature, self.table.sampling.friction)
+
+    def _surface(
+        self, states: list[Tensor], mask_BD: Tensor | None, clamp_top: bool
+    ) -> StateInference:
+        kind = ErrorInference if self.table.sampling.coordinates == "errors" else StateInference
+        return kind(self.network, states, _Still(), mask_BD, clamp_top)
+
+
+class Chains:
+    """The present states of a batch of chains, and their next step.
+
+    Attributes:
+        posterior: what is sampled.
+        surface: the states, and the energy around them.
+        accepted_B: steps that were taken; all of them without a Metropolis test.
+        steps: so far.
+        start: the states and the mask with which the chains began.
+    """
+
+    def __init__(
+        self,
+        posterior: Posterior,
+        surface: StateInference,
+        sampler: Sampler,
+        mass: Mass,
+        noise: SampleNoise,
+    ) -> None:
+        """Begin at a surface's states; `Posterior.begin` makes one."""
+        self.posterior = posterior
+        self.surface = surface
+        self.sampler = sampler
+        self.mass = mass
+        self.noise = noise
+        self.metropolis = posterior.table.sampling.metropolis
+        self.steps = 0
+        self.accepted_B = torch.zeros_like(surface.energy_B)
+        self.start = (surface.states, surface.mask_BD)
+        self.first_B = surface.energy_B
+        self.slopes = surface.slopes()
+        self.down = mass(self.slopes)
+        sampler.begin(mass.root(noise.draw()))
+
+    @property
+    def states(self) -> list[Tensor]:
+        """Return the states (B, D_l) of every layer, data first."""
+        return self.surface.states
+
+    @property
+    def jumps(self) -> int:
+        """Return how many steps lie between two jumps; 0 where there are to be none."""
+        sampling = self.posterior.table.sampling
+        can = sampling.coordinates == "errors" and self.posterior.network.mixture is not None
+        return sampling.jump if can else 0
+
+    @property
+    def energy_B(self) -> Tensor:
+        """Return nats per sample, without the log-det constant."""
+        return self.surface.energy_B
+
+    def step(self, *, adapt: bool = False) -> None:
+        """Take one step of every chain.
+
+        Args:
+            adapt: then lead each chain's step towards the recipe's acceptance, where there is a
+                Metropolis test. What is drawn while steps change is not quite exact.
+        """
+        moves = self.sampler.propose(self.slopes, self.down, self.mass.root(self.noise.draw()))
+        before = self.surface.position()
+        self.surface.move(moves)
+        self.steps += 1
+        if self.steps % _REFRESH == 0:
+            self.surface.refresh()
+        slopes = self.surface.slopes()
+        down = self.mass(slopes)
+        other_B = self.sampler.arrive(slopes, down)
+        if not self.metropolis:
+            self.slopes, self.down = slopes, down
+            self.accepted_B += 1
+            return
+        worse_B = self.surface.energy_B - before.energy_B + other_B
+        temperature = self.posterior.table.sampling.temperature
+        # What is not finite compares as false, and is refused.
+        accepted_B = self.noise.uniform_B.log() < -worse_B / temperature
+        self.accepted_B += accepted_B
+        if adapt:
+            over_B = accepted_B.to(worse_B) - self.posterior.table.sampling.acceptance
+            self.sampler.step_B = self.sampler.step_B * (_GAIN * over_B).exp()
+        refused_B = ~accepted_B
+        if refused_B.any():
+            self.surface.put_back(before, refused_B)
+            self.sampler.reject(refused_B)
+            slopes = self._chosen(refused_B, self.slopes, slopes)
+            down = self._chosen(refused_B, self.down, down)
+        self.slopes, self.down = slopes, down
+
+    def jump(self) -> Tensor:
+        """Propose each chain a latent from the mixture prior; return (B,) which of them took it.
+
+        The errors stay, so that the prior cancels and only what is below the latent decides:
+        independence Metropolis, for causes that lie too far apart to wander between. Over states
+        hardly any proposal is taken.
+        """
+        network = self.posterior.network
+        assert network.mixture is not None
+        normal, old_BL = self.noise.draw(), self.states[network.latent]
+        new_BL = network.mixture.draw(normal[network.latent - 1], self.noise.uniform_B, None)
+        before = self.surface.position()
+        still = [torch.zeros_like(slope) for slope in self.slopes[:-1]]
+        self.surface.move([*still, new_BL - old_BL])
+        change_B = self.surface.energy_B - before.energy_B
+        own_B = network.prior_energy(new_BL) - network.prior_energy(old_BL)
+        self.noise.draw()
+        log_share_B = own_B - change_B / self.posterior.table.sampling.temperature
+        taken_B = self.noise.uniform_B.log() < log_share_B
+        self.surface.put_back(before, ~taken_B)
+        self.slopes = self.surface.slopes()
+        self.down = self.mass(self.slopes)
+        return taken_B
+
+    @contextmanager
+    def relaxed(self, steps: int) -> Iterator[StateInference]:
+        """Yield the surface with all below the latent moved down so many times; then undo it."""
+        before = self.surface.position()
+        errors = self.posterior.table.sampling.coordinates == "errors"
+        # Twice the blocks bound the curvature over states; over errors they stand alone.
+        length = 1.0 if errors else 0.5
+        below = self.posterior.network.latent - 1
+        slopes = self.slopes
+        for step in range(steps):
+            down = self.mass(slopes) if step else self.down
+            self.surface.move(
+                [-length * z if i < below else torch.zeros_like(z) for i, z in enumerate(down)]
+            )
+            if step + 1 < steps:
+                slopes = self.surface.slopes()
+        yield self.surface
+        self.surface.restore(before)
+
+    def require_finite(self) -> None:
+        """Let chains pass whose energies are finite, and of the size that free units give.
+
+        Raises:
+            DivergenceError: others; it names the largest stable step.
+        """
+        free = sum(layer.shape[1] for layer in self.slopes)
+        limit_B = _FAR * (self.first_B.abs() + free)
+        if (self.energy_B.abs() <= limit_B).all():
+            return
+        largest = self.posterior.largest_step(self)
+        raise DivergenceError(
+            f"sampling, step {self.steps}: the energy is not finite or beyond all bounds; "
+            f"the step is {self.posterior.step:.3g}, the largest stable one here is {largest:.3g}",
+            f"Use --set inference.sampling.step={0.5 * largest:.2g}, "
+            "or --set inference.sampling.metropolis=true",
+        )
+
+    @staticmethod
+    def _chosen(marked_B: Tensor, old: Layers, new: Layers) -> Layers:
+        column = marked_B[:, None]
+        return [torch.where(column, a, b) for a, b in zip(old, new, strict=True)]

@@ -1,0 +1,1 @@
+"""Files: checkpoints, run folders, and rows that a resumed job continues."""

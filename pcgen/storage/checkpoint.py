@@ -1,0 +1,274 @@
+"""Checkpoints: tensors plus one JSON header in a safetensors file. No pickle anywhere.
+
+`read_header` needs neither torch nor numpy, so that `pcgen info` answers at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
+
+from pcgen import __version__
+from pcgen.config import Recipe, from_dict, to_dict
+from pcgen.errors import CheckpointError, PcgenError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from pcgen.model.layers import Shape
+    from pcgen.model.network import Network
+
+LATENTS = "memory.latents"
+"""The name of a memory's stored latents (N, D_latent) in a checkpoint."""
+
+_HEADER_LIMIT = 100 * 2**20
+_KEY = "pcgen"
+
+
+class Trainable(Protocol):
+    """What a checkpoint can hold: a network of either kind."""
+
+    @property
+    def sizes(self) -> list[int]:
+        """Return the units of each layer."""
+
+    def weights(self) -> list[Tensor]:
+        """Return all weights and biases."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all that a checkpoint must hold, by name."""
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Copy the values of `tensors()` of an equal network."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return a copy on a device."""
+
+
+Kind = TypeVar("Kind", bound=Trainable)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A file's header and its tensors."""
+
+    path: Path
+    header: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return the JSON header of a checkpoint, with its tensors' shapes and types as `tensors`.
+
+    Raises:
+        CheckpointError: no such file, no safetensors, not ours, or shorter than its header says.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            size = os.fstat(file.fileno()).st_size
+            if size < 8 or length > min(_HEADER_LIMIT, size - 8):
+                raise CheckpointError(f"{path}: not a checkpoint, or cut short")
+            raw = json.loads(file.read(length))
+            meta = raw.pop("__metadata__", {})
+            end = max((entry["data_offsets"][1] for entry in raw.values()), default=0)
+            header = json.loads(meta[_KEY])
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
+        raise CheckpointError(f"{path}: not a pcgen checkpoint") from None
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path}: not a pcgen checkpoint")
+    if size != 8 + length + end:
+        raise CheckpointError(f"{path}: {size} bytes, its header says {8 + length + end}: damaged")
+    header["tensors"] = {
+        name: {"shape": entry["shape"], "dtype": entry["dtype"]} for name, entry in raw.items()
+    }
+    return header
+
+
+def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    """Write a checkpoint whole or not at all: to a temporary file, synced, then renamed.
+
+    Raises:
+        CheckpointError: a full disk or a folder that cannot be written; the old file is untouched.
+    """
+    from safetensors.torch import save as serialise
+
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps({**header, "sha256": digest(ready)})
+    write_whole(path, serialise(ready, metadata={_KEY: text}))
+
+
+def load(path: Path) -> Checkpoint:
+    """Return a checkpoint, its tensors on the CPU.
+
+    Raises:
+        CheckpointError: what `read_header` says, or tensors that are not those that were saved.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    header = read_header(path)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from None
+    if digest(tensors) != header.get("sha256"):
+        raise CheckpointError(f"{path}: damaged: its tensors are not those that were saved")
+    return Checkpoint(path, header, tensors)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        CheckpointError: it could not be written; what was there before still is.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """Return a hash of the tensors' names, types, shapes and values."""
+    hashed = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        hashed.update(tensor.view(-1).numpy().tobytes())
+    return hashed.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel(Generic[Kind]):
+    """A trained network and what its file says of it."""
+
+    path: Path
+    network: Kind
+    recipe: Recipe
+    header: dict[str, Any]
+    latents: Tensor | None = None
+    """(N, D_latent) of the memorised images, where the model is a memory."""
+
+    @property
+    def shape(self) -> Shape:
+        """Return channels, height and width of the data; (1, 1, D) for a table."""
+        channels, height, width = self.header["data"]["shape"]
+        return channels, height, width
+
+    @property
+    def scale(self) -> tuple[list[float], list[float]] | None:
+        """Return the column means and deviations of a table's model."""
+        return self.header["data"].get("scale")
+
+    @property
+    def classes(self) -> list[str]:
+        """Return the names of a classifier's classes; their numbers where they have none."""
+        names = self.header["data"].get("classes") or []
+        return [*names, *map(str, range(len(names), int(self.header["sizes"][-1])))]
+
+
+Model = LoadedModel["Network"]
+"""A trained predictive coding network."""
+
+
+def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
+    """Return the predictive coding network of a checkpoint, ready for use.
+
+    Raises:
+        CheckpointError: what `load` says, a classifier, or tensors that are not its recipe's.
+    """
+    return model_of(load(path), device)
+
+
+def model_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Model:
+    """Return the predictive coding network that a header and its tensors make.
+
+    Raises:
+        CheckpointError: a classifier, or tensors that are not those of the header's recipe.
+    """
+    from pcgen.device import generator
+    from pcgen.model.network import build
+
+    def built(recipe: Recipe, shape: Shape) -> Network:
+        if recipe.classifier is not None:
+            raise CheckpointError(
+                f"{checkpoint.path}: is a classifier, not a predictive coding network",
+                "A classifier serves pcgen classify, bench ood and ood-calibrate --classifier",
+            )
+        classes = int(checkpoint.header["sizes"][-1]) if recipe.model.labels else 0
+        if "prior.log_classes" in checkpoint.tensors:
+            classes = len(checkpoint.tensors["prior.log_classes"])
+        return build(recipe.model, shape, generator(recipe.seed), classes)
+
+    return rebuild(checkpoint, built, device)
+
+
+def rebuild(
+    checkpoint: Checkpoint,
+    build: Callable[[Recipe, Shape], Kind],
+    device: torch.device | str = "cpu",
+) -> LoadedModel[Kind]:
+    """Return what a checkpoint holds.
+
+    Args:
+        build: makes a network of the recipe, whose tensors are then the checkpoint's.
+
+    Raises:
+        CheckpointError: tensors that are not those of the header's recipe.
+    """
+    path = checkpoint.path
+    try:
+        recipe = from_dict(checkpoint.header["recipe"], str(path))
+        channels, height, width = (int(side) for side in checkpoint.header["data"]["shape"])
+        if min(channels, height, width) < 1:
+            raise ValueError
+        network = build(recipe, (channels, height, width))
+    except CheckpointError:
+        raise
+    except (PcgenError, LookupError, TypeError, ValueError) as error:
+        reason = error.message if isinstance(error, PcgenError) else "its header is incomplete"
+        raise CheckpointError(f"{path}: {reason}", f"Show it: pcgen info {path}") from None
+    for name, tensor in network.tensors().items():
+        found = checkpoint.tensors.get(name)
+        if found is None or found.isnan().any():
+            raise CheckpointError(f"{path}: {name} is missing or damaged")
+        if found.shape != tensor.shape:
+            raise CheckpointError(
+                f"{path}: {name} is {tuple(found.shape)}, the recipe says {tuple(tensor.shape)}",
+                f"Show it: pcgen info {path}",
+            )
+    network.load(checkpoint.tensors)
+    latents = checkpoint.tensors.get(LATENTS)
+    if latents is not None:
+        latents = latents.to(device)
+    return LoadedModel(path, network.to(device), recipe, checkpoint.header, latents)
+
+
+def model_header(
+    network: Trainable, recipe: Recipe, data: dict[str, Any], metrics: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the header of a model: all of it determined by the run, no time and no place."""
+    return {
+        "pcgen": __version__,
+        "kind": "model" if recipe.classifier is None else "classifier",
+        "recipe": to_dict(recipe),
+        "data": data,
+        "sizes": network.sizes,
+        "parameters": sum(tensor.numel() for tensor in network.weights()),
+        "metrics": metrics,
+    }

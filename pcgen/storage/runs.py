@@ -1,0 +1,303 @@
+"""Run folders: a training run on disk, which an interruption cannot lose.
+
+recipe.toml         the resolved recipe
+environment.json    versions, threads, device
+metrics.jsonl       a line per epoch
+last.safetensors    everything a resumed run needs
+model.safetensors   the best network on the validation split
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pcgen import __version__
+from pcgen.config import Recipe, from_dict, from_toml, to_toml
+from pcgen.data.images import Images
+from pcgen.distributed import Group
+from pcgen.errors import CheckpointError, DataError, RunError
+from pcgen.learning.train import Progress
+from pcgen.storage import checkpoint
+
+# Seconds between two saves within an epoch: what a killed run loses at most.
+_SAVE_EVERY = 60.0
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training stopped on request, after saving.
+
+    Attributes:
+        run: the folder to resume.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        super().__init__(
+            f"Interrupted. Saved: {run.last}", f"Continue: pcgen train --resume --out {run.path}"
+        )
+        self.run = run
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The files of a run."""
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.toml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "last.safetensors"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @classmethod
+    def create(cls, path: Path, recipe: Recipe, device: torch.device) -> RunFolder:
+        """Return a new run folder with its recipe and environment.
+
+        Raises:
+            RunError: a folder that holds a run already, or cannot be written.
+        """
+        run = cls(path)
+        if run.last.exists() or run.model.exists():
+            raise RunError(
+                f"{path}: holds a run already",
+                f"Continue it: pcgen train --resume --out {path}; or name another folder",
+            )
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            run.metrics.write_text("")
+        except OSError as error:
+            raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+        checkpoint.write_whole(run.recipe, to_toml(recipe).encode())
+        environment = json.dumps(describe_environment(device), indent=2)
+        checkpoint.write_whole(path / "environment.json", environment.encode())
+        return run
+
+    def clear(self) -> None:
+        """Remove the run's own files, and nothing else."""
+        environment = self.path / "environment.json"
+        for file in (self.recipe, environment, self.metrics, self.last, self.model):
+            file.unlink(missing_ok=True)
+
+    @classmethod
+    def existing(cls, path: Path) -> tuple[RunFolder, Recipe]:
+        """Return a run to be continued, and its recipe.
+
+        Raises:
+            RunError: a folder without a run.
+        """
+        run = cls(path)
+        if not run.recipe.is_file():
+            raise RunError(
+                f"{path}: no run to resume here", "Start one: pcgen train RECIPE --out DIR"
+            )
+        return run, from_toml(run.recipe.read_text(encoding="utf-8"), str(run.recipe))
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Return the versions and the machine that a run's numbers depend on."""
+    return {
+        "pcgen": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }
+
+
+def describe_data(images: Images, count: int) -> dict[str, Any]:
+    """Return what a model must know of its data to meet new ones."""
+    return {
+        "source": images.source,
+        "count": count,
+        "shape": list(images.shape),
+        "fingerprint": images.fingerprint(),
+        "columns": images.columns,
+        "scale": None if images.scale is None else [list(map(float, s)) for s in images.scale],
+        "classes": images.classes,
+        "preprocessing": images.preprocessing,
+    }
+
+
+class Run:
+    """A training run and its folder.
+
+    `progress` yields as `Training.run` does and saves on the way; of a group, one process writes.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        training: Any,
+        recipe: Recipe,
+        images: Images,
+        group: Group | None = None,
+    ) -> None:
+        self.folder = folder
+        self.recipe = recipe
+        self.network = training.network
+        self.group = group
+        self.writes = group is None or group.writes
+        self.training = training
+        self.data = describe_data(images, len(images))
+        self.best: dict[str, Any] | None = None
+
+    def resume(self) -> None:
+        """Go on from the last save.
+
+        Raises:
+            CheckpointError: a damaged save.
+            DataError: other data than the run began with.
+        """
+        if not self.folder.last.exists():
+            return
+        saved = checkpoint.load(self.folder.last)
+        if saved.header["data"]["fingerprint"] != self.data["fingerprint"]:
+            raise DataError(
+                f"{self.data['source']}: not the data that {self.folder.path} was trained on"
+            )
+        if from_dict(saved.header["recipe"]) != self.recipe:
+            raise CheckpointError(f"{self.folder.last}: was made with another recipe")
+        self.training.load(saved.tensors, saved.header["counters"])
+        self.best = saved.header["best"]
+        if not self.writes:
+            return
+        # Lines written after the last save would otherwise stand twice.
+        done = self.training.counters["epoch"]
+        lines = [line for line in _lines(self.folder.metrics) if line["epoch"] <= done]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        checkpoint.write_whole(self.folder.metrics, text.encode())
+
+    def progress(self, images: Images, validation: Images | None) -> Iterator[Progress]:
+        """Yield the progress of each batch; write metrics and checkpoints.
+
+        Raises:
+            Interrupted: after Ctrl-C, once the batch is done and saved; a second one does not wait.
+        """
+        group = self.group
+        if group is not None:
+            group.require_equal(
+                {
+                    "recipe": self.recipe,
+                    "data": self.data["fingerprint"],
+                    "progress": self.training.counters,
+                }
+            )
+        saved = began = time.monotonic()
+        with _deferred_interrupt(once=group is None) as interrupted:
+            asked = interrupted if group is None else group.listen(interrupted)
+            for progress in self.training.run(images, validation):
+                if progress.ends_epoch:
+                    self._end_epoch(progress, time.monotonic() - began)
+                    began = time.monotonic()
+                if progress.ends_epoch or time.monotonic() - saved > _SAVE_EVERY or asked():
+                    self.save()
+                    saved = time.monotonic()
+                yield progress
+                if asked():
+                    if group is not None:
+                        group.wait()
+                    raise Interrupted(self.folder)
+
+    def save(self) -> None:
+        """Write last.safetensors."""
+        if not self.writes:
+            return
+        header = {
+            **checkpoint.model_header(self.network, self.recipe, self.data, self.best or {}),
+            "kind": "run",
+            "counters": self.training.counters,
+            "best": self.best,
+        }
+        checkpoint.save(self.folder.last, self.training.tensors(), header)
+
+    def _end_epoch(self, progress: Progress, seconds: float) -> None:
+        validation = progress.validation or progress.labelled
+        learned = {"mse_last_hidden": progress.mse, "accuracy": progress.accuracy}
+        trained = {"energy": progress.energy} | {k: v for k, v in learned.items() if v is not None}
+        line: dict[str, Any] = {
+            "epoch": progress.epoch,
+            **trained,
+            "images": progress.images,
+            "seconds": seconds,
+            "validation": None if validation is None else asdict(validation),
+        }
+        if self.writes:
+            with self.folder.metrics.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        found = {"epoch": progress.epoch, **(line["validation"] or trained)}
+        criterion = self.training.criterion
+        # Of a sampler the least reconstruction error is no aim: its last epoch is kept.
+        last = validation is None or self.recipe.inference.draws
+        if last or self.best is None or found[criterion] < self.best[criterion]:
+            self.best = found
+            if not self.writes:
+                return
+            header = checkpoint.model_header(self.network, self.recipe, self.data, found)
+            checkpoint.save(self.folder.model, self.training.model_tensors(), header)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a metrics file; a line cut by a kill is left out."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return a run's metrics, an entry per epoch."""
+    return _lines(RunFolder(path).metrics)
+
+
+@contextmanager
+def _deferred_interrupt(once: bool) -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C wait for the batch's end; yield whether it came.
+
+    Args:
+        once: let a second one through. A launcher repeats the first one, so there it must not be.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    came = False
+    usual = signal.getsignal(signal.SIGINT)
+
+    def remember(number: int, frame: Any) -> None:
+        nonlocal came
+        came = True
+        if once:
+            signal.signal(signal.SIGINT, usual)
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield lambda: came
+    finally:
+        if once or not came:
+            signal.signal(signal.SIGINT, usual)

@@ -1,0 +1,198 @@
+"""The benchmark of unusual data: its sets, its table, and that it goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from pcgen.benchmarks.ood import families
+from pcgen.benchmarks.ood.families import Recipes, dense_recipe
+from pcgen.benchmarks.ood.metrics import METRICS
+from pcgen.benchmarks.ood.sets import Known, left_out, unusual_sets
+from pcgen.cli.main import cli
+from pcgen.commands import bench as benchmarks
+from pcgen.config import from_dict
+from pcgen.data.images import Images
+from pcgen.data.shifts import SHIFTS
+from pcgen.data.sources import open_data
+from pcgen.errors import DataError, RecipeError
+
+PROMISED = {"dataset", "method", "metric", "value", "ci_low", "ci_high", "published", "source"}
+
+
+class TwoStatistics:
+    """Stands for the network's scores: how bright an image is, and how rough."""
+
+    names = ("free-energy", "roughness")
+    components = ("free-energy", "roughness")
+
+    def __call__(self, data_BD: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {
+            "free-energy": data_BD.double().sum(1),
+            "roughness": data_BD.double().diff(dim=1).abs().sum(1),
+        }
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let the network be a stand-in and the convnet short; return which families were trained."""
+    trained: list[str] = []
+
+    def watched(name: str, family: families.Family) -> families.Family:
+        def run(*words: Any) -> Any:
+            trained.append(name)
+            return TwoStatistics() if name == "pc" else family.train(*words)
+
+        return replace(family, train=run)
+
+    for name, family in list(families.FAMILIES.items()):
+        monkeypatch.setitem(families.FAMILIES, name, watched(name, family))
+    resolve = benchmarks.resolve_recipe
+
+    def short(name: str) -> Any:
+        return resolve(resolve(name), settings=["learning.epochs=2"])
+
+    monkeypatch.setattr(benchmarks, "resolve_recipe", short)
+    return trained
+
+
+def test_the_split_loses_and_repeats_no_image() -> None:
+    images, test = open_data("digits"), open_data("digits:test")
+    known = Known.of("digits", images, test, 100, 3)
+    parts = [known.kept, known.validation, known.part_a, known.part_b]
+    assert [len(part) for part in parts] == [1050, 100, 144, 144]
+    rows = [part.index for part in parts]
+    assert all(row is not None for row in rows)
+    assert sorted(torch.cat([r for r in rows if r is not None]).tolist()) == list(range(1438))
+
+
+def test_the_unusual_sets_are_those_that_are_here_and_the_shifts() -> None:
+    test = open_data("digits:test")
+    found = unusual_sets("digits", test, lambda name: None, 50, 0)
+    assert [one.name for one in found] == list(SHIFTS)
+    assert all(len(one.images) == 50 for one in found)
+    other = unusual_sets("mnist", test, lambda name: test if name == "usps" else None, 50, 0)
+    assert [(one.name, one.kind) for one in other if one.kind != "shift"] == [("usps", "same")]
+    swapped = unusual_sets("mnist", test, lambda name: test, 50, 0)
+    assert "fashion-mnist, brightness matched" in [one.name for one in swapped]
+
+
+def test_a_class_left_out_is_in_no_part_of_the_known() -> None:
+    images, test = open_data("digits"), open_data("digits:test")
+    known, (unusual,) = left_out("digits", images, test, 100, 1000, 3)
+    assert known.kept.class_count == 9
+    assert unusual.images.labels is not None
+    assert set(unusual.images.labels.tolist()) == {3}
+    assert len(known.test) + len(unusual.images) == len(test)
+
+
+def test_a_dense_classifier_has_the_networks_number_of_weights() -> None:
+    images = open_data("digits", limit=100)
+    known = Known.of("digits", images, images, 10, 0)
+    classifier = from_dict({"classifier": {}})
+    mirrored = dense_recipe(
+        Recipes(from_dict({"model": {"layers": [8, 32]}}), classifier), known, "pc"
+    )
+    assert mirrored.classifier is not None
+    assert (mirrored.classifier.hidden, mirrored.classifier.rule) == ([32, 8], "pc")
+    maps = from_dict({"model": {"layers": [8, [4, 4, 4]], "kernel": 3}})
+    equal = dense_recipe(Recipes(maps, classifier), known, "backprop").classifier
+    assert equal is not None
+    first, second = equal.hidden
+    assert 64 * first + first * second == pytest.approx(8 * 64 + 4 * 9 + 64 + 1, rel=0.15)
+
+
+def test_the_table_has_every_method_metric_and_set(quick: list[str], tmp_path: Path) -> None:
+    rows = benchmarks.bench_ood(["digits"], seeds=2, out=tmp_path)
+    assert all(row.keys() >= PROMISED for row in rows)
+    methods = {row["method"] for row in rows}
+    assert methods >= {
+        "pc-fisher",
+        "free-energy",
+        "ppca",
+        "autoencoder",
+        "trivial-zlib",
+        "convnet msp",
+        "convnet mahalanobis",
+        "mlp knn",
+        "discriminative-pcn label-energy",
+    }
+    sets = {row["dataset"].removeprefix("digits vs ") for row in rows}
+    assert sets >= {*SHIFTS, "digits without one class vs left-out class", "digits itself"}
+    noise = [r for r in rows if r["dataset"] == "digits vs noise" and r["method"] == "pc-fisher"]
+    found = {row["metric"]: row for row in noise}
+    assert found.keys() >= {*METRICS, "auroc_difference"}
+    assert found["auroc"]["value"] > 0.95
+    for row in rows:
+        if row["ci_low"] is not None and row["metric"] in METRICS:
+            # Percentiles of draws with ties may miss the value itself by a little.
+            assert row["ci_low"] - 0.02 <= row["value"] <= row["ci_high"] + 0.02
+    against = {row["against"] for row in rows if row["metric"] == "auroc_difference"}
+    assert "convnet msp" in against
+    once = {row["metric"] for row in rows if row["dataset"] == "digits itself"}
+    assert once == {"accuracy", "images_per_second", "false_alarms_at_5", "splits_within_5"}
+    page = (tmp_path / "index.html").read_text()
+    assert "convnet msp" in page
+    assert page.count("<polyline") > 40
+    assert json.loads((tmp_path / "ood.json").read_text()) == rows
+    # Twice two seeds of what a left-out class is compared by; the others for whole data alone.
+    assert quick.count("convnet") == 4
+    assert quick.count("mlp") == 2
+
+    quick.clear()
+    again = benchmarks.bench_ood(["digits"], seeds=2, out=tmp_path)
+    assert quick == []
+    assert again == rows
+    (tmp_path / "scores" / "digits-ppca-1.npz").write_bytes(b"cut short")
+    benchmarks.bench_ood(["digits"], seeds=2, methods=["ppca"], limit=100, out=tmp_path)
+    # Other images: nothing that was kept is used.
+    assert quick == ["ppca"] * 4
+
+
+def test_the_command_shows_the_table(quick: list[str], tmp_path: Path) -> None:
+    words = ["bench", "ood", "--data", "digits", "--seeds", "1", "--methods", "pc,ppca,trivial"]
+    result = CliRunner().invoke(cli, [*words, "--limit", "100"])
+    assert result.exit_code == 0, result.output
+    assert "pc-fisher" in result.stdout
+    assert "auroc difference" in result.stdout.replace("_", " ")
+    as_json = CliRunner().invoke(cli, [*words, "--limit", "100", "--json", "-q"])
+    rows = json.loads(as_json.stdout)["table"]
+    assert {"tpr_at_5", "fpr95_id_positive"} <= {row["metric"] for row in rows}
+
+
+def test_what_cannot_be_measured_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RecipeError, match="no methods pcc"):
+        benchmarks.bench_ood(["digits"], methods=["pcc"])
+    with pytest.raises(RecipeError, match="iris"):
+        benchmarks.bench_ood(["iris"])
+
+
+def test_an_image_that_cannot_be_read_stops_the_benchmark(quick: list[str], tmp_path: Path) -> None:
+    from pcgen.benchmarks.ood.measured import measure
+    from pcgen.data.arrays import images_of
+    from pcgen.data.request import Wanted
+
+    values = np.random.default_rng(0).random((60, 8, 8)).astype(np.float32)
+    labels = np.arange(60) % 3
+    good = images_of(values, "good", Wanted("good"), labels=labels)
+    values = values.copy()
+    values[7] = np.nan
+    broken = images_of(values, "broken", Wanted("broken"), labels=labels)
+    known = Known.of("good", good, broken, 10, 0)
+    recipe = from_dict({})
+    whole: Images = replace(known.test)
+    assert len(whole) == 60
+    with pytest.raises(DataError, match=r"broken\[7\]"):
+        measure(
+            "trivial", known, [], Recipes(recipe, recipe), torch.device("cpu"), lambda *words: None
+        )

@@ -1,0 +1,180 @@
+"""Peers are other people's programs: whatever one does, the answer or the reason comes back."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pcgen.benchmarks.peers.process import Peer, PeerError, found
+
+# Read here: within a test the variables of the user's own settings are gone.
+ROOT = Path(os.environ.get("PCGEN_PEERS") or Path(__file__).parents[2])
+PROCESSORS = os.sched_getaffinity(0)
+NEEDS_PCX = pytest.mark.skipif("pcx" not in found(ROOT), reason="needs the peer pcx: make peers")
+
+WORKER = """
+import json, os, sys, time
+
+for line in sys.stdin:
+    message = json.loads(line)
+    if message["do"] == "quit":
+        break
+    if message["do"] == "die":
+        print("the last words", file=sys.stderr)
+        sys.exit(3)
+    if message["do"] == "hang":
+        time.sleep(60)
+    if message["do"] == "babble":
+        print("compiling ...", flush=True)
+    elif message["do"] == "fail":
+        print(json.dumps({"error": "ValueError: no such layer"}), flush=True)
+    else:
+        os.write(1, b'{"processors": ')
+        time.sleep(0.05)
+        seen = {"threads": os.environ["OMP_NUM_THREADS"], "python": sys.executable}
+        os.write(1, f"{len(os.sched_getaffinity(0))}, {json.dumps(seen)[1:]}\\n".encode())
+"""
+
+
+@pytest.fixture
+def peer(tmp_path: Path) -> Iterator[Peer]:
+    worker = tmp_path / "worker.py"
+    worker.write_text(WORKER)
+    (tmp_path / ".peers" / "fake" / "bin").mkdir(parents=True)
+    (tmp_path / ".peers" / "fake" / "bin" / "python").symlink_to(sys.executable)
+    with Peer("fake", tmp_path, threads=1, worker=worker) as peer:
+        yield peer
+
+
+def test_an_answer_in_pieces_comes_back_whole_and_the_worker_has_one_processor(peer: Peer) -> None:
+    for _ in range(2):
+        answer = peer.ask({"do": "answer"}, timeout=20)
+        assert answer["processors"] == 1
+        assert answer["threads"] == "1"
+        assert ".peers/fake" in answer["python"]
+
+
+def test_starting_a_worker_leaves_this_process_its_processors(peer: Peer) -> None:
+    assert peer.ask({"do": "answer"}, timeout=20)["processors"] == 1
+    assert os.sched_getaffinity(0) == PROCESSORS
+
+
+def test_a_worker_that_dies_is_quoted(peer: Peer) -> None:
+    with pytest.raises(PeerError, match=r"(?s)fake: died at 'die' \(exit code 3\).*last words"):
+        peer.ask({"do": "die"}, timeout=20)
+    with pytest.raises(PeerError, match=r"fake: died at 'answer'"):
+        peer.ask({"do": "answer"}, timeout=20)
+
+
+def test_a_worker_that_hangs_is_stopped_in_time(peer: Peer) -> None:
+    assert peer.ask({"do": "answer"}, timeout=20)
+    with pytest.raises(PeerError, match=r"fake: no answer to 'hang' within 0\.2 seconds"):
+        peer.ask({"do": "hang"}, timeout=0.2)
+    with pytest.raises(PeerError, match=r"died at 'answer'"):
+        peer.ask({"do": "answer"}, timeout=20)
+
+
+def test_a_line_that_is_no_answer_is_shown(peer: Peer) -> None:
+    with pytest.raises(PeerError, match=r"fake: this is no answer: 'compiling \.\.\.'"):
+        peer.ask({"do": "babble"}, timeout=20)
+
+
+def test_what_the_library_could_not_do_is_told(peer: Peer) -> None:
+    with pytest.raises(PeerError, match=r"fake: ValueError: no such layer"):
+        peer.ask({"do": "fail"}, timeout=20)
+
+
+def test_a_peer_without_an_environment_names_the_command(tmp_path: Path) -> None:
+    assert found(tmp_path) == []
+    with pytest.raises(PeerError, match="pcx: no environment at") as caught:
+        Peer("pcx", tmp_path)
+    assert caught.value.hint == "make peers"
+
+
+def test_peers_are_found_by_their_environments(tmp_path: Path) -> None:
+    (tmp_path / ".peers" / "pcx" / "bin").mkdir(parents=True)
+    (tmp_path / ".peers" / "pcx" / "bin" / "python").symlink_to(sys.executable)
+    assert found(tmp_path) == ["pcx"]
+
+
+def decoder(sizes: list[int], images: int) -> dict[str, np.ndarray]:
+    """Return data (B, D) and a random tanh decoder's weights, the data layer first."""
+    draw = np.random.default_rng(0)
+    arrays = {"data_BD": draw.uniform(size=(images, sizes[0])).astype(np.float32)}
+    for layer, (below, above) in enumerate(itertools.pairwise(sizes)):
+        weight = draw.normal(size=(below, above)) / np.sqrt(above)
+        arrays[f"w{layer}"] = weight.astype(np.float32)
+        arrays[f"b{layer}"] = draw.normal(size=below).astype(np.float32) / 10
+    return arrays
+
+
+def descent(arrays: dict[str, np.ndarray], rate: float, momentum: float, steps: int) -> list[float]:
+    """Return the energy per image after 0 to `steps` steps, in float64.
+
+    tanh hidden layers, a linear data layer; v <- momentum v - rate dE/dx, x <- x + v.
+    """
+    layers = range(sum(name.startswith("w") for name in arrays))
+    weights = [arrays[f"w{n}"].astype(np.float64) for n in layers]
+    biases = [arrays[f"b{n}"].astype(np.float64) for n in layers]
+    data_BD = arrays["data_BD"].astype(np.float64)
+
+    def predict(states: list[np.ndarray], n: int) -> np.ndarray:
+        drive = states[n + 1] @ weights[n].T + biases[n]
+        return drive if n == 0 else np.tanh(drive)
+
+    states = [np.zeros((len(data_BD), weight.shape[1])) for weight in [weights[0], *weights]]
+    for n in reversed(layers):
+        states[n] = predict(states, n)
+    states[0] = data_BD
+    speeds = [np.zeros_like(state) for state in states]
+    energies = []
+    for _ in range(steps + 1):
+        predicted = [predict(states, n) for n in layers]
+        errors = [states[n] - predicted[n] for n in layers]
+        energies.append(sum(float((error**2).sum()) / 2 for error in errors) / len(data_BD))
+        for n in layers:
+            slope = 1 if n == 0 else 1 - predicted[n] ** 2
+            own = errors[n + 1] if n + 1 in layers else 0
+            gradient = own - (errors[n] * slope) @ weights[n]
+            speeds[n + 1] = momentum * speeds[n + 1] - rate * gradient
+            states[n + 1] = states[n + 1] + speeds[n + 1]
+    return energies
+
+
+@NEEDS_PCX
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["scan", "unrolled"])
+def test_pcx_descends_as_numpy_does_to_1e_4_and_takes_as_long_as_it_says(
+    tmp_path: Path, mode: str
+) -> None:
+    arrays = decoder([12, 7, 5, 3], images=6)
+    np.savez(tmp_path / "network.npz", **arrays)  # type: ignore[arg-type]
+    setup: dict[str, Any] = {
+        "do": "setup",
+        "npz": str(tmp_path / "network.npz"),
+        "activation": "tanh",
+        "output": "linear",
+        "kind": "dense",
+        "steps": 5,
+        "rate": 0.1,
+        "momentum": 0.5,
+        "weight_rate": 0.001,
+        "mode": mode,
+    }
+    with Peer("pcx", ROOT, threads=1) as peer:
+        answer = peer.ask(setup, timeout=120)
+        assert answer["ok"]
+        assert answer["library"] == "pcx"
+        # Training first: the energies must be those of the set-up's weights all the same.
+        timed = peer.ask({"do": "batch", "repeats": 3}, timeout=120)
+        assert timed["finite"]
+        assert all(0 < second < 1 for second in timed["seconds"])
+        energies = peer.ask({"do": "energies", "steps": 5}, timeout=120)["energy"]
+    np.testing.assert_allclose(energies, descent(arrays, 0.1, 0.5, 5), rtol=1e-4)

@@ -1,0 +1,169 @@
+"""The sampling table, small: every row is there, and says what it should of known generators."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor
+
+from pcgen.benchmarks.reconstruction import train_network
+from pcgen.benchmarks.sampling import emd, likelihood, makers
+from pcgen.benchmarks.sampling.benchmark import _Judge, image_rows
+from pcgen.benchmarks.sampling.makers import Generator
+from pcgen.benchmarks.sampling.speed import chain_rows
+from pcgen.cli.main import cli
+from pcgen.data.images import split
+from pcgen.data.sources import open_data
+from pcgen.model.network import Network
+from pcgen.sampling.draw import Chained
+from tests.learning.test_posterior import recipe
+
+SILENT = lambda stage, done, total: None  # noqa: E731
+CPU = torch.device("cpu")
+# Of the distances of a table.
+SMALL = (("_SETS", 20), ("_LARGER_SETS", 2), ("_LARGER", 3), ("_SPLITS", 1))
+METRICS = {
+    *("frechet", "inception score", "precision", "recall", "nearest training image"),
+    *("as near as the nearest 1 % of test images", "class frequencies off by"),
+}
+
+
+class Classifier:
+    """The pixels as features, and ten of their sums as logits."""
+
+    def features(self, data_BD: Tensor) -> Tensor:
+        return data_BD
+
+    def logits_of(self, features_BF: Tensor) -> Tensor:
+        return features_BF.view(len(features_BF), -1)[:, :60].view(-1, 10, 6).sum(2)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    model = recipe(data={"limit": 300, "validation": 60})
+    kept, held_out = split(open_data("digits", limit=300), 60, 0)
+    return train_network(model, kept, held_out, CPU)
+
+
+@torch.no_grad()
+def test_every_method_is_judged_in_the_same_way(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_VAE_EPOCHS", "_NOISELESS_EPOCHS", "_FITTING_STEPS"):
+        monkeypatch.setattr(makers, name, 1)
+    monkeypatch.setattr(makers, "_CHAINED", Chained(chains=20, burn_in=5, thin=1))
+    model = recipe(data={"limit": 300, "validation": 60})
+    test, images = open_data("digits:test", limit=200), open_data("digits", limit=300)
+    rows = image_rows("digits", model, network, images, test, Classifier(), 200, SILENT)
+    found = {(row["method"], row["metric"]): row for row in rows}
+    methods = {row["method"] for row in rows} - {"training images", "test images"}
+    assert methods == {
+        *("pcn", "pcn, chains", "ppca-3", "vae", "vae, 4 causes fitted after"),
+        "pcn without noise, whitened",
+    }
+    for method in methods:
+        assert {row["metric"] for row in rows if row["method"] == method} == METRICS
+    floor = found["training images", "frechet"]["value"]
+    assert floor < min(found[method, "frechet"]["value"] for method in methods)
+    assert found["vae", "frechet"]["published"] == 4.19
+
+
+@torch.no_grad()
+def test_copies_and_missing_classes_are_seen() -> None:
+    images, test = open_data("digits", limit=400), open_data("digits:test", limit=300)
+    train = images.rows(range(400)).pixels_BD
+    judge = _Judge(Classifier(), test.rows(range(300)), train, "digits")
+
+    def values(drawn: Tensor) -> dict[str, float]:
+        rows = judge.rows(Generator("a", lambda count, seed: drawn, None, 0.0), drawn)
+        return {row["metric"]: row["value"] for row in rows}
+
+    copies, real = values(train[:300]), values(test.rows(range(300)).pixels_BD)
+    near = "as near as the nearest 1 % of test images"
+    assert copies["nearest training image"] < 0.05
+    assert copies[near] == 1
+    assert real["nearest training image"] == 1
+    assert real[near] < 0.02
+    assert real["frechet"] == pytest.approx(0, abs=1e-4)
+    one = values(train[:1].expand(300, -1))
+    # All samples are of one class, of which about a tenth of the data is.
+    assert one["class frequencies off by"] > 0.8
+    assert one["inception score"] == pytest.approx(1, abs=1e-6)
+    assert one["recall"] < 0.1
+
+
+@torch.no_grad()
+def test_likelihoods_have_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(likelihood, "_VAE_EPOCHS", 1)
+    for name, value in (("_ROWS", 4), ("_TEMPERATURES", 30), ("_DRAWS", 50)):
+        monkeypatch.setattr(likelihood, name, value)
+    model = recipe(data={"limit": 200, "validation": 40}, learning={"epochs": 2})
+    images, test = open_data("digits", limit=200), open_data("digits:test", limit=20)
+    rows = likelihood.likelihood_rows("digits", model, images, test, SILENT)
+    assert [row["method"] for row in rows] == ["pcn", "vae"]
+    for row in rows:
+        assert -64 < row["ci_low"] < row["value"] < row["ci_high"] < 0
+
+
+@torch.no_grad()
+def test_chains_are_timed_beside_the_published_sampler(network: Network) -> None:
+    model = recipe(data={"limit": 300, "validation": 60})
+    rows = chain_rows("digits", model, network, open_data("digits:test"), SILENT, steps=200)
+    for target in ("free", "given an image"):
+        found = {r["method"]: r["value"] for r in rows if r["metric"].endswith(f"second, {target}")}
+        assert min(found.values()) > 0
+        for ours in ("kinetic", "kinetic, jumps"):
+            ratio = found[ours] / found["momentum, published"]
+            assert found[f"{ours} over momentum, published"] == pytest.approx(ratio)
+    mixed = {r["method"]: r["value"] for r in rows if r["metric"] == "r-hat, free"}
+    assert 0.99 < mixed["kinetic, jumps"] < mixed["momentum, published"]
+
+
+@torch.no_grad()
+def test_a_table_is_compared_with_its_own_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SMALL:
+        monkeypatch.setattr(emd, name, value)
+    images = open_data("iris", columns=["sepal length (cm)", "petal length (cm)"])
+    model = recipe(
+        data={"source": "iris", "validation": 0},
+        model={"likelihood": "gaussian", "layers": [2, 8]},
+        learning={"epochs": 5, "batch_size": 150},
+    )
+    small = train_network(model, images, images.head(10), CPU)
+    rows = emd.table_rows("iris", model, small, images, SILENT)
+    found = {(row["method"], row["metric"]): row["value"] for row in rows}
+    assert 0.03 < found["data resampled", "emd"] < 0.15
+    assert found["two halves of the data", "emd"] > found["data resampled", "emd"]
+    assert found["data resampled", "emd, 3 samples a row"] < found["data resampled", "emd"]
+    assert found["pcn", "emd"] > found["data resampled", "emd"]
+    assert found["pcn trained on one half", "emd to the other half"] > 0.05
+    assert found["pcn", "emd, best set"] <= found["pcn", "emd"]
+    assert 0 <= found["pcn", "histogram of petal length (cm)"] <= 1
+
+
+def test_the_command_measures_the_shipped_iris(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SMALL:
+        monkeypatch.setattr(emd, name, value)
+    monkeypatch.setattr(emd, "_halves_rows", lambda *words: [])
+    result = CliRunner().invoke(cli, ["bench", "sampling", "--data", "iris", "--json", "-q"])
+    assert result.exit_code == 0, result.stderr
+    found = {(r["method"], r["metric"]): r for r in json.loads(result.stdout)["table"]}
+    assert found["pcn", "emd"]["value"] < 0.1
+    assert found["pcn", "emd"]["published"] == 0.06
+    assert found["pcn", "emd"]["value"] < found["two halves of the data", "emd"]["value"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--data", "letters"), "letters: no such sampler"),
+        (("--methods", "looks"), "looks: no such part"),
+    ],
+)
+def test_what_the_table_does_not_have_is_said(words: tuple[str, ...], said: str) -> None:
+    result = CliRunner().invoke(cli, ["bench", "sampling", *words])
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())

@@ -1,0 +1,96 @@
+"""The data in fewer units: the same energy, the same path and the same minimum."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pcgen.config import InferenceTable
+from pcgen.inference.infer import infer
+from pcgen.inference.reduction import ReducedInference, Reduction, reduce
+from pcgen.inference.solvers import SOLVERS, prepare
+from pcgen.model.network import Network
+from tests import oracle
+
+SOLVING = [name for name in SOLVERS if name != "descent"]
+
+
+def wide(seed: int = 0) -> Network:
+    """Return 4-6-20 units, tanh and linear, with a precision for each data unit."""
+    return oracle.network(layers=(4, 6), shape=20, seed=seed, diagonal=True)
+
+
+def reduced(network: Network) -> Reduction:
+    found = reduce(network)
+    assert found is not None
+    return found
+
+
+def test_energies_differ_by_what_no_state_explains() -> None:
+    network, data_BD = wide(), torch.randn(5, 20, dtype=torch.float64)
+    found = reduced(network)
+    y_BU = found.project(data_BD)
+    rest_B = found.rest(data_BD, y_BU)
+    assert bool((rest_B > 0).all())
+    for _ in range(3):
+        hidden = [torch.randn(5, size, dtype=torch.float64) for size in (6, 4)]
+        whole_B = network.energy([data_BD, *hidden]) - network.log_det()
+        inner_B = found.network.energy([y_BU, *hidden]) - found.network.log_det()
+        assert torch.allclose(whole_B, inner_B + rest_B)
+
+
+@pytest.mark.parametrize("solver", SOLVING)
+@pytest.mark.parametrize("clamp_latent", [False, True])
+def test_each_step_is_the_same_as_with_all_pixels(solver: str, clamp_latent: bool) -> None:
+    network, data_BD = wide(1), torch.randn(7, 20, dtype=torch.float64)
+    table = InferenceTable(solver=solver)
+    ways = [
+        prepare(network, table, reduced=flag).begin(data_BD, clamp_latent=clamp_latent)
+        for flag in (True, False)
+    ]
+    assert isinstance(ways[0], ReducedInference)
+    for _ in range(3):
+        promised = [way.step() for way in ways]
+        assert torch.allclose(promised[0], promised[1], rtol=1e-5)
+        for mine, other in zip(ways[0].states, ways[1].states, strict=True):
+            assert torch.allclose(mine, other, rtol=1e-5, atol=1e-7)
+        assert torch.allclose(ways[0].energy_B, ways[1].energy_B)
+    for mine_terms, other_terms in zip(ways[0].terms, ways[1].terms, strict=True):
+        assert torch.allclose(mine_terms.signal_BD, other_terms.signal_BD, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("solver", SOLVING)
+def test_single_precision_finds_the_energy_of_its_states(solver: str) -> None:
+    network = oracle.network(layers=(20, 60), shape=300, seed=2).to("cpu")
+    found = infer(
+        prepare(network, InferenceTable(solver=solver)),
+        torch.randn(30, 300),
+        steps=200,
+        tolerance=1e-5,
+    )
+    assert torch.allclose(network.energy(found.states), found.energy_B, rtol=1e-5)
+
+
+def test_hidden_data_is_inferred_from_pixels() -> None:
+    network, data_BD = wide(3), torch.randn(4, 20, dtype=torch.float64)
+    mask_BD = (torch.rand(4, 20) > 0.5).to(torch.float64)
+    method = prepare(network, InferenceTable(solver="newton"))
+    inference = method.begin(data_BD, mask_BD)
+    assert not isinstance(inference, ReducedInference)
+    assert inference.mask_BD is mask_BD
+
+
+def test_what_cannot_be_reduced_keeps_its_pixels() -> None:
+    dependent = wide(4)
+    dependent.layers[0].weight[:, 1] = dependent.layers[0].weight[:, 0]
+    narrow = oracle.network(layers=(4, 6), shape=8)
+    squashed = oracle.network(layers=(4, 6), shape=20, output="sigmoid")
+    assert [reduce(network) for network in (dependent, narrow, squashed)] == [None] * 3
+
+
+def test_weights_must_stand_still() -> None:
+    inference = prepare(wide(), InferenceTable(solver="majorise")).begin(
+        torch.randn(2, 20, dtype=torch.float64)
+    )
+    with pytest.raises(AssertionError, match="weights"):
+        inference.refresh()

@@ -1,0 +1,25 @@
+"""The linear start: what a regression of latents on their data finds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pcgen.config import ModelTable
+from pcgen.device import generator
+from pcgen.learning.latent_regression import StartRegression
+from pcgen.model.network import build
+
+
+@pytest.mark.parametrize("width", [40, 5000], ids=["narrow", "by principal components"])
+def test_latents_that_are_linear_in_the_data_are_found(width: int) -> None:
+    source = generator(0, "amortise")
+    network = build(ModelTable(layers=[3, 5], start="linear"), width, source)
+    patterns = torch.randn(8, width, generator=source)
+    data_BD = torch.randn(400, 8, generator=source) @ patterns + 1
+    latent_BD = data_BD @ torch.randn(width, 3, generator=source) / width + 2
+    start = StartRegression(network, data_BD)
+    for update in range(0, 200, 10):
+        start.update(data_BD, latent_BD, update)
+    found = network.start_latent(data_BD)
+    assert (found - latent_BD).square().mean() < 1e-4 * latent_BD.var()

@@ -1,0 +1,190 @@
+"""Which rows calibrate, what the file holds, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import pcgen
+from pcgen.commands.api import open_model
+from pcgen.commands.ood import open_detector
+from pcgen.data.images import parts
+from pcgen.data.sources import open_data
+from pcgen.errors import CalibrationError, CheckpointError, DataError
+from pcgen.ood import conformal as calibration
+from pcgen.ood.calibrate import rows_for
+from pcgen.ood.detector import COMBINED, Detector
+from pcgen.storage import checkpoint
+from pcgen.storage.checkpoint import Model
+from tests.data.pictures import random_pixels
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return open_model("digits")
+
+
+def test_of_the_training_data_the_rows_held_out_calibrate(model: Model) -> None:
+    images = open_data("digits")
+    rows = rows_for(images, model)
+    kept, chose, _ = parts(images, 0.15, 0, 0)
+    assert rows.fit.fingerprint() == kept.fingerprint() == model.header["data"]["fingerprint"]
+    assert rows.held_out.fingerprint() == chose.fingerprint()
+    assert "chose the epoch" in rows.origin
+
+
+def test_rows_set_aside_calibrate_where_there_are_any(tmp_path: Path) -> None:
+    settings = ["data.calibration=200", "learning.epochs=1"]
+    pcgen.train("digits", tmp_path / "run", settings=settings)
+    result = pcgen.ood_calibrate(tmp_path / "run", "digits", tmp_path / "d.safetensors")
+    document = result.document()
+    assert document["origin"] == "set aside before training"
+    assert (document["fit"], document["part_a"], document["part_b"]) == (1052, 100, 100)
+    assert document["rates"] == [0.05]
+    warned = pcgen.ood_score(tmp_path / "d.safetensors", "digits:test").document()["warnings"]
+    assert not any("epoch" in words for words in warned)
+
+
+def test_other_data_are_divided(model: Model) -> None:
+    images = open_data("digits:test")
+    rows = rows_for(images, model)
+    together = [*rows.fit.index.tolist(), *rows.held_out.index.tolist()]  # type: ignore[union-attr]
+    assert sorted(together) == list(range(359))
+    assert len(rows.fit) == round(0.4 * 359)
+    assert "other data" in rows.origin
+
+
+def test_data_that_cannot_be_told_from_the_training_rows_are_refused(
+    model: Model, tmp_path: Path
+) -> None:
+    with pytest.raises(CalibrationError, match="another state of these data"):
+        rows_for(open_data("digits", limit=1000), model)
+    settings = ["data.validation=0", "learning.epochs=1"]
+    pcgen.train("digits", tmp_path / "run", settings=settings)
+    with pytest.raises(CalibrationError, match="leaves none to calibrate") as caught:
+        pcgen.ood_calibrate(tmp_path / "run", "digits", tmp_path / "d.safetensors")
+    assert "data.calibration" in caught.value.hint
+
+
+def test_a_few_unreadable_rows_are_counted_and_too_few_are_refused(tmp_path: Path) -> None:
+    values = open_data("digits:test").rows(range(300)).pixels_BD.reshape(300, 8, 8).numpy()
+    values[::10] = np.nan
+    np.save(tmp_path / "x.npy", values)
+    found = pcgen.ood_calibrate("digits", str(tmp_path / "x.npy"), tmp_path / "d.safetensors")
+    document = found.document()
+    assert document["unreadable"] > 0
+    assert document["part_a"] + document["part_b"] + document["unreadable"] == 180
+    np.save(tmp_path / "y.npy", np.full((9, 8, 8), np.nan))
+    with pytest.raises(DataError, match="two images or more"):
+        pcgen.ood_calibrate("digits", str(tmp_path / "y.npy"), tmp_path / "e.safetensors")
+
+
+def test_a_file_gives_back_the_detector_to_the_bit(
+    detector: Detector, detector_file: Path, tmp_path: Path
+) -> None:
+    from pcgen.ood import detector_file as file
+
+    file.save(tmp_path / "again.safetensors", detector)
+    again = open_detector(tmp_path / "again.safetensors")
+    assert again.names == detector.names
+    data_BD = open_data("digits:test").rows(range(50)).pixels_BD
+    for ours, theirs in zip(detector.scorers, again.scorers, strict=True):
+        found, wanted = theirs(data_BD), ours(data_BD)
+        assert all((found[name] == wanted[name]).all() for name in wanted)
+    for name in detector.names:
+        assert (again.reference(name) == detector.reference(name)).all()
+    assert pcgen.info(detector_file)["kind"] == "detector"
+
+
+def test_the_combined_score_s_p_values_come_from_the_other_part(detector: Detector) -> None:
+    known = detector.header["calibration"]
+    assert len(detector.reference(COMBINED)) == known["part_b"]
+    assert len(detector.reference("free-energy")) == known["part_a"] + known["part_b"]
+    parts_NJ = np.column_stack([detector.columns[name] for name in detector.components])
+    wanted = calibration.fisher(parts_NJ[known["part_a"] :], parts_NJ[: known["part_a"]])
+    assert detector.reference(COMBINED) == pytest.approx(wanted)
+
+
+def test_a_checkpoint_that_is_no_detector_is_refused_with_the_command_that_makes_one() -> None:
+    from pcgen import shipped
+
+    path = shipped.model_path("digits")
+    with pytest.raises(CheckpointError, match="a model, not a detector") as caught:
+        pcgen.ood_score(str(path), "digits:test")
+    assert "pcgen ood-calibrate" in caught.value.hint
+
+
+@pytest.mark.parametrize("prefix", ["model.", "calibration."])
+def test_a_detector_from_another_model_or_calibration_is_refused(
+    detector_file: Path, tmp_path: Path, prefix: str
+) -> None:
+    found = checkpoint.load(detector_file)
+    name = next(name for name in found.tensors if name.startswith(prefix))
+    found.tensors[name][..., 0] += 1
+    forged = tmp_path / "forged.safetensors"
+    checkpoint.save(forged, found.tensors, found.header)
+    with pytest.raises(CalibrationError, match=r"another model|not those it was made with"):
+        open_detector(forged)
+    # Without our header's own hash the damage is seen even earlier.
+    with safe_open(str(detector_file), "pt") as file:
+        save_file(found.tensors, forged, file.metadata())
+    with pytest.raises(CheckpointError, match="not those that were saved"):
+        open_detector(forged)
+
+
+def test_a_table_s_columns_must_be_the_model_s(tmp_path: Path) -> None:
+    settings = ["model.output=linear", "model.layers=[2,8]", "learning.epochs=5"]
+    settings += ["learning.batch_size=20", "data.calibration=0", "data.validation=0.5"]
+    pcgen.train("digits", tmp_path / "run", data="iris", settings=settings)
+    out = tmp_path / "d.safetensors"
+    pcgen.ood_calibrate(tmp_path / "run", "iris", out)
+    names = [f"{part} {side} (cm)" for part in ("sepal", "petal") for side in ("length", "width")]
+    (tmp_path / "x.csv").write_text(",".join(names) + "\n5,3,1.4,0.2\n90,3,1.4,0.2\n")
+    rows = list(pcgen.ood_score(out, str(tmp_path / "x.csv"), guarantee="marginal").rows())
+    assert [row["is_ood"] for row in rows] == [False, True]
+    (tmp_path / "y.csv").write_text(",".join(reversed(names)) + "\n0.2,1.4,3,5\n")
+    with pytest.raises(pcgen.DataError, match="column 1 is petal width"):
+        pcgen.ood_score(out, str(tmp_path / "y.csv"), guarantee="marginal")
+    np.save(tmp_path / "z.npy", random_pixels(3, 5))
+    with pytest.raises(pcgen.DataError, match="5 columns, the model takes 4"):
+        pcgen.ood_score(out, str(tmp_path / "z.npy"), guarantee="marginal")
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of a network and a classifier that set the same rows aside."""
+    folder = tmp_path_factory.mktemp("both")
+    settings = ["learning.epochs=2", "data.calibration=240"]
+    pcgen.train("digits", folder / "model", settings=settings)
+    settings += ["classifier.channels=[4]", "classifier.hidden=[16]", "data.validation=100"]
+    pcgen.train("mnist-classifier", folder / "classifier", data="digits", settings=settings)
+    return folder
+
+
+def test_a_classifier_s_scores_stand_beside_the_network_s(both: Path, tmp_path: Path) -> None:
+    out = tmp_path / "d.safetensors"
+    pcgen.ood_calibrate(both / "model", "digits", out, classifier=both / "classifier")
+    detector = open_detector(out)
+    assert detector.names[0] == COMBINED
+    assert {"msp", "odin", "mahalanobis", "knn"} <= {*detector.names}
+    assert not {"msp", "odin"} & {*detector.components}
+    rows = list(pcgen.ood_score(out, "digits:test", scores=["msp", "energy-lse"]).rows())
+    assert all(row["score"] == row["msp"] for row in rows)
+    assert np.mean([row["is_ood"] for row in rows]) < 0.12
+    assert rows[0]["energy_lse"] is not None
+
+
+def test_a_classifier_that_was_trained_on_the_calibration_rows_is_refused(
+    both: Path, tmp_path: Path
+) -> None:
+    settings = ["learning.epochs=1", "data.validation=100", "data.calibration=0"]
+    pcgen.train("mnist-classifier", tmp_path / "run", data="digits", settings=settings)
+    with pytest.raises(CalibrationError, match="rows of digits that calibrate") as caught:
+        pcgen.ood_calibrate(
+            both / "model", "digits", tmp_path / "d.safetensors", classifier=tmp_path / "run"
+        )
+    assert "data.calibration" in caught.value.hint

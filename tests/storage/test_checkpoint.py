@@ -1,0 +1,172 @@
+"""Checkpoints: what was saved comes back, damage is found, and a failed save loses nothing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pcgen.config import from_dict
+from pcgen.errors import CheckpointError
+from pcgen.model.network import Network, build
+from pcgen.storage import checkpoint
+
+
+def written(path: Path, **changes: object) -> Network:
+    recipe = from_dict({"model": {"layers": [2, 3], "start": "linear"}})
+    network = build(recipe.model, 4, torch.Generator().manual_seed(0))
+    data = {"shape": [1, 2, 2], "scale": None}
+    header = checkpoint.model_header(network, recipe, data, {"mse": 0.5}) | changes
+    checkpoint.save(path, network.tensors(), header)
+    return network
+
+
+def test_a_model_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    network = written(tmp_path / "m.safetensors")
+    model = checkpoint.load_model(tmp_path / "m.safetensors")
+    assert model.shape == (1, 2, 2)
+    assert model.header["metrics"] == {"mse": 0.5}
+    for name, tensor in network.tensors().items():
+        assert torch.equal(model.network.tensors()[name], tensor)
+
+
+def test_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    written(tmp_path / "a.safetensors")
+    written(tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("kept", [0, 4, 8, 100, -1])
+def test_a_truncated_file_is_refused_by_name(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "m.safetensors"
+    written(path)
+    path.write_bytes(path.read_bytes()[:kept])
+    for read in (checkpoint.read_header, checkpoint.load_model):
+        with pytest.raises(CheckpointError, match=r"m\.safetensors: "):
+            read(path)
+
+
+def test_a_flipped_bit_in_the_tensors_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    written(path)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="not those that were saved"):
+        checkpoint.load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"recipe": {"model": {"layers": [2, 3], "lairs": 1}}}, "unknown key model.lairs"),
+        ({"recipe": {"model": {"layers": [2, 5]}}}, "layers.0.weight is"),
+        ({"recipe": 3}, "not a table"),
+        ({"data": {}}, "incomplete"),
+        ({"data": {"shape": [0, 2, 2]}}, "incomplete"),
+        ({"data": {"shape": "abc"}}, "incomplete"),
+    ],
+)
+def test_a_header_that_does_not_fit_is_refused(
+    tmp_path: Path, changes: dict[str, object], reason: str
+) -> None:
+    written(tmp_path / "m.safetensors", **changes)
+    with pytest.raises(CheckpointError, match=reason):
+        checkpoint.load_model(tmp_path / "m.safetensors")
+
+
+def test_a_weight_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    network = written(path)
+    network.layers[0].weight[0, 0] = torch.nan
+    header = checkpoint.read_header(path)
+    header.pop("tensors")
+    checkpoint.save(path, network.tensors(), header)
+    with pytest.raises(CheckpointError, match=r"layers\.0\.weight is missing or damaged"):
+        checkpoint.load_model(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no checkpoint at all",
+        b"\xff" * 64,
+        (2).to_bytes(8, "little") + b"[]",
+        (4).to_bytes(8, "little") + b"null",
+        (2**60).to_bytes(8, "little") + b"{}",
+    ],
+)
+def test_other_files_are_no_checkpoints(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="not a"):
+        checkpoint.read_header(path)
+
+
+def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match="not a pcgen checkpoint"):
+        checkpoint.read_header(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "m.safetensors"
+    written(path)
+    before = path.read_bytes()
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        written(path, metrics={"mse": 9.0})
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["m.safetensors"]
+
+
+def test_a_file_that_may_not_grow_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from pcgen import checkpoint
+from pcgen.errors import CheckpointError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    checkpoint.write_whole(Path(sys.argv[1]), b"new" * 1000)
+except CheckpointError as error:
+    print(error.message)
+"""
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"old")
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    assert "cannot be written: File too large" in found.stdout
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["m.safetensors"]
+
+
+def test_reading_a_header_imports_no_torch(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    written(path)
+    code = (
+        "import sys, json; from pathlib import Path; from pcgen.checkpoint import read_header;"
+        "print(json.dumps([read_header(Path(sys.argv[1]))['sizes'], 'torch' in sys.modules]))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+    )
+    assert json.loads(found.stdout) == [[4, 3, 2], False]
