@@ -124,19 +124,29 @@ class Mixture:
         """Return the causes' weights (K,) over all classes."""
         return torch.logsumexp(self.log_weights_YK + self.log_classes_Y[:, None], 0)
 
-    def draw(self, normal_BL: Tensor, uniform_B: Tensor, classes_B: Tensor | None) -> Tensor:
-        """Return latents (B, L) made of standard normals and of uniforms, which choose the cause.
+    def draw(
+        self,
+        normal_BL: Tensor,
+        uniform_B: Tensor,
+        classes_B: Tensor | None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Return latents (B, L) made of standard normal numbers and of uniform ones in [0, 1).
+
+        A temperature T multiplies each component's standard deviations by sqrt(T) and raises the
+        weights to the power 1 / T. Where components overlap, this is not exactly exp(-E / T).
 
         Args:
-            classes_B: to draw from; from all of them if not given.
+            uniform_B: chooses each latent's component.
+            classes_B: the class of each latent; without it, latents are drawn from all classes.
         """
         rows = self.log_weights()[None] if classes_B is None else self.log_weights_YK[classes_B]
-        edges = rows.exp().cumsum(1)
-        cause_B = (uniform_B[:, None] > edges).sum(1).clamp_max(edges.shape[1] - 1)
+        edges = (rows / temperature).softmax(1).cumsum(1)
+        component_B = (uniform_B[:, None] > edges).sum(1).clamp_max(edges.shape[1] - 1)
         eye = torch.eye(self.roots_KLL.shape[1]).to(self.roots_KLL)
         spread_KLL = torch.linalg.solve_triangular(self.roots_KLL, eye, upper=False)
-        drawn = torch.bmm(normal_BL[:, None], spread_KLL[cause_B])[:, 0]
-        return self.means_KL[cause_B] + drawn
+        offset_BL = torch.bmm(normal_BL[:, None], spread_KLL[component_B])[:, 0]
+        return self.means_KL[component_B] + temperature**0.5 * offset_BL
 
 
 def _outer(latent_BL: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
@@ -15,17 +16,17 @@ from pcgen.model.prior import Mixture
 from tests import oracle
 
 
-def mixture(causes: int = 3, units: int = 2, classes: int = 2) -> Mixture:
+def mixture(components: int = 3, units: int = 2, classes: int = 2) -> Mixture:
     source = torch.Generator().manual_seed(3)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=source, dtype=torch.float64)
 
-    spread = normal(causes, units, 2 * units)
+    spread = normal(components, units, 2 * units)
     return Mixture(
-        normal(classes, causes).log_softmax(1),
+        normal(classes, components).log_softmax(1),
         normal(classes).log_softmax(0),
-        2 * normal(causes, units),
+        2 * normal(components, units),
         torch.linalg.cholesky(spread @ spread.mT / units),
     )
 
@@ -81,6 +82,20 @@ def test_draws_have_the_moments_of_each_class() -> None:
         error = (covariance.diagonal() / len(drawn)).sqrt()
         assert ((drawn.mean(0) - mean).abs() < 3.5 * error).all()
         torch.testing.assert_close(torch.cov(drawn.T), covariance, rtol=0.08, atol=0.08)
+
+
+def test_a_temperature_widens_each_component_and_flattens_the_weights() -> None:
+    prior = mixture(components=1)
+    normal, uniform = torch.randn(6, 2, dtype=torch.float64), torch.rand(6, dtype=torch.float64)
+    cold, hot = (prior.draw(normal, uniform, None, temperature) for temperature in (1.0, 4.0))
+    torch.testing.assert_close(hot - prior.means_KL, 2 * (cold - prior.means_KL))
+    far = Mixture.standard(2, 1, 0, normal)
+    far.means_KL.copy_(torch.tensor([[-1e3], [1e3]]))
+    far.log_weights_YK.copy_(torch.tensor([[0.9, 0.1]]).log())
+    uniform = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    drawn = far.draw(torch.zeros(1001, 1, dtype=torch.float64), uniform, None, temperature=2.0)
+    # The roots of .9 and .1 stand to each other as 3 to 1.
+    assert (drawn > 0).double().mean().item() == pytest.approx(0.25, abs=2e-3)
 
 
 def test_all_solvers_find_the_same_minimum_under_a_mixture() -> None:
