@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from pcgen.errors import RecipeError as RecipeError
     from pcgen.errors import RunError as RunError
     from pcgen.ood.estimator import PCNOutlierDetector as PCNOutlierDetector
+    from pcgen.registry import register_data_set as register_data_set
+    from pcgen.registry import register_score as register_score
 
 __version__ = "0.1.0"
 
@@ -76,6 +78,7 @@ _HOMES = {
         "RecipeError",
         "RunError",
     ),
+    "pcgen.registry": ("register_data_set", "register_score"),
     "pcgen.commands.sample": ("sample",),
     "pcgen.commands.memory": ("forget", "memorise", "recall"),
     "pcgen.commands.ood": ("ood_calibrate", "ood_score"),
