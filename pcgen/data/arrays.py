@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pcgen.data.fit import fit, rule, unit
 from pcgen.data.images import Images, Shape
-from pcgen.data.request import Wanted
+from pcgen.data.request import DataRequest
 from pcgen.errors import DataError
 
 Array = NDArray[Any]
@@ -138,10 +138,15 @@ def _release(array: Array) -> None:
         mapped.madvise(mmap.MADV_DONTNEED)
 
 
+def in_native_order(array: Array) -> Array:
+    """Return the array in this machine's byte order, the only one that torch reads."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
 def images_of(
     array: Array,
     name: str,
-    wanted: Wanted,
+    request: DataRequest,
     *,
     labels: Array | None = None,
     classes: Sequence[str] | None = None,
@@ -159,41 +164,43 @@ def images_of(
         DataError: an array that holds no images, or values that are no pixels.
     """
     if array.dtype.kind not in "buif":
-        raise DataError(f"{wanted.source}: holds {array.dtype}, not numbers")
-    array, native, channels_last = _layout(array, wanted)
+        raise DataError(f"{request.source}: holds {array.dtype}, not numbers")
+    array, native, channels_last = _layout(array, request)
     if not array.size:
-        raise DataError(f"{wanted.source}: holds no images (shape {tuple(array.shape)})")
-    found = None if labels is None else as_labels(labels, len(array), wanted.source)
-    array = array[: wanted.limit]
+        raise DataError(f"{request.source}: holds no images (shape {tuple(array.shape)})")
+    found = None if labels is None else as_labels(labels, len(array), request.source)
+    array = array[: request.limit]
     if array.dtype.kind == "b":
         # A mask is 0 or 1, which 8 bits hold as well.
         array, divisor = array.astype(np.uint8), 1.0
-    shape = wanted.shape_of_image(native)
-    divisor = divisor or _divisor(array, wanted.source)
-    store = ArrayStore(array, name, native, channels_last, divisor, shape, memory=wanted.memory)
+    shape = request.shape_of_image(native)
+    divisor = divisor or _divisor(array, request.source)
+    store = ArrayStore(array, name, native, channels_last, divisor, shape, memory=request.memory)
     return Images(
         name,
-        wanted.source,
+        request.source,
         store,
-        labels=None if found is None else found[0][: wanted.limit],
+        labels=None if found is None else found[0][: request.limit],
         classes=list(classes) if classes else None if found is None else found[1],
         preprocessing=rule({native}, shape),
     )
 
 
-def _layout(array: Array, wanted: Wanted) -> tuple[Array, Shape, bool]:
+def _layout(array: Array, request: DataRequest) -> tuple[Array, Shape, bool]:
     """Return the array with its rows first, the shape of a row, and whether channels come last."""
-    size = wanted.size if wanted.like is None else wanted.like[1:]
+    size = request.size if request.like is None else request.like[1:]
     dims = array.shape
     if array.ndim == 2 and size and size[0] > 1 and dims == tuple(size):
         array = array[None]  # a single grey image
     elif array.ndim == 3 and dims[2] == 3 and min(dims[:2]) > 3:
         array = array[None]  # a single colour image: no image is 3 pixels wide
+    elif array.ndim == 3 and dims[0] == 3 and request.like is not None and request.like[0] == 3:
+        array = array[None]  # for a colour model, a single colour image, not three grey ones
     elif array.ndim == 1:
         array = array[None]  # a single row
     dims = array.shape
     if array.ndim == 2:
-        return array, wanted.shape_of_row(dims[1]), False
+        return array, request.shape_of_row(dims[1]), False
     if array.ndim == 3:
         return array, (1, dims[1], dims[2]), False
     if array.ndim == 4 and dims[1] in (1, 3):
@@ -201,7 +208,7 @@ def _layout(array: Array, wanted: Wanted) -> tuple[Array, Shape, bool]:
     if array.ndim == 4 and dims[3] in (1, 3):
         return array, (dims[3], dims[1], dims[2]), True
     raise DataError(
-        f"{wanted.source}: shape {tuple(dims)} is not one of images",
+        f"{request.source}: shape {tuple(dims)} is not one of images",
         "Expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3, or (N, D)",
     )
 

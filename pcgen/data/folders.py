@@ -15,7 +15,7 @@ from pcgen.data.files import Files
 from pcgen.data.fit import fit, rule, unit
 from pcgen.data.folder_labels import classes_of, rows_of_split
 from pcgen.data.images import Images, Shape
-from pcgen.data.request import Wanted, must_be
+from pcgen.data.request import DataRequest, must_be
 from pcgen.errors import DataError
 
 Pixels = NDArray[np.uint8]
@@ -120,20 +120,20 @@ class FileStore:
 
     def _mismatch(self, channels: int, height: int, width: int) -> str:
         """Return why a picture cannot be brought to the store's shape, or nothing."""
-        wanted = self.shape
+        shape = self.shape
         if self.native is not None and (channels, height, width) != self.native:
             return must_be((channels, height, width), self.native)
-        if not self.resize and (height, width) != wanted[1:]:
-            return f"is {height}x{width}, the others {wanted[1]}x{wanted[2]}: set data.size"
-        if not self.to_grey and channels > wanted[0]:
+        if not self.resize and (height, width) != shape[1:]:
+            return f"is {height}x{width}, the others {shape[1]}x{shape[2]}: set data.size"
+        if not self.to_grey and channels > shape[0]:
             return "is coloured, the others grey: set data.channels"
-        scale = max(wanted[1] / height, wanted[2] / width)
+        scale = max(shape[1] / height, shape[2] / width)
         if height * scale * width * scale > max(MAX_PIXELS, height * width):
-            return f"is {height}x{width}, too long and thin for {wanted[1]}x{wanted[2]}"
+            return f"is {height}x{width}, too long and thin for {shape[1]}x{shape[2]}"
         return ""
 
 
-def open_files(files: Files, name: str, wanted: Wanted, *, split: str = "") -> Images:
+def open_files(files: Files, name: str, request: DataRequest, *, split: str = "") -> Images:
     """Return the pictures among files, in sorted path order, or those of one split.
 
     Raises:
@@ -142,32 +142,32 @@ def open_files(files: Files, name: str, wanted: Wanted, *, split: str = "") -> I
     """
     if not files.names:
         raise DataError(
-            f"{wanted.source}: holds no pictures",
+            f"{request.source}: holds no pictures",
             "Looked for .png .jpg .bmp .gif .webp .tif .ppm .pgm",
         )
     labels, classes = classes_of(files)
-    keep = rows_of_split(files.names, split, wanted.source)[: wanted.limit]
+    keep = rows_of_split(files.names, split, request.source)[: request.limit]
     if len(keep) < len(files.names):
         files = files.head(keep)
         labels = None if labels is None else labels[torch.tensor(keep)]
     shapes, failure = _look(files)
-    shape = _shape(shapes, failure, wanted)
+    shape = _shape(shapes, failure, request)
     store = FileStore(
         files,
         shape,
-        resize=wanted.size is not None or wanted.like is not None,
-        to_grey=wanted.channels is not None or wanted.like is not None,
+        resize=request.size is not None or request.like is not None,
+        to_grey=request.channels is not None or request.like is not None,
         large=any(height * width >= _LARGE for _, height, width in shapes),
-        memory=wanted.memory,
-        native=wanted.native,
+        memory=request.memory,
+        native=request.native,
     )
     return Images(
         name,
-        wanted.source,
+        request.source,
         store,
         labels=labels,
         classes=classes,
-        preprocessing=rule(shapes if wanted.native is None else {wanted.native}, shape),
+        preprocessing=rule(shapes if request.native is None else {request.native}, shape),
     )
 
 
@@ -184,18 +184,18 @@ def _look(files: Files) -> tuple[set[Shape], str]:
     return shapes, failure
 
 
-def _shape(shapes: set[Shape], failure: str, wanted: Wanted) -> Shape:
+def _shape(shapes: set[Shape], failure: str, request: DataRequest) -> Shape:
     """Return the shape that the pictures are brought to."""
-    if wanted.like is not None and wanted.rows_of is None:
-        return wanted.like
+    if request.like is not None and request.row_width is None:
+        return request.like
     if not shapes:
-        raise DataError(f"{wanted.source}: none of its pictures can be read; first {failure}")
+        raise DataError(f"{request.source}: none of its pictures can be read; first {failure}")
     sizes = sorted({shape[1:] for shape in shapes})
-    if wanted.size is None and len(sizes) > 1:
+    if request.size is None and len(sizes) > 1:
         shown = ", ".join(f"{height}x{width}" for height, width in sizes[:3])
         more = ", ..." if len(sizes) > 3 else ""
         raise DataError(
-            f"{wanted.source}: its pictures differ in size ({shown}{more})",
+            f"{request.source}: its pictures differ in size ({shown}{more})",
             "Say what to bring them to: --set data.size=[64,64]",
         )
-    return wanted.shape_of_image((max(shape[0] for shape in shapes), *sizes[0]))
+    return request.shape_of_image((max(shape[0] for shape in shapes), *sizes[0]))

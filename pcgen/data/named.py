@@ -12,13 +12,13 @@ from pcgen.data.files import FolderFiles, ZipFiles
 from pcgen.data.folders import open_files
 from pcgen.data.idx import labels_beside, read_idx
 from pcgen.data.images import Images
-from pcgen.data.request import Wanted
+from pcgen.data.request import DataRequest
 from pcgen.data.tables import table_of
 from pcgen.errors import DataError
 
 
 def open_named(
-    data_set: DataSet, asked: str, wanted: Wanted, data_dir: Path | None, download: bool
+    data_set: DataSet, asked: str, request: DataRequest, data_dir: Path | None, download: bool
 ) -> Images:
     """Return a data set's split; without one, its training split, or else the one that is there.
 
@@ -27,7 +27,7 @@ def open_named(
     """
     split = split_of(data_set, asked, data_dir)
     if data_set.kind == "sklearn":
-        return _digits(split, wanted) if data_set.name == "digits" else _iris(wanted)
+        return _digits(split, request) if data_set.name == "digits" else _iris(request)
     path = find(data_set, split, data_dir)
     if path is None and data_set.download and download:
         from pcgen.data import vision
@@ -37,18 +37,18 @@ def open_named(
     if path is None:
         raise _nowhere(data_set, split, data_dir)
     if data_set.kind == "idx":
-        return _idx(data_set, path, wanted)
+        return _idx(data_set, path, request)
     if path.is_dir() and path.name != "cifar-10-batches-py":
-        return open_files(FolderFiles.of(path), data_set.name, wanted, split=split)
+        return open_files(FolderFiles.of(path), data_set.name, request, split=split)
     if path.suffix == ".zip":
-        images = open_files(ZipFiles(path), data_set.name, wanted, split=split)
+        images = open_files(ZipFiles(path), data_set.name, request, split=split)
         if path.name in NOTES:
             images.preprocessing["note"] = NOTES[path.name]
         return images
     from pcgen.data import vision
 
     pixels, labels = vision.pixels(data_set.download, split, path.parent)
-    return images_of(pixels, path.name, wanted, labels=labels, classes=data_set.classes)
+    return images_of(pixels, path.name, request, labels=labels, classes=data_set.classes)
 
 
 def _nowhere(data_set: DataSet, split: str, data_dir: Path | None) -> DataError:
@@ -64,16 +64,16 @@ def _nowhere(data_set: DataSet, split: str, data_dir: Path | None) -> DataError:
     )
 
 
-def _idx(data_set: DataSet, path: Path, wanted: Wanted) -> Images:
-    pixels = read_idx(path, wanted.limit)
+def _idx(data_set: DataSet, path: Path, request: DataRequest) -> Images:
+    pixels = read_idx(path, request.limit)
     if data_set.name == "emnist":
         pixels = pixels.transpose(0, 2, 1)  # its images are stored lying on their side
     beside = labels_beside(path)
-    labels = None if beside is None else read_idx(beside, wanted.limit)
-    return images_of(pixels, path.name, wanted, labels=labels, classes=data_set.classes)
+    labels = None if beside is None else read_idx(beside, request.limit)
+    return images_of(pixels, path.name, request, labels=labels, classes=data_set.classes)
 
 
-def _digits(split: str, wanted: Wanted) -> Images:
+def _digits(split: str, request: DataRequest) -> Images:
     from sklearn.datasets import load_digits
 
     found = load_digits()
@@ -82,14 +82,14 @@ def _digits(split: str, wanted: Wanted) -> Images:
     return images_of(
         found.images[chosen].astype(np.uint8),
         "digits",
-        wanted,
+        request,
         labels=found.target[chosen],
         classes=list("0123456789"),
         divisor=16.0,
     )
 
 
-def _iris(wanted: Wanted) -> Images:
+def _iris(request: DataRequest) -> Images:
     from sklearn.datasets import load_iris
 
     found = load_iris()
@@ -97,7 +97,7 @@ def _iris(wanted: Wanted) -> Images:
         found.data,
         list(found.feature_names),
         "iris",
-        wanted,
+        request,
         labels=found.target,
         classes=[str(name) for name in found.target_names],
     )

@@ -28,7 +28,7 @@ def read_npy(path: Path) -> Array:
         array: Array = np.load(path, mmap_mode="c", allow_pickle=False)
     except (ValueError, EOFError, MemoryError, SyntaxError) as error:
         raise DataError(f"{path}: {_numpy_reason(error)}") from None
-    return _native(array)
+    return array
 
 
 def read_npz(path: Path) -> tuple[Array, Array | None]:
@@ -52,15 +52,9 @@ def read_npz(path: Path) -> tuple[Array, Array | None]:
                     f"{path}: which of its arrays holds the images? {', '.join(keys) or 'none'}",
                     "Name the images x, and the labels y",
                 )
-            found = _native(archive[pixels])
-            return found, None if labels is None else _native(archive[labels])
+            return archive[pixels], None if labels is None else archive[labels]
     except (ValueError, EOFError, MemoryError, OSError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: {_numpy_reason(error)}") from None
-
-
-def _native(array: Array) -> Array:
-    """Return the array in this machine's byte order, which is all that torch reads."""
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _numpy_reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What data are to be brought to: what `open_data` was asked for, as one value."""
+"""The rules by which data are opened, as one value."""
 
 from __future__ import annotations
 
@@ -22,8 +22,12 @@ def must_be(found: Shape, native: Shape) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What `open_data` was asked for; its arguments are explained there."""
+class DataRequest:
+    """The arguments of `open_data`, which explains them.
+
+    Attributes:
+        source: the name of the data in messages.
+    """
 
     source: str
     limit: int | None = None
@@ -34,34 +38,36 @@ class Wanted:
     memory: int = 2**30
     native: Shape | None = None
     columns: Sequence[str] | None = None
+    threshold: float | None = None
 
     @property
-    def rows_of(self) -> int | None:
-        """Return how many plain numbers a model takes that knows no height and width."""
+    def row_width(self) -> int | None:
+        """Return the length of the model's rows where it takes plain numbers, else None."""
         return self.like[2] if self.like is not None and self.like[:2] == (1, 1) else None
 
     def shape_of_image(self, native: Shape) -> Shape:
-        """Return what an image of a known shape is brought to.
+        """Return the shape that images of their own shape `native` are brought to.
 
         Raises:
-            DataError: the model takes plain numbers, and not as many as the image has.
+            DataError: the model takes rows of another length, or images of another shape.
         """
-        if self.rows_of is not None and self.rows_of != math.prod(native):
+        if self.row_width is not None and self.row_width != math.prod(native):
             words = "x".join(map(str, native))
             raise DataError(
-                f"{self.source}: images of {words}, the model takes rows of {self.rows_of} numbers"
+                f"{self.source}: images of {words}, the model takes rows of {self.row_width} "
+                "numbers"
             )
         if self.native is not None and native != self.native:
             raise DataError(f"{self.source}: {must_be(native, self.native)}")
-        if self.rows_of is not None:
+        if self.row_width is not None:
             return native
         return self.like or (self.channels or native[0], *(self.size or native[1:]))
 
     def shape_of_row(self, width: int) -> Shape:
-        """Return which shape plain numbers have as an image.
+        """Return the shape of the image that a row of `width` numbers holds.
 
         Raises:
-            DataError: another number than the shape asked for has.
+            DataError: the shape asked for has another number of pixels.
         """
         if self.like is None and self.size is None:
             return (1, 1, width)

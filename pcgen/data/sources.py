@@ -1,4 +1,4 @@
-"""From what a user writes, a name or a path, to `Images`."""
+"""Open data: a name, a path, or an array becomes `Images`."""
 
 from __future__ import annotations
 
@@ -6,24 +6,32 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from pcgen.data.catalogue import listing as listing
 from pcgen.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
     from pcgen.data.images import Images, Shape
-    from pcgen.data.request import Wanted
+    from pcgen.data.request import DataRequest
+
+    Array: TypeAlias = NDArray[np.generic]
+    Data: TypeAlias = str | Path | Array | Tensor
 
 _KINDS = "pcgen reads pictures, folders and zips of them, IDX, .npy, .npz and .csv"
 
 
 def open_data(
-    data: str,
+    data: Data,
     *,
-    data_dir: Path | None = None,
+    data_dir: str | Path | None = None,
     limit: int | None = None,
     size: tuple[int, int] | None = None,
     channels: int | None = None,
@@ -33,24 +41,35 @@ def open_data(
     memory: int = 2**30,
     native: Shape | None = None,
     columns: Sequence[str] | None = None,
+    threshold: float | None = None,
 ) -> Images:
-    """Return the images or the table that a name or a path stands for.
+    """Return the images or the table that a name, a path or an array stands for.
 
     Args:
-        data: a data set's name with an optional split (`mnist:test`), a picture, a folder or zip of
-            pictures (with an optional split too), IDX, .npy, .npz, .csv, or `-`: paths on stdin.
-        data_dir: where names are looked up first; then PCGEN_DATA, then the user's cache.
-        limit: the first so many rows only.
-        size: height and width to bring images to.
-        channels: 1 or 3, to bring images to.
-        download: whether a name that is nowhere may be fetched.
-        like: a model's (C, H, W), which images are brought to and a table must have.
-        like_scale: a table model's means and deviations, instead of those of the data.
-        memory: bytes of decoded pictures, or of an array mapped from disk, to keep.
-        native: the only (C, H, W) that images may have before they are brought to a shape; a
-            picture of another is a row with a status, an array an error.
-        columns: names of a table's columns to take, in this order; a model's own (with `like`)
-            where the table has them all.
+        data: one of these:
+
+            * a data set's name with an optional split, as `mnist:test`;
+            * a path (`str` or `Path`) of a picture, a folder or zip of pictures (with an optional
+              split too), or an IDX, .npy, .npz or .csv file;
+            * `-`, for the paths that standard input names, one a line;
+            * a NumPy array or a torch tensor, on any device: images (N, H, W), (N, H, W, C) or
+              (N, C, H, W), rows (N, D), or a single image; where `like` is coloured, (3, H, W) is
+              a single image. Its values are in [0, 1], or whole numbers up to 255. A table model
+              takes (N, D) in the columns' own units.
+        data_dir: the folder in which names are looked up first; then PCGEN_DATA, then the user's
+            cache.
+        limit: take the first so many rows only.
+        size: bring images to this height and width.
+        channels: bring images to 1 or 3 channels.
+        download: fetch a data set that is in none of the folders.
+        like: a model's (C, H, W); images are brought to it, a table must have it.
+        like_scale: a table model's means and deviations, used instead of those of the data.
+        memory: bytes of decoded pictures, or of an array mapped from disk, to keep in memory.
+        native: the only (C, H, W) that images may have before they are brought to a shape. A
+            picture of another shape is a row with a status, an array of another shape an error.
+        columns: the names of the table's columns to take, in this order. With `like`, a table
+            without these names is taken as it is.
+        threshold: pixels above it become 1 and the others 0, once an image has its final size.
 
     Raises:
         DataError: data that cannot be found, read, or brought to the shape.
@@ -60,87 +79,140 @@ def open_data(
         >>> images = open_data("digits", limit=100)
         >>> len(images), images.shape
         (100, (1, 8, 8))
+        >>> import torch
+        >>> open_data(torch.rand(5, 3, 32, 32), size=(16, 16)).shape
+        (3, 16, 16)
     """
+    from pcgen.data.request import DataRequest
+
     if limit is not None and limit < 1:
         raise DataError(f"limit {limit}: at least 1 row is needed")
-    from pcgen.data.request import Wanted
-
     like = None if like is None else (like[0], like[1], like[2])
-    wanted = Wanted(data, limit, size, channels, like, like_scale, memory, native, columns)
-    images = _open(data, wanted, data_dir, download)
-    if like_scale is not None and not images.is_table:
-        raise DataError(f"{data}: holds images, the model takes a table of numbers")
-    if like_scale is None and like is not None and images.is_table:
-        raise DataError(f"{data}: holds a table of numbers, the model takes images")
-    return images.head(limit) if limit is not None else images
+    request = DataRequest(
+        "", limit, size, channels, like, like_scale, memory, native, columns, threshold
+    )
+    return _open(data, request, data_dir, download)
 
 
 def open_inputs(
-    inputs: Sequence[str],
+    inputs: Data | Sequence[Data],
     *,
-    data_dir: Path | None = None,
+    data_dir: str | Path | None = None,
     like: Shape,
     like_scale: Sequence[Any] | None = None,
     native: Shape | None = None,
     memory: int = 2**26,
+    columns: Sequence[str] | None = None,
+    threshold: float | None = None,
 ) -> list[Images]:
-    """Return the data of several names or paths, in order; pictures beside one another together.
+    """Return the data of each input, in order; pictures in a row are joined to one table.
+
+    Args:
+        inputs: names, paths or arrays, or a single one; see `open_data` for these and the rest.
 
     Raises:
-        DataError: what `open_data` says of one of them.
+        DataError: an input that cannot be found, read, or brought to the shape.
     """
     from pcgen.data.decode import SUFFIXES
     from pcgen.data.files import FolderFiles
     from pcgen.data.folders import open_files
-    from pcgen.data.request import Wanted
+    from pcgen.data.request import DataRequest
 
-    def is_picture(data: str) -> bool:
-        return data.lower().endswith(SUFFIXES) and Path(data).is_file()
+    def is_picture(data: Data) -> bool:
+        if not isinstance(data, str | Path):
+            return False
+        return str(data).lower().endswith(SUFFIXES) and Path(data).is_file()
 
-    found = []
-    for together, group in groupby(inputs, is_picture):
-        names = list(group)
-        if together and like_scale is None and len(names) > 1:
-            wanted = Wanted("pictures", like=like, native=native, memory=memory)
-            found.append(open_files(FolderFiles(None, names), "pictures", wanted))
-            continue
-        found += [
-            open_data(
-                name,
-                data_dir=data_dir,
-                like=like,
-                like_scale=like_scale,
-                native=native,
-                memory=memory,
-            )
-            for name in names
-        ]
-    return found
+    is_single = isinstance(inputs, str | Path) or _as_array(inputs) is not None
+    several = cast("Sequence[Data]", [inputs] if is_single else inputs)
+    request = DataRequest(
+        "pictures",
+        like=like,
+        like_scale=like_scale,
+        native=native,
+        memory=memory,
+        columns=columns,
+        threshold=threshold,
+    )
+    tables = []
+    for are_pictures, group in groupby(several, is_picture):
+        members = list(group)
+        if are_pictures and like_scale is None and len(members) > 1:
+            files = FolderFiles(None, [str(path) for path in members])
+            tables.append(_finish(open_files(files, "pictures", request), request))
+        else:
+            tables += [_open(data, request, data_dir, download=True) for data in members]
+    return tables
 
 
-def _open(data: str, wanted: Wanted, data_dir: Path | None, download: bool) -> Images:
+def _open(data: Data, request: DataRequest, data_dir: str | Path | None, download: bool) -> Images:
+    """Return the data, which fit the kind of model in the request."""
+    array = _as_array(data)
+    if array is not None:
+        request = replace(request, source="array")
+        return _finish(_of_array(array, "array", request), request)
+    if not isinstance(data, str | Path):
+        raise DataError(
+            f"{type(data).__name__}: data are a name, a path, a NumPy array or a torch tensor"
+        )
+    request = replace(request, source=str(data))
+    folder = None if data_dir is None else Path(data_dir)
+    return _finish(_of_name(data, request, folder, download), request)
+
+
+def _finish(images: Images, request: DataRequest) -> Images:
+    """Return the images as black and white where that is asked for, and no more than the limit.
+
+    Raises:
+        DataError: a table for a model of images, or images for a model of tables.
+    """
+    from pcgen.data.binary import binarised
+
+    if request.like_scale is not None and not images.is_table:
+        raise DataError(f"{request.source}: holds images, the model takes a table of numbers")
+    if request.like_scale is None and request.like is not None and images.is_table:
+        raise DataError(f"{request.source}: holds a table of numbers, the model takes images")
+    if request.threshold is not None:
+        images = binarised(images, request.threshold)
+    return images if request.limit is None else images.head(request.limit)
+
+
+def _as_array(data: Any) -> Array | None:
+    """Return a NumPy array or a torch tensor as a NumPy array; None where it is neither."""
+    import numpy as np
+    import torch
+
+    if isinstance(data, torch.Tensor):
+        values = data.detach().cpu()
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    return data if isinstance(data, np.ndarray) else None
+
+
+def _of_name(
+    data: str | Path, request: DataRequest, data_dir: Path | None, download: bool
+) -> Images:
+    """Return the data of a name or a path; a `Path` is never a name."""
     from pcgen.data.catalogue import DATA_SETS
 
-    name, _, split = data.partition(":")
-    if name in DATA_SETS:
+    name, _, split = request.source.partition(":")
+    if name in DATA_SETS and isinstance(data, str):
         from pcgen.data.named import open_named
 
-        return open_named(DATA_SETS[name], split, wanted, data_dir, download)
+        return open_named(DATA_SETS[name], split, request, data_dir, download)
     if data == "-":
-        return _stdin(wanted)
+        return _stdin(request)
     if not data:
         raise DataError(
             "no data are named", "Name a data set or a path; train takes it with --data"
         )
     path, split = Path(data), ""
-    if not _exists(path) and ":" in data:
-        before, _, after = data.rpartition(":")
-        if _exists(Path(before)):
-            path, split = Path(before), after
+    before, colon, after = request.source.rpartition(":")
+    if not _exists(path) and colon and _exists(Path(before)):
+        path, split = Path(before), after
     if not _exists(path):
-        raise _not_found(data, name)
+        raise _not_found(request.source, name)
     try:
-        return _path(path, split, wanted)
+        return _path(path, split, request)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read: {(error.strerror or str(error)).lower()}"
@@ -167,7 +239,7 @@ def _not_found(data: str, name: str) -> DataError:
     )
 
 
-def _stdin(wanted: Wanted) -> Images:
+def _stdin(request: DataRequest) -> Images:
     """Return the pictures that standard input names, one a line."""
     from pcgen.data.files import FolderFiles
     from pcgen.data.folders import open_files
@@ -175,56 +247,63 @@ def _stdin(wanted: Wanted) -> Images:
     names = [os.fsdecode(line) for line in sys.stdin.buffer.read().splitlines() if line]
     if not names:
         raise DataError("-: standard input named no files", "find photos -name '*.png' | pcgen ...")
-    return open_files(FolderFiles(None, names[: wanted.limit]), "stdin", wanted)
+    return open_files(FolderFiles(None, names[: request.limit]), "stdin", request)
 
 
-def _path(path: Path, split: str, wanted: Wanted) -> Images:
+def _path(path: Path, split: str, request: DataRequest) -> Images:
     from pcgen.data.decode import SUFFIXES
     from pcgen.data.files import FolderFiles, ZipFiles
     from pcgen.data.folders import open_files
 
     if path.is_dir():
-        return open_files(FolderFiles.of(path), path.name, wanted, split=split)
+        return open_files(FolderFiles.of(path), path.name, request, split=split)
     suffix = path.suffix.lower()
     if suffix == ".zip":
-        return open_files(ZipFiles(path), path.name, wanted, split=split)
+        return open_files(ZipFiles(path), path.name, request, split=split)
     if split:
-        raise DataError(f"{wanted.source}: {path.name} has no splits")
+        raise DataError(f"{request.source}: {path.name} has no splits")
     if suffix in SUFFIXES:
-        return open_files(FolderFiles(None, [str(path)]), path.name, wanted)
+        return open_files(FolderFiles(None, [str(path)]), path.name, request)
     if suffix in (".csv", ".tsv"):
         from pcgen.data.tables import open_csv
 
-        return open_csv(path, wanted)
+        return open_csv(path, request)
     if suffix in (".npy", ".npz"):
-        return _numpy(path, wanted)
+        return _numpy(path, request)
     if suffix in (".gz", ".idx") or "idx" in path.name or _looks_like_idx(path):
-        return _idx(path, wanted)
+        return _idx(path, request)
     raise DataError(f"{path}: not a kind of file that pcgen reads", _KINDS)
 
 
-def _numpy(path: Path, wanted: Wanted) -> Images:
-    from pcgen.data.arrays import images_of
+def _numpy(path: Path, request: DataRequest) -> Images:
     from pcgen.data.numpy_files import read_npy, read_npz
-    from pcgen.data.tables import table_of
 
     array, labels = (read_npy(path), None) if path.suffix.lower() == ".npy" else read_npz(path)
-    if wanted.like_scale is not None and array.ndim == 2:
+    return _of_array(array, path.name, request, labels)
+
+
+def _of_array(array: Array, name: str, request: DataRequest, labels: Array | None = None) -> Images:
+    """Return the images of an array, or its rows where the model takes a table."""
+    from pcgen.data.arrays import images_of, in_native_order
+    from pcgen.data.tables import table_of
+
+    array = in_native_order(array)
+    if request.like_scale is not None and array.ndim == 2 and array.dtype.kind in "buif":
         columns = [f"column{i + 1}" for i in range(array.shape[1])]
-        return table_of(array, columns, path.name, wanted, labels=labels)
-    return images_of(array, path.name, wanted, labels=labels)
+        return table_of(array, columns, name, request, labels=labels)
+    return images_of(array, name, request, labels=labels)
 
 
-def _idx(path: Path, wanted: Wanted) -> Images:
+def _idx(path: Path, request: DataRequest) -> Images:
     from pcgen.data.arrays import images_of
     from pcgen.data.idx import labels_beside, read_idx
 
     labels = labels_beside(path)
     return images_of(
-        read_idx(path, wanted.limit),
+        read_idx(path, request.limit),
         path.name,
-        wanted,
-        labels=None if labels is None else read_idx(labels, wanted.limit),
+        request,
+        labels=None if labels is None else read_idx(labels, request.limit),
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pcgen.data.arrays import ArrayStore, as_labels, images_of
 from pcgen.data.images import Images
-from pcgen.data.request import Wanted
+from pcgen.data.request import DataRequest
 from pcgen.errors import DataError
 
 Array = NDArray[Any]
@@ -147,7 +147,7 @@ def table_of(
     values: Array,
     columns: list[str],
     name: str,
-    wanted: Wanted,
+    request: DataRequest,
     *,
     labels: Array | None = None,
     classes: Sequence[str] | None = None,
@@ -160,25 +160,25 @@ def table_of(
     Raises:
         DataError: another number of columns than the model's, or none of a name asked for.
     """
-    values, columns = _chosen(values, columns, wanted)
+    values, columns = _chosen(values, columns, request)
     width = values.shape[1]
     if not width:
-        raise DataError(f"{wanted.source}: has no columns of numbers")
-    if wanted.like is not None and wanted.rows_of != width:
-        takes = wanted.rows_of or "images of " + "x".join(map(str, wanted.like))
-        raise DataError(f"{wanted.source}: has {width} columns, the model takes {takes}")
-    found = None if labels is None else as_labels(labels, len(values), wanted.source)
+        raise DataError(f"{request.source}: has no columns of numbers")
+    if request.like is not None and request.row_width != width:
+        takes = request.row_width or "images of " + "x".join(map(str, request.like))
+        raise DataError(f"{request.source}: has {width} columns, the model takes {takes}")
+    found = None if labels is None else as_labels(labels, len(values), request.source)
     # What float32 cannot hold is as good as infinite, and is left out of the scale.
-    values = np.where(np.abs(values) > np.finfo(np.float32).max, np.inf, values)[: wanted.limit]
-    scale = _scale(values) if wanted.like_scale is None else _given(wanted.like_scale)
+    values = np.where(np.abs(values) > np.finfo(np.float32).max, np.inf, values)[: request.limit]
+    scale = _scale(values) if request.like_scale is None else _given(request.like_scale)
     with np.errstate(over="ignore", invalid="ignore"):
         standardised = (values - scale[0].numpy()) / scale[1].numpy()
     shape = (1, 1, width)
     return Images(
         name,
-        wanted.source,
+        request.source,
         ArrayStore(standardised, name, shape, False, 1.0, shape, pixels=False),
-        labels=None if found is None else found[0][: wanted.limit],
+        labels=None if found is None else found[0][: request.limit],
         classes=list(classes) if classes else None if found is None else found[1],
         columns=columns,
         scale=scale,
@@ -186,31 +186,31 @@ def table_of(
     )
 
 
-def _chosen(values: Array, columns: list[str], wanted: Wanted) -> tuple[Array, list[str]]:
-    """Return the columns that are wanted by name, in that order."""
-    if wanted.columns is None:
+def _chosen(values: Array, columns: list[str], request: DataRequest) -> tuple[Array, list[str]]:
+    """Return the columns that are request by name, in that order."""
+    if request.columns is None:
         return values, columns
-    missing = [name for name in wanted.columns if name not in columns]
-    if missing and wanted.like is not None:
+    missing = [name for name in request.columns if name not in columns]
+    if missing and request.like is not None:
         return values, columns
     if missing:
         raise DataError(
-            f"{wanted.source}: no column {missing[0]!r}", f"There are: {', '.join(columns)}"
+            f"{request.source}: no column {missing[0]!r}", f"There are: {', '.join(columns)}"
         )
-    return values[:, [columns.index(name) for name in wanted.columns]], list(wanted.columns)
+    return values[:, [columns.index(name) for name in request.columns]], list(request.columns)
 
 
-def open_csv(path: Path, wanted: Wanted) -> Images:
+def open_csv(path: Path, request: DataRequest) -> Images:
     """Return a .csv file as a table; as images where a size is asked for.
 
     Raises:
         DataError: no table of numbers, or not one that fits.
     """
     values, columns, labels = read_csv(path)
-    takes_images = wanted.like_scale is None and (wanted.like or wanted.size)
+    takes_images = request.like_scale is None and (request.like or request.size)
     if takes_images:
-        return images_of(values, path.name, wanted, labels=labels)
-    return table_of(values, columns, path.name, wanted, labels=labels)
+        return images_of(values, path.name, request, labels=labels)
+    return table_of(values, columns, path.name, request, labels=labels)
 
 
 def _scale(values_ND: Array) -> Scale:

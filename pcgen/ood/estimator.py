@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pcgen.config import InferenceTable, Recipe, from_dict
 from pcgen.data.images import Images, split
-from pcgen.data.request import Wanted
+from pcgen.data.request import DataRequest
 from pcgen.data.tables import table_of
 from pcgen.errors import CalibrationError
 from pcgen.learning.initial import initial_network, sample
@@ -142,8 +142,8 @@ class PCNOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         width = values_ND.shape[1]
         like = None if scale is None else (1, 1, width)
         names = [f"column{i + 1}" for i in range(width)]
-        wanted = Wanted("rows", like=like, like_scale=scale)
-        return table_of(values_ND, names, "rows", wanted)
+        request = DataRequest("rows", like=like, like_scale=scale)
+        return table_of(values_ND, names, "rows", request)
 
     def _recipe(self, seed: int) -> Recipe:
         return from_dict(

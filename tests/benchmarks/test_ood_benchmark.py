@@ -180,14 +180,14 @@ def test_what_cannot_be_measured_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_image_that_cannot_be_read_stops_the_benchmark(quick: list[str], tmp_path: Path) -> None:
     from pcgen.benchmarks.ood.measured import measure
     from pcgen.data.arrays import images_of
-    from pcgen.data.request import Wanted
+    from pcgen.data.request import DataRequest
 
     values = np.random.default_rng(0).random((60, 8, 8)).astype(np.float32)
     labels = np.arange(60) % 3
-    good = images_of(values, "good", Wanted("good"), labels=labels)
+    good = images_of(values, "good", DataRequest("good"), labels=labels)
     values = values.copy()
     values[7] = np.nan
-    broken = images_of(values, "broken", Wanted("broken"), labels=labels)
+    broken = images_of(values, "broken", DataRequest("broken"), labels=labels)
     known = Known.of("good", good, broken, 10, 0)
     recipe = from_dict({})
     whole: Images = replace(known.test)

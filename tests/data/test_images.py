@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from pcgen.data.arrays import images_of
 from pcgen.data.images import Images, order, parts, require_ok, split
-from pcgen.data.request import Wanted
+from pcgen.data.request import DataRequest
 
 from .pictures import Array, random_pixels, refusal
 
 
 def images(array: Array, labels: Array | None = None) -> Images:
-    return images_of(array, "memory", Wanted("memory"), labels=labels)
+    return images_of(array, "memory", DataRequest("memory"), labels=labels)
 
 
 @given(n=st.integers(2, 200), share=st.floats(0, 0.9), seed=st.integers(0, 2**40))
@@ -99,7 +99,7 @@ def test_a_fingerprint_is_of_the_content_not_of_the_name() -> None:
     pixels = random_pixels(9, 4, 4)
     other = pixels.copy()
     other[8, 3, 3] ^= 1
-    renamed = images_of(pixels.copy(), "elsewhere", Wanted("elsewhere"))
+    renamed = images_of(pixels.copy(), "elsewhere", DataRequest("elsewhere"))
     assert images(pixels).fingerprint() == renamed.fingerprint()
     assert images(pixels).fingerprint() != images(other).fingerprint()
     assert images(pixels).fingerprint() != images(pixels, np.arange(9)).fingerprint()

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from pcgen.data.arrays import images_of
 from pcgen.data.images import Images
-from pcgen.data.request import Wanted
+from pcgen.data.request import DataRequest
 from pcgen.data.shifts import BLUR, CONTRAST, SHIFTS, intensity_matched, of_label, shifted
 from pcgen.data.sources import open_data
 
@@ -17,7 +17,7 @@ from .pictures import Array, random_pixels, refusal
 
 
 def images(array: Array, labels: Array | None = None) -> Images:
-    return images_of(array, "memory", Wanted("memory"), labels=labels)
+    return images_of(array, "memory", DataRequest("memory"), labels=labels)
 
 
 def pixels(table: Images) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 
 from pcgen.data import vision
 from pcgen.data.catalogue import DATA_SETS
-from pcgen.data.sources import listing, open_data
+from pcgen.data.sources import listing, open_data, open_inputs
 from pcgen.errors import DataError
 
 from .pictures import random_pixels, refusal, write_idx, write_png
@@ -207,3 +207,71 @@ def test_the_global_random_state_is_left_alone() -> None:
     before = torch.random.get_rng_state()
     open_data("digits").rows([0])
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_an_array_in_memory_is_equal_to_its_file(tmp_path: Path, kind: str) -> None:
+    pixels = random_pixels(6, 5, 4)
+    np.save(tmp_path / "x.npy", pixels)
+    images = open_data(torch.from_numpy(pixels) if kind == "torch" else pixels, size=(4, 4))
+    file = open_data(tmp_path / "x.npy", size=(4, 4))
+    assert torch.equal(images.rows(range(6)).pixels_BD, file.rows(range(6)).pixels_BD)
+    assert images.fingerprint() == file.fingerprint()
+    assert (images.name, images.source, images.id(2)) == ("array", "array", "array[2]")
+
+
+@pytest.mark.parametrize(
+    ("dims", "count"),
+    [((6, 8, 8), 6), ((6, 8, 8, 3), 6), ((6, 3, 8, 8), 6), ((9, 9, 3), 1), ((3, 9, 9), 1)],
+)
+def test_arrays_of_every_layout_are_brought_to_a_colour_model(
+    dims: tuple[int, ...], count: int
+) -> None:
+    values = torch.rand(dims, dtype=torch.float64, requires_grad=True)
+    for array in (values, values.bfloat16(), values.detach().numpy()):
+        images = open_data(array, like=(3, 8, 8))
+        assert (len(images), images.shape) == (count, (3, 8, 8))
+
+
+def test_an_array_of_a_tables_rows_is_standardised_by_the_model() -> None:
+    scale = [[1.0, 0.0], [2.0, 10.0]]
+    images = open_data(np.array([[1, 10], [2, 20]]), like=(1, 1, 2), like_scale=scale)
+    assert images.is_table
+    assert images.rows(range(2)).pixels_BD.tolist() == [[0, 1], [0.5, 2]]
+    refusal(lambda: open_data(np.eye(3), like=(1, 1, 2), like_scale=scale), "array", "3 columns")
+    words = np.array([["a", "b"]])
+    refusal(lambda: open_data(words, like=(1, 1, 2), like_scale=scale), "not numbers")
+
+
+def test_data_of_another_type_are_refused() -> None:
+    refusal(lambda: open_data([1, 2]), "list", "array")  # type: ignore[arg-type]
+
+
+def test_a_path_is_never_a_data_sets_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refusal(lambda: open_data(Path("digits")), "no such file")
+    write_png(tmp_path / "digits" / "1.png", random_pixels(4, 4))
+    assert len(open_data(Path("digits"))) == 1
+
+
+def test_pixels_above_the_threshold_become_1_after_the_resize(tmp_path: Path) -> None:
+    pixels = random_pixels(6, 8, 8)
+    np.save(tmp_path / "x.npy", pixels)
+    for data in (pixels, str(tmp_path / "x.npy")):
+        plain = open_data(data, size=(4, 4)).rows(range(6)).pixels_BD
+        images = open_data(data, size=(4, 4), threshold=0.5)
+        assert torch.equal(images.rows(range(6)).pixels_BD, (plain > 0.5).float())
+        assert images.preprocessing["pixels"] == "1 above 0.5, else 0"
+
+
+def test_inputs_of_all_kinds_are_opened_in_order_with_the_same_rules(tmp_path: Path) -> None:
+    pixels = random_pixels(3, 8, 8)
+    paths = [write_png(tmp_path / f"{i}.png", pixels[i]) for i in range(3)]
+    inputs = [paths[0], str(paths[1]), pixels, torch.from_numpy(pixels), paths[2]]
+    tables = open_inputs(inputs, like=(1, 4, 4), threshold=0.5)
+    assert [table.source for table in tables] == ["pictures", "array", "array", str(paths[2])]
+    rows = torch.cat([table.rows(range(len(table))).pixels_BD for table in tables])
+    assert torch.equal(rows, rows[[0, 1, 0, 1, 4, 0, 1, 4, 4]])
+    assert set(rows.flatten().tolist()) == {0.0, 1.0}
+    for single in (pixels, str(tmp_path), tmp_path):
+        assert [len(table) for table in open_inputs(single, like=(1, 4, 4))] == [3]

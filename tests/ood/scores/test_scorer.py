@@ -16,7 +16,7 @@ import pcgen
 from pcgen.config import InferenceTable, ModelTable, PrecisionTable
 from pcgen.data.arrays import images_of
 from pcgen.data.images import Images, split
-from pcgen.data.request import Wanted
+from pcgen.data.request import DataRequest
 from pcgen.data.sources import open_data
 from pcgen.device import generator
 from pcgen.errors import DataError
@@ -55,7 +55,7 @@ def _auroc(known: Tensor, unusual: Tensor) -> float:
 
 
 def _array(rows: Tensor) -> Images:
-    return images_of(rows.numpy().reshape(-1, 8, 8), "rows", Wanted("rows"))
+    return images_of(rows.numpy().reshape(-1, 8, 8), "rows", DataRequest("rows"))
 
 
 def test_a_linear_networks_free_energy_is_the_likelihood_of_ppca() -> None:
