@@ -32,11 +32,11 @@ def command(run: Path, out: Path | None, as_json: bool) -> None:
 
 
 def _write(run: Path, out: Path | None) -> Path:
-    from pcgen.report import run_page
+    from pcgen.pages import run_page
 
     if not run.is_file():
         return run_page.write(run, out or run / "report.html")
-    from pcgen.report import scores_page
+    from pcgen.pages import scores_page
 
     beside = out or run.with_name(f"{run.stem}.html")
     if scores_page.is_scores(run):

@@ -465,7 +465,7 @@ def demo(out: Path | str = "demo", *, on_progress: OnProgress = silent) -> DemoR
     What an earlier demo left in the folder is replaced.
     """
     from pcgen.commands.demo import score_strange
-    from pcgen.report import run_page
+    from pcgen.pages import run_page
     from pcgen.storage.runs import RunFolder
 
     folder = Path(out)
@@ -680,7 +680,7 @@ def _write_reconstructions(out: Path, found: Any, images: Images, model: Model) 
     import numpy as np
 
     from pcgen.errors import RunError
-    from pcgen.report import pictures
+    from pcgen.pages import pictures
 
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -128,7 +128,7 @@ def bench_memory(
 
     from pcgen.benchmarks.memory.benchmark import memory_rows
     from pcgen.data.sources import open_data
-    from pcgen.report import memory_page
+    from pcgen.pages import memory_page
 
     recipe = resolve_recipe("tiny-imagenet-memory")
     images = open_data(recipe.data.source, data_dir=data_dir)
@@ -227,7 +227,7 @@ def bench_ood(
         )
     rows = [row for outcome in outcomes for row in outcome.rows]
     if out is not None:
-        from pcgen.report import ood_page
+        from pcgen.pages import ood_page
 
         ood_page.write(outcomes, rows, out)
     return rows
@@ -277,7 +277,7 @@ def bench_speed(
 
     import torch
 
-    from pcgen.report import speed_page
+    from pcgen.pages import speed_page
 
     rows: list[dict[str, Any]] = []
     with torch.no_grad():

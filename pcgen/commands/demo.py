@@ -29,8 +29,8 @@ def score_strange(
     Returns:
         How many of each kind were flagged, in words.
     """
-    from pcgen.report.pictures import Row as Shown
-    from pcgen.report.pictures import grid
+    from pcgen.pages.pictures import Row as Shown
+    from pcgen.pages.pictures import grid
 
     detector = folder / "detector.safetensors"
     ood_calibrate(model, data, detector, on_progress=on_progress)

@@ -291,7 +291,7 @@ def _write(
     """Write the rows, the arrays and the grid cue | recalled | original; return the grid."""
     import numpy as np
 
-    from pcgen.report import pictures
+    from pcgen.pages import pictures
 
     try:
         out.mkdir(parents=True, exist_ok=True)

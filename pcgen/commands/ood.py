@@ -306,7 +306,7 @@ def _drawer(detector: Detector, folder: Path) -> Draw:
         RunError: a folder that cannot be written.
     """
     from pcgen.errors import RunError
-    from pcgen.report.pictures import heatmap_png
+    from pcgen.pages.pictures import heatmap_png
 
     scorer = detector.scorers[0]
     if not hasattr(scorer, "heatmap") or detector.model.scale is not None:

@@ -257,7 +257,7 @@ def _write(out: Path, data_BD: Tensor, model: Model, columns: int) -> None:
 
     import numpy as np
 
-    from pcgen.report import pictures
+    from pcgen.pages import pictures
 
     values = data_BD.cpu()
     try:

@@ -15,7 +15,7 @@ from pcgen.commands import bench as benchmarks
 from pcgen.data.sources import open_data
 from pcgen.errors import DataError
 from pcgen.memory.corruptions import Cues, corruption_of
-from pcgen.report import memory_page
+from pcgen.pages import memory_page
 from tests.memory.test_training import recipe
 
 SHAPE = (1, 8, 8)

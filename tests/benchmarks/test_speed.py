@@ -24,7 +24,7 @@ from pcgen.benchmarks.speed.floor import (
 from pcgen.benchmarks.speed.workloads import WORKLOADS, Workload, setup, write
 from pcgen.errors import RecipeError
 from pcgen.inference.solvers import prepare
-from pcgen.report import speed_page
+from pcgen.pages import speed_page
 
 TINY = Workload("tiny", [2, 3], (1, 1, 12), 6, 4, 0.05, rates=(0.02, 0.05))
 ONE = Place(1)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from pcgen import config
 from pcgen.cli.main import cli
-from pcgen.report import page, pictures, run_page
-from pcgen.report.charts import Series, line_chart
+from pcgen.pages import page, pictures, run_page
+from pcgen.pages.charts import Series, line_chart
 from pcgen.storage import checkpoint
 
 VOID = {"meta", "img", "br", "path", "circle", "polyline"}

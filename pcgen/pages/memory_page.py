@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pcgen.errors import RunError
-from pcgen.report import page as html
-from pcgen.report.charts import Series
+from pcgen.pages import page as html
+from pcgen.pages.charts import Series
 
 Rows = Sequence[dict[str, Any]]
 # The others are in memory.json: more would not fit beside one another.

@@ -14,9 +14,9 @@ from pcgen.benchmarks.ood.metrics import METRICS, Estimate, roc
 from pcgen.benchmarks.ood.sets import Unusual
 from pcgen.benchmarks.ood.table import COMBINED, SOFTMAX, Pair, Scores, best_of, difference_of
 from pcgen.errors import RunError
-from pcgen.report import page as html
-from pcgen.report import pictures
-from pcgen.report.charts import Series
+from pcgen.pages import page as html
+from pcgen.pages import pictures
+from pcgen.pages.charts import Series
 
 _KINDS = {
     "other": "Other objects",

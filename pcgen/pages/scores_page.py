@@ -14,8 +14,8 @@ import numpy as np
 from pcgen.errors import CalibrationError, RunError
 from pcgen.ood.detector import Detector
 from pcgen.ood.detector_file import load
-from pcgen.report import page as html
-from pcgen.report.charts import Bar, Series
+from pcgen.pages import page as html
+from pcgen.pages.charts import Bar, Series
 from pcgen.storage.checkpoint import read_header
 from pcgen.storage.row_formats import meta_path, read_rows
 

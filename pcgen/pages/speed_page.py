@@ -10,8 +10,8 @@ from typing import Any
 
 from pcgen.benchmarks.speed.cells import Place
 from pcgen.errors import RunError
-from pcgen.report import page as html
-from pcgen.report.charts import Bar
+from pcgen.pages import page as html
+from pcgen.pages.charts import Bar
 
 Rows = Sequence[dict[str, Any]]
 _COLUMNS = ("method", "metric", "value", "ci_low", "ci_high", "ratio", "samples", "note")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pcgen.report import pictures
+from pcgen.pages import pictures
 
 
 def opened(png: bytes) -> np.ndarray:

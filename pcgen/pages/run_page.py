@@ -10,9 +10,9 @@ from typing import Any
 
 from pcgen import config
 from pcgen.errors import RunError
-from pcgen.report import page as html
-from pcgen.report import scores_page
-from pcgen.report.charts import Series
+from pcgen.pages import page as html
+from pcgen.pages import scores_page
+from pcgen.pages.charts import Series
 from pcgen.storage import checkpoint, runs
 
 Lines = Sequence[dict[str, Any]]

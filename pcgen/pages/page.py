@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pcgen.report.charts import Bar, Series, bar_chart, line_chart
+from pcgen.pages.charts import Bar, Series, bar_chart, line_chart
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def render(page: Page) -> str:
     from pcgen import __version__
 
     environment = Environment(
-        loader=PackageLoader("pcgen.report", "."),
+        loader=PackageLoader("pcgen.pages", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
