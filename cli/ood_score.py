@@ -88,7 +88,7 @@ def _format(ctx: click.Context, param: click.Parameter, out: Path | None) -> Pat
 @click.option(
     "--resize",
     is_flag=True,
-    help="Bring inputs of other sizes or colours to the model's, outside the guarantee.",
+    help="Bring inputs of other sizes to the model's, outside the guarantee.",
 )
 @click.option("--resume", is_flag=True, help="Go on where the same command was interrupted.")
 @click.option("--fail-on-ood", is_flag=True, help="Exit with 3 if an input is flagged.")

@@ -198,7 +198,7 @@ def ood_score(
             average over calibrations (`marginal`).
         fdr: flag by q-value instead, so that this share of the flagged is known at most.
         heatmaps: a folder for a picture of each input's prediction errors.
-        resize: whether inputs of other sizes or colours than in calibration are brought to the
+        resize: whether inputs of other sizes than in calibration are brought to the
             model's, outside the guarantee, instead of being rows with a status.
         resume: go on where an interrupted call with the same arguments stopped.
         argv: the command, for the record.

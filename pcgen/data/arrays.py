@@ -1,4 +1,4 @@
-"""Arrays of images, in memory or mapped from disk; only the rows asked for become floats."""
+"""Arrays of images, in memory or mapped from disk; a row becomes floats when it is asked for."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcgen.data.fit import fit, rule, unit
+from pcgen.data.fit import fit, preprocessing_of, unit
 from pcgen.data.images import Images, Shape
 from pcgen.data.request import DataRequest
 from pcgen.errors import DataError
 
 Array = NDArray[Any]
 
-# Larger arrays are not looked at in full when their range or fingerprint is asked for; others are,
-# so many bytes at a time.
+# The range and the fingerprint of an array larger than this come from rows spread evenly; a smaller
+# one is read whole, so many bytes at a time.
 _WHOLE = 2**30
 _CHUNK = 2**24
-# With a byte that is touched a system maps up to so many around it.
+# A system may map so many bytes around the one that is read.
 _AROUND = 2**21
 
 
@@ -35,18 +35,18 @@ class ArrayStore:
 
     Attributes:
         array: (N, ...) of numbers.
-        name: what a row is called, before its number.
-        native: the shape of a row in the array, its channels first or last.
+        name: a row is called NAME[17].
+        own_shape: the shape of a row in the array, written with its channels first.
         channels_last: whether the array has H W C instead of C H W.
-        divisor: what the array's numbers are divided by to be in [0, 1].
-        shape: what rows are brought to.
+        divisor: the array's numbers are divided by it to be in [0, 1].
+        shape: the shape that rows are brought to.
         pixels: whether values must be in [0, 1]; a table's need not be.
         memory: bytes of an array mapped from disk that may stay in memory.
     """
 
     array: Array
     name: str
-    native: Shape
+    own_shape: Shape
     channels_last: bool
     divisor: float
     shape: Shape
@@ -57,50 +57,50 @@ class ArrayStore:
         return len(self.array)
 
     def id(self, row: int) -> str:
-        """Return FILE[17]."""
+        """Return NAME[17] for row 17."""
         return f"{self.name}[{row}]"
 
     def read(self, index_B: Tensor) -> tuple[Tensor, list[str], list[str]]:
-        """Return pixels (B, D), statuses and reasons."""
-        taken = self._take(index_B.numpy())
-        count, channels, height, width = len(taken), *self.native
+        """Return values (B, D), statuses and reasons."""
+        values = self._take(index_B.numpy())
+        count, channels, height, width = len(values), *self.own_shape
         status, reason = ["ok"] * count, [""] * count
-        if taken.dtype == np.uint8:
-            divisor = self.divisor
-        else:
-            # In float64, so that a number too large for float32 is seen to be so.
-            flat = taken.reshape(count, channels * height * width).astype(np.float64)
-            flat /= self.divisor
-            self._judge(flat, status, reason)
-            taken, divisor = flat.astype(np.float32), 1.0
+        divisor = self.divisor
+        if values.dtype != np.uint8:
+            # float64 also holds a number that is too large for float32.
+            flat = values.reshape(count, channels * height * width).astype(np.float64)
+            flat /= divisor
+            self._zero_unusable(flat, status, reason)
+            values, divisor = flat.astype(np.float32), 1.0
         if self.channels_last:
-            taken = taken.reshape(count, height, width, channels).transpose(0, 3, 1, 2)
-        if self.native != self.shape:
+            values = values.reshape(count, height, width, channels).transpose(0, 3, 1, 2)
+        if self.own_shape != self.shape:
             if divisor not in (1, 255):
-                taken, divisor = taken / np.float32(divisor), 1.0
-            raw = torch.from_numpy(taken.reshape(count, channels, height, width))
-            taken = fit(raw, self.shape).numpy()
-        return unit(taken.reshape(count, math.prod(self.shape)), divisor), status, reason
+                values, divisor = values / np.float32(divisor), 1.0
+            images = torch.from_numpy(values.reshape(count, channels, height, width))
+            values = fit(images, self.shape).numpy()
+        return unit(values.reshape(count, math.prod(self.shape)), divisor), status, reason
 
     def _take(self, rows: Array) -> Array:
+        """Return the rows; give the memory of a large mapped array back on the way."""
         if self.array.nbytes <= self.memory:
             return np.take(self.array, rows, axis=0)
         taken = np.empty((len(rows), *self.array.shape[1:]), self.array.dtype)
-        row = self.array.nbytes // len(self.array) + _AROUND
-        step = max(1, self.memory // (4 * row))
+        row_bytes = self.array.nbytes // len(self.array) + _AROUND
+        step = max(1, self.memory // (4 * row_bytes))
         for first in range(0, len(rows), step):
             taken[first : first + step] = self.array[rows[first : first + step]]
             _release(self.array)
         return taken
 
-    def _judge(self, values_BD: Array, status: list[str], reason: list[str]) -> None:
-        """Say which rows cannot be used, and set those to zeros."""
+    def _zero_unusable(self, values_BD: Array, status: list[str], reason: list[str]) -> None:
+        """Set rows that are not finite, or no pixels, to 0; write their statuses and reasons."""
         finite_B: Array = np.all(np.abs(values_BD) <= np.finfo(np.float32).max, axis=1)
-        good_B = finite_B
+        usable_B = finite_B
         if self.pixels:
             with np.errstate(invalid="ignore"):
-                good_B = finite_B & (values_BD >= 0).all(1) & (values_BD <= 1).all(1)
-        for i in np.flatnonzero(~good_B).tolist():
+                usable_B = finite_B & (values_BD >= 0).all(1) & (values_BD <= 1).all(1)
+        for i in np.flatnonzero(~usable_B).tolist():
             row = values_BD[i]
             if finite_B[i]:
                 status[i] = "unreadable"
@@ -113,14 +113,14 @@ class ArrayStore:
 
     def digest(self) -> bytes:
         """Return a hash of the bytes; of 4096 rows spread evenly where the array is very large."""
-        hashed = hashlib.sha256(repr((self.array.shape, self.native, self.divisor)).encode())
-        for part in _parts(self.array, 4096):
-            hashed.update(np.ascontiguousarray(part).data)
+        hashed = hashlib.sha256(repr((self.array.shape, self.own_shape, self.divisor)).encode())
+        for chunk in _chunks(self.array, 4096):
+            hashed.update(np.ascontiguousarray(chunk).data)
         return hashed.digest()
 
 
-def _parts(array: Array, rows: int) -> Iterator[Array]:
-    """Yield the array in parts, or some evenly spread rows of a very large one."""
+def _chunks(array: Array, rows: int) -> Iterator[Array]:
+    """Yield the array in chunks, or `rows` evenly spread rows of a very large one."""
     if array.nbytes > _WHOLE:
         for i in np.linspace(0, len(array) - 1, rows).astype(int):
             yield array[i : i + 1]
@@ -152,52 +152,53 @@ def images_of(
     classes: Sequence[str] | None = None,
     divisor: float | None = None,
 ) -> Images:
-    """Return the images of an array; their layout and range are found from the array.
+    """Return the images of an array, whose axes and range of values are found from the array.
 
     Args:
         array: (N, H, W), (N, H, W, C), (N, C, H, W), (N, D), or a single image.
-        labels: one for every image.
-        divisor: of the values; None finds it: 255 for uint8, 65535 for uint16, 1 for bool, and for
-            other numbers 1, or 255 where all are whole numbers up to 255.
+        labels: one label for every image.
+        classes: the names of labels that are numbers.
+        divisor: divides the values. None finds it: 255 for uint8, 65535 for uint16, 1 for bool. For
+            other numbers it is 1, or 255 if all are whole numbers up to 255.
 
     Raises:
-        DataError: an array that holds no images, or values that are no pixels.
+        DataError: the array holds no images, or values that are no pixels.
     """
     if array.dtype.kind not in "buif":
         raise DataError(f"{request.source}: holds {array.dtype}, not numbers")
-    array, native, channels_last = _layout(array, request)
+    array, own_shape, channels_last = _images_first(array, request)
     if not array.size:
         raise DataError(f"{request.source}: holds no images (shape {tuple(array.shape)})")
-    found = None if labels is None else as_labels(labels, len(array), request.source)
+    numbers, names = labels_of(labels, classes, len(array), request)
     array = array[: request.limit]
     if array.dtype.kind == "b":
-        # A mask is 0 or 1, which 8 bits hold as well.
+        # 8 bits hold a mask of 0 and 1 as well.
         array, divisor = array.astype(np.uint8), 1.0
-    shape = request.shape_of_image(native)
+    shape = request.shape_of_image(own_shape)
     divisor = divisor or _divisor(array, request.source)
-    store = ArrayStore(array, name, native, channels_last, divisor, shape, memory=request.memory)
     return Images(
         name,
         request.source,
-        store,
-        labels=None if found is None else found[0][: request.limit],
-        classes=list(classes) if classes else None if found is None else found[1],
-        preprocessing=rule({native}, shape),
+        ArrayStore(array, name, own_shape, channels_last, divisor, shape, memory=request.memory),
+        labels=numbers,
+        classes=names,
+        preprocessing=preprocessing_of({own_shape}, shape),
     )
 
 
-def _layout(array: Array, request: DataRequest) -> tuple[Array, Shape, bool]:
-    """Return the array with its rows first, the shape of a row, and whether channels come last."""
+def _images_first(array: Array, request: DataRequest) -> tuple[Array, Shape, bool]:
+    """Return the array with its images first, the shape of one, and whether channels come last."""
     size = request.size if request.like is None else request.like[1:]
+    channels = request.channels if request.like is None else request.like[0]
     dims = array.shape
-    if array.ndim == 2 and size and size[0] > 1 and dims == tuple(size):
-        array = array[None]  # a single grey image
-    elif array.ndim == 3 and dims[2] == 3 and min(dims[:2]) > 3:
-        array = array[None]  # a single colour image: no image is 3 pixels wide
-    elif array.ndim == 3 and dims[0] == 3 and request.like is not None and request.like[0] == 3:
-        array = array[None]  # for a colour model, a single colour image, not three grey ones
-    elif array.ndim == 1:
-        array = array[None]  # a single row
+    is_single = array.ndim == 1
+    if array.ndim == 2:
+        is_single = size is not None and size[0] > 1 and dims == tuple(size)
+    elif array.ndim == 3:
+        # No image is 3 pixels wide; and a colour model is shown one image rather than 3 grey ones.
+        is_single = (dims[2] == 3 and min(dims[:2]) > 3) or (dims[0] == 3 and channels == 3)
+    if is_single:
+        array = array[None]
     dims = array.shape
     if array.ndim == 2:
         return array, request.shape_of_row(dims[1]), False
@@ -208,13 +209,13 @@ def _layout(array: Array, request: DataRequest) -> tuple[Array, Shape, bool]:
     if array.ndim == 4 and dims[3] in (1, 3):
         return array, (dims[3], dims[1], dims[2]), True
     raise DataError(
-        f"{request.source}: shape {tuple(dims)} is not one of images",
+        f"{request.source}: an array of shape {tuple(dims)} holds no images",
         "Expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3, or (N, D)",
     )
 
 
-def _divisor(array: Array, name: str) -> float:
-    """Return what brings the values to [0, 1].
+def _divisor(array: Array, source: str) -> float:
+    """Return the number that divides the values so that they are in [0, 1].
 
     Raises:
         DataError: values that are no pixels.
@@ -224,8 +225,8 @@ def _divisor(array: Array, name: str) -> float:
     if array.dtype == np.uint16:
         return 65535.0
     low, high, whole = math.inf, -math.inf, True
-    for part in _parts(array, 4096):
-        finite = part[np.isfinite(part)] if part.dtype.kind == "f" else part
+    for chunk in _chunks(array, 4096):
+        finite = chunk[np.isfinite(chunk)] if chunk.dtype.kind == "f" else chunk
         if finite.size:
             low, high = min(low, float(finite.min())), max(high, float(finite.max()))
             whole = whole and bool((finite == np.trunc(finite)).all())
@@ -234,26 +235,31 @@ def _divisor(array: Array, name: str) -> float:
     if low >= 0 and high <= 255 and whole:
         return 255.0
     raise DataError(
-        f"{name}: values from {low:.4g} to {high:.4g} are not pixels: expected 0 to 1, or whole "
+        f"{source}: values from {low:.4g} to {high:.4g} are not pixels: expected 0 to 1, or whole "
         "numbers 0 to 255",
-        "Rescale the array; for columns that are to be standardised, save it as .csv",
+        "Rescale the array; save columns that pcgen is to standardise as .csv",
     )
 
 
-def as_labels(values: Array, count: int, name: str) -> tuple[Tensor, list[str] | None]:
-    """Return labels (N,) as int64 and, where they are words, the classes they stand for.
+def labels_of(
+    labels: Array | None, classes: Sequence[str] | None, count: int, request: DataRequest
+) -> tuple[Tensor | None, list[str] | None]:
+    """Return labels as int64, and the names of the classes, both up to the request's limit.
+
+    Labels that are words become numbers in alphabetical order, and the words name the classes.
 
     Raises:
-        DataError: not one label for every row.
+        DataError: not one label for each of `count` rows, or a label that is a fraction.
     """
-    values = values.reshape(-1) if values.size == count else values
-    if values.shape != (count,):
-        raise DataError(f"{name}: {len(values)} labels for {count} rows")
-    if values.dtype.kind in "biu" or (
-        values.dtype.kind == "f" and bool((values == np.trunc(values)).all())
-    ):
-        return torch.from_numpy(values.astype(np.int64)), None
-    if values.dtype.kind == "f":
-        raise DataError(f"{name}: labels must be whole numbers or words")
-    classes, numbers = np.unique(values.astype(str), return_inverse=True)
-    return torch.from_numpy(numbers.astype(np.int64)), classes.tolist()
+    names = list(classes) if classes else None
+    if labels is None:
+        return None, names
+    labels = labels.reshape(-1) if labels.size == count else labels
+    if labels.shape != (count,):
+        raise DataError(f"{request.source}: {len(labels)} labels for {count} rows")
+    if labels.dtype.kind not in "biuf":
+        words, labels = np.unique(labels.astype(str), return_inverse=True)
+        names = names or words.tolist()
+    elif labels.dtype.kind == "f" and not bool((labels == np.trunc(labels)).all()):
+        raise DataError(f"{request.source}: labels must be whole numbers or words")
+    return torch.from_numpy(labels.astype(np.int64))[: request.limit], names

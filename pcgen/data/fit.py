@@ -1,4 +1,14 @@
-"""Bringing images to a model's shape: colour first, then size."""
+"""Bring images to a model's shape: the one rule of training, calibration and scoring.
+
+First an image gets the model's channels: grey is repeated to RGB, and RGB becomes grey by its luma
+(ITU-R BT.601). Then it gets the model's height and width: it is scaled (bilinear, antialiased)
+until it covers them, and its centre is cut out.
+
+A guarantee covers the inputs that were prepared like the calibration images. So scoring accepts
+only images whose own height and width are those of the calibration images (`native_size`), because
+a resize changes how sharp an image is. It accepts every colour: a grey picture gives the same
+pixels whether its file stores grey or RGB, and the files of one data set often mix the two.
+"""
 
 from __future__ import annotations
 
@@ -19,44 +29,50 @@ _LUMA_16 = (19595, 38470, 7471)
 
 
 def unit(values_BD: NDArray[Any], divisor: float = 255.0) -> Tensor:
-    """Return values divided as float32.
+    """Return the values divided by `divisor`, as float32.
 
-    NumPy does this in one thread: on a busy machine torch's threads wait for one another for longer
+    NumPy divides in one thread. On a busy machine torch's threads wait for one another for longer
     than a batch takes.
     """
-    found = np.array(values_BD, np.float32)
+    divided = np.array(values_BD, np.float32)
     if divisor != 1:
-        found /= np.float32(divisor)
-    return torch.from_numpy(found)
+        divided /= np.float32(divisor)
+    return torch.from_numpy(divided)
 
 
 def fit(pixels_BCHW: Tensor, shape: Shape) -> Tensor:
-    """Return images brought to a shape; uint8 stays uint8, floats stay floats.
+    """Return the images with the channels, height and width of `shape`, by the rule above.
 
-    Grey becomes RGB by repetition, RGB grey by luma (BT.601). Then the image is scaled (bilinear,
-    antialiased) until it covers the new height and width, and its centre is cut out.
+    uint8 stays uint8, floats stay floats.
     """
     channels, height, width = shape
-    found = pixels_BCHW.shape[1]
-    if found == 3 and channels == 1:
+    own_channels = pixels_BCHW.shape[1]
+    if own_channels == 3 and channels == 1:
         pixels_BCHW = _grey(pixels_BCHW)
-    elif found != channels:
-        assert found == 1, (found, channels)
+    elif own_channels != channels:
+        assert own_channels == 1, (own_channels, channels)
         pixels_BCHW = pixels_BCHW.expand(-1, channels, -1, -1)
     if tuple(pixels_BCHW.shape[2:]) == (height, width):
         return pixels_BCHW
     return _resize(pixels_BCHW.contiguous(), height, width)
 
 
-def rule(found: set[Shape], shape: Shape) -> dict[str, Any]:
-    """Return in words what `fit` does to images of these shapes; nothing if it is theirs."""
-    if found == {shape}:
+def preprocessing_of(own_shapes: set[Shape], shape: Shape) -> dict[str, Any]:
+    """Return in words how `fit` changes images of these shapes; empty if it does not.
+
+    `from` is the images' own shape, with the channels of `shape` if their channels differ. It is
+    None if their sizes differ.
+    """
+    if own_shapes == {shape}:
         return {}
-    first = next(iter(found)) if len(found) == 1 else None
-    words: dict[str, Any] = {"from": None if first is None else list(first), "to": list(shape)}
-    if {channels for channels, _, _ in found} != {shape[0]}:
+    channels, sizes = ({own[0] for own in own_shapes}, {own[1:] for own in own_shapes})
+    own = None
+    if len(sizes) == 1:
+        own = [min(channels) if len(channels) == 1 else shape[0], *min(sizes)]
+    words: dict[str, Any] = {"from": own, "to": list(shape)}
+    if channels != {shape[0]}:
         words["colour"] = "RGB to grey by luma BT.601" if shape[0] == 1 else "grey repeated to RGB"
-    if {(height, width) for _, height, width in found} != {shape[1:]}:
+    if sizes != {shape[1:]}:
         words["size"] = "bilinear, antialiased, to cover the new size; centre cut out"
     return words
 

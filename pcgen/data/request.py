@@ -11,16 +11,6 @@ from pcgen.data.images import Shape
 from pcgen.errors import DataError
 
 
-def must_be(found: Shape, native: Shape) -> str:
-    """Return why an image's own shape will not do."""
-    kinds = {1: "grey", 3: "coloured"}
-    is_a, must = (
-        f"{height}x{width} {kinds.get(channels, channels)}"
-        for channels, height, width in (found, native)
-    )
-    return f"is {is_a}, must be {must}"
-
-
 @dataclass(frozen=True, slots=True)
 class DataRequest:
     """The arguments of `open_data`, which explains them.
@@ -36,7 +26,7 @@ class DataRequest:
     like: Shape | None = None
     like_scale: Sequence[Any] | None = None
     memory: int = 2**30
-    native: Shape | None = None
+    native_size: tuple[int, int] | None = None
     columns: Sequence[str] | None = None
     threshold: float | None = None
 
@@ -45,23 +35,39 @@ class DataRequest:
         """Return the length of the model's rows where it takes plain numbers, else None."""
         return self.like[2] if self.like is not None and self.like[:2] == (1, 1) else None
 
-    def shape_of_image(self, native: Shape) -> Shape:
-        """Return the shape that images of their own shape `native` are brought to.
+    @property
+    def resizes(self) -> bool:
+        """Return whether images of any size can be brought to one."""
+        return self.size is not None or self.like is not None
+
+    @property
+    def recolours(self) -> bool:
+        """Return whether coloured images can become grey."""
+        return self.channels is not None or self.like is not None
+
+    def refusal_of_size(self, height: int, width: int) -> str:
+        """Return why an image of this own size is refused; empty if it is not."""
+        if self.native_size is None or self.native_size == (height, width):
+            return ""
+        return "is {}x{}, must be {}x{}".format(height, width, *self.native_size)
+
+    def shape_of_image(self, own: Shape) -> Shape:
+        """Return the shape that images of their own shape `own` are brought to.
 
         Raises:
-            DataError: the model takes rows of another length, or images of another shape.
+            DataError: the model takes rows of another length, or images of another size.
         """
-        if self.row_width is not None and self.row_width != math.prod(native):
-            words = "x".join(map(str, native))
+        if self.row_width is not None and self.row_width != math.prod(own):
+            words = "x".join(map(str, own))
             raise DataError(
                 f"{self.source}: images of {words}, the model takes rows of {self.row_width} "
                 "numbers"
             )
-        if self.native is not None and native != self.native:
-            raise DataError(f"{self.source}: {must_be(native, self.native)}")
+        if refusal := self.refusal_of_size(*own[1:]):
+            raise DataError(f"{self.source}: {refusal}")
         if self.row_width is not None:
-            return native
-        return self.like or (self.channels or native[0], *(self.size or native[1:]))
+            return own
+        return self.like or (self.channels or own[0], *(self.size or own[1:]))
 
     def shape_of_row(self, width: int) -> Shape:
         """Return the shape of the image that a row of `width` numbers holds.

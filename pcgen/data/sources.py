@@ -39,7 +39,7 @@ def open_data(
     like: Shape | None = None,
     like_scale: Sequence[Any] | None = None,
     memory: int = 2**30,
-    native: Shape | None = None,
+    native_size: tuple[int, int] | None = None,
     columns: Sequence[str] | None = None,
     threshold: float | None = None,
 ) -> Images:
@@ -53,9 +53,9 @@ def open_data(
               split too), or an IDX, .npy, .npz or .csv file;
             * `-`, for the paths that standard input names, one a line;
             * a NumPy array or a torch tensor, on any device: images (N, H, W), (N, H, W, C) or
-              (N, C, H, W), rows (N, D), or a single image; where `like` is coloured, (3, H, W) is
-              a single image. Its values are in [0, 1], or whole numbers up to 255. A table model
-              takes (N, D) in the columns' own units.
+              (N, C, H, W), rows (N, D), or a single image; (3, H, W) is a single image where 3
+              channels are asked for. Its values are in [0, 1], or whole numbers up to 255. A table
+              model takes (N, D) in the columns' own units.
         data_dir: the folder in which names are looked up first; then PCGEN_DATA, then the user's
             cache.
         limit: take the first so many rows only.
@@ -65,8 +65,9 @@ def open_data(
         like: a model's (C, H, W); images are brought to it, a table must have it.
         like_scale: a table model's means and deviations, used instead of those of the data.
         memory: bytes of decoded pictures, or of an array mapped from disk, to keep in memory.
-        native: the only (C, H, W) that images may have before they are brought to a shape. A
-            picture of another shape is a row with a status, an array of another shape an error.
+        native_size: the only height and width that images may have before they are brought to a
+            shape. A picture of another size is a row with a status, an array of another size an
+            error. `pcgen.data.fit` has the reason.
         columns: the names of the table's columns to take, in this order. With `like`, a table
             without these names is taken as it is.
         threshold: pixels above it become 1 and the others 0, once an image has its final size.
@@ -89,7 +90,7 @@ def open_data(
         raise DataError(f"limit {limit}: at least 1 row is needed")
     like = None if like is None else (like[0], like[1], like[2])
     request = DataRequest(
-        "", limit, size, channels, like, like_scale, memory, native, columns, threshold
+        "", limit, size, channels, like, like_scale, memory, native_size, columns, threshold
     )
     return _open(data, request, data_dir, download)
 
@@ -100,7 +101,7 @@ def open_inputs(
     data_dir: str | Path | None = None,
     like: Shape,
     like_scale: Sequence[Any] | None = None,
-    native: Shape | None = None,
+    native_size: tuple[int, int] | None = None,
     memory: int = 2**26,
     columns: Sequence[str] | None = None,
     threshold: float | None = None,
@@ -129,7 +130,7 @@ def open_inputs(
         "pictures",
         like=like,
         like_scale=like_scale,
-        native=native,
+        native_size=native_size,
         memory=memory,
         columns=columns,
         threshold=threshold,

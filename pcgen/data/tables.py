@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcgen.data.arrays import ArrayStore, as_labels, images_of
+from pcgen.data.arrays import ArrayStore, images_of, labels_of
 from pcgen.data.images import Images
 from pcgen.data.request import DataRequest
 from pcgen.errors import DataError
@@ -167,7 +167,7 @@ def table_of(
     if request.like is not None and request.row_width != width:
         takes = request.row_width or "images of " + "x".join(map(str, request.like))
         raise DataError(f"{request.source}: has {width} columns, the model takes {takes}")
-    found = None if labels is None else as_labels(labels, len(values), request.source)
+    numbers, names = labels_of(labels, classes, len(values), request)
     # What float32 cannot hold is as good as infinite, and is left out of the scale.
     values = np.where(np.abs(values) > np.finfo(np.float32).max, np.inf, values)[: request.limit]
     scale = _scale(values) if request.like_scale is None else _given(request.like_scale)
@@ -178,8 +178,8 @@ def table_of(
         name,
         request.source,
         ArrayStore(standardised, name, shape, False, 1.0, shape, pixels=False),
-        labels=None if found is None else found[0][: request.limit],
-        classes=list(classes) if classes else None if found is None else found[1],
+        labels=numbers,
+        classes=names,
         columns=columns,
         scale=scale,
         preprocessing={"columns": "standardised: (value - mean) / standard deviation"},

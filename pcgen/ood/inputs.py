@@ -28,7 +28,7 @@ def open_like(
             data_dir=data_dir,
             like=model.shape,
             like_scale=model.scale,
-            native=None if resize or native is None or model.scale else tuple(native),
+            native_size=None if resize or native is None or model.scale else tuple(native[1:]),
         )
     except DataError as error:
         if ", must be " in error.message and not error.hint:

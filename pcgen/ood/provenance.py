@@ -136,7 +136,7 @@ def statement(detector: Detector, inputs: Sequence[Images], question: Question) 
     else:
         said = calibration.fdr_statement(count, question.fdr)
     if _brought(detector, inputs):
-        said += " Inputs brought to another size or colour are outside it."
+        said += " Inputs brought to another size are outside it."
     return said
 
 
@@ -189,9 +189,13 @@ def _brought(detector: Detector, inputs: Sequence[Images]) -> list[str]:
     return [
         images.source
         for images in inputs
-        if not images.is_table and _steps(images.preprocessing) != _steps(known["preprocessing"])
+        if not images.is_table
+        and _resized_from(images.preprocessing) != _resized_from(known["preprocessing"])
     ]
 
 
-def _steps(preprocessing: dict[str, Any]) -> dict[str, Any]:
-    return {key: preprocessing.get(key) for key in ("from", "to", "colour", "size")}
+def _resized_from(preprocessing: dict[str, Any]) -> list[int] | None:
+    """Return the size that images had before a resize, [] if theirs differ; None without one."""
+    if "size" not in preprocessing:
+        return None
+    return (preprocessing["from"] or [])[1:]

@@ -172,23 +172,30 @@ def test_a_picture_unlike_those_looked_at_is_a_row_with_status_shape(tmp_path: P
     assert fitted.rows(range(5)).status == ["ok"] * 5
 
 
-def test_where_one_shape_alone_is_allowed_others_are_rows_and_arrays_are_refused(
+def test_where_one_size_alone_is_allowed_others_are_rows_with_a_status_and_arrays_are_refused(
     tmp_path: Path,
 ) -> None:
     write_folder(tmp_path / "x", [f"{i}.png" for i in range(4)], random_pixels(4, 6, 6))
     write_png(tmp_path / "x/1.png", random_pixels(1, 1))
     write_png(tmp_path / "x/2.png", random_pixels(6, 6, 3))
-    asked = {"like": (1, 4, 4), "native": (1, 6, 6)}
-    images = open_data(str(tmp_path / "x"), **asked)
+    rules = {"like": (1, 4, 4), "native_size": (6, 6)}
+    images = open_data(str(tmp_path / "x"), **rules)
     rows = images.rows(range(4))
-    assert rows.status == ["ok", "shape", "shape", "ok"]
-    assert rows.reason[1:3] == [
-        "is 1x1 grey, must be 6x6 grey",
-        "is 6x6 coloured, must be 6x6 grey",
-    ]
+    assert rows.status == ["ok", "shape", "ok", "ok"]
+    assert rows.reason[1] == "is 1x1, must be 6x6"
     assert images.preprocessing["from"] == [1, 6, 6]
     np.save(tmp_path / "x.npy", random_pixels(3, 5, 5))
-    refusal(lambda: open_data(str(tmp_path / "x.npy"), **asked), "x.npy", "5x5 grey, must be 6x6")
+    refusal(lambda: open_data(str(tmp_path / "x.npy"), **rules), "x.npy", "is 5x5, must be 6x6")
+
+
+def test_a_grey_picture_has_the_same_pixels_from_grey_and_coloured_files(tmp_path: Path) -> None:
+    grey = random_pixels(6, 6)
+    for name, pixels in (("grey.png", grey), ("rgb.png", np.stack([grey] * 3, -1))):
+        write_png(tmp_path / name, pixels)
+    for channels in (1, 3):
+        images = open_data(str(tmp_path), like=(channels, 4, 4), native_size=(6, 6))
+        first, second = images.rows([0, 1]).pixels_BD
+        assert torch.equal(first, second)
 
 
 def test_a_thread_of_a_picture_is_not_blown_up(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pcgen.data.fit import fit, rule
+from pcgen.data.fit import fit, preprocessing_of
 
 from .pictures import random_pixels
 
@@ -19,7 +19,7 @@ def pixels(*shape: int) -> torch.Tensor:
 def test_images_of_the_shape_pass_untouched() -> None:
     found = pixels(5, 3, 8, 9)
     assert fit(found, (3, 8, 9)) is found
-    assert rule({(3, 8, 9)}, (3, 8, 9)) == {}
+    assert preprocessing_of({(3, 8, 9)}, (3, 8, 9)) == {}
 
 
 def test_grey_is_repeated_and_comes_back() -> None:
@@ -64,9 +64,10 @@ def test_the_centre_is_cut_from_the_longer_side() -> None:
 
 
 def test_the_rule_says_what_was_done() -> None:
-    both = rule({(3, 32, 32)}, (1, 28, 28))
+    both = preprocessing_of({(3, 32, 32)}, (1, 28, 28))
     assert both["from"] == [3, 32, 32]
     assert "luma" in both["colour"]
     assert "bilinear" in both["size"]
-    assert "size" not in rule({(1, 8, 8), (3, 8, 8)}, (3, 8, 8))
-    assert "colour" not in rule({(1, 8, 8), (1, 9, 9)}, (1, 8, 8))
+    mixed = preprocessing_of({(1, 8, 8), (3, 8, 8)}, (3, 8, 8))
+    assert mixed == {"from": [3, 8, 8], "to": [3, 8, 8], "colour": "grey repeated to RGB"}
+    assert "colour" not in preprocessing_of({(1, 8, 8), (1, 9, 9)}, (1, 8, 8))

@@ -171,7 +171,7 @@ def test_strange_files_are_rows_with_a_status_and_the_rest_is_scored(
     assert {name: row["status"] for name, row in rows.items()} == {
         "a.png": "ok",
         "b-deep.png": "ok",
-        "c-cmyk.tif": "shape",
+        "c-cmyk.tif": "ok",
         "d-moving.gif": "ok",
         "e-point.png": "shape",
         "f-bomb.png": "unreadable",
@@ -273,7 +273,7 @@ def test_inputs_prepared_otherwise_than_in_calibration_are_refused(
     detector_file: Path, tmp_path: Path
 ) -> None:
     np.save(tmp_path / "large.npy", random_pixels(5, 16, 16))
-    with pytest.raises(DataError, match="16x16 grey, must be 8x8 grey") as caught:
+    with pytest.raises(DataError, match="16x16, must be 8x8") as caught:
         pcgen.ood_score(detector_file, str(tmp_path / "large.npy"))
     assert "--resize" in caught.value.hint
     (tmp_path / "x.png").write_bytes(png(random_pixels(9, 9)))
@@ -283,6 +283,22 @@ def test_inputs_prepared_otherwise_than_in_calibration_are_refused(
     result = pcgen.ood_score(detector_file, str(tmp_path / "large.npy"), resize=True)
     assert "outside it" in result.document()["statement"]
     assert "large.npy" in result.document()["warnings"][0]
+
+
+def test_grey_pictures_among_coloured_ones_train_calibrate_and_are_scored(tmp_path: Path) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "run"
+    folder.mkdir()
+    for i in range(130):
+        # Opening a folder looks at every second picture, so that it meets coloured ones alone.
+        pixels = random_pixels(4, 4, seed=i) if i % 2 else random_pixels(4, 4, 3, seed=i)
+        Image.fromarray(pixels).save(folder / f"{i:03}.jpg")
+    settings = ["learning.epochs=1", "model.layers=[4]", "data.calibration=50", "data.validation=0"]
+    pcgen.train("digits", out, data=str(folder), settings=settings, device="cpu")
+    detector = tmp_path / "detector.safetensors"
+    pcgen.ood_calibrate(out, str(folder), detector, device="cpu")
+    result = pcgen.ood_score(detector, str(folder), guarantee="marginal")
+    assert {row["status"] for row in result.rows()} == {"ok"}
+    assert "outside" not in result.document()["statement"]
 
 
 def test_a_score_s_own_columns_and_verdict_can_be_asked_for(detector_file: Path) -> None:
