@@ -117,19 +117,33 @@ class Group:
         return share(count, self.rank, self.size)
 
     def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Return the sums over all processes, equal to the bit on all, in one exchange.
+        """Return the sums over all processes, equal to the bit on all.
+
+        One exchange for each type of number among the tensors.
 
         Args:
-            tensors: of the same shapes everywhere, and of one type and device.
+            tensors: of the same shapes everywhere, and on one device.
         """
-        bucket = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        with self._exchange():
-            if bucket.is_cuda:
-                self._await(self._dist.all_reduce(bucket, async_op=True))
-            else:
-                self._dist.all_reduce(bucket)
-        parts = torch.split(bucket, [tensor.numel() for tensor in tensors])
-        return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+        sums = list(tensors)
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            places = [i for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
+            bucket = torch.cat([tensors[i].reshape(-1) for i in places])
+            with self._exchange():
+                if bucket.is_cuda:
+                    self._await(self._dist.all_reduce(bucket, async_op=True))
+                else:
+                    self._dist.all_reduce(bucket)
+            parts = torch.split(bucket, [tensors[i].numel() for i in places])
+            for i, part in zip(places, parts, strict=True):
+                sums[i] = part.view_as(tensors[i])
+        return sums
+
+    def sum_and_look(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return the sums over all processes; note in `stopping` whether one is to stop."""
+        asked = tensors[0].new_tensor([float(self.asked())])
+        *sums, asked = self.sum([*tensors, asked])
+        self.stopping = bool(asked > 0)
+        return sums
 
     def wait(self) -> None:
         """Wait until all are here."""

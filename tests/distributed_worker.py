@@ -16,6 +16,7 @@ from pcgen.data.images import Images, Store
 from pcgen.data.sources import open_data
 from pcgen.distributed import joined
 from pcgen.learning.initial import initial_network, sample
+from pcgen.learning.predictive_coding import PredictiveCoding
 from pcgen.learning.train import Training
 from pcgen.learning.validate import measure
 
@@ -48,7 +49,7 @@ def train(job: dict[str, Any]) -> dict[str, Tensor]:
     sample_BD = sample(images, found.seed)
     with joined(os.environ, "cpu", "") as group, torch.no_grad():
         network = initial_network(found, sample_BD, images.shape).to("cpu", torch.float64)
-        training = Training(network, found, sample_BD, group)
+        training = Training(PredictiveCoding(network, found, sample_BD), group)
         *_, progress = training.run(images, images.head(job["held_out"]))
     assert progress.validation is not None
     measured = measure(network, images.head(job["held_out"]), found.inference)

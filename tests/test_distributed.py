@@ -171,29 +171,30 @@ PCGEN = ["-m", "pcgen", "train"]
 TROUBLE = """
 import os, signal, sys, time
 from pcgen.storage import runs
-from pcgen.learning.train import Training
+from pcgen.learning.predictive_coding import PredictiveCoding
 runs._SAVE_EVERY = 0.0
 trouble = sys.argv.pop(1)
-learn, batches = Training.learn, 0
+learn, batches = PredictiveCoding.learn, 0
 def troubled(self, *args):
     global batches
-    learn(self, *args)
+    sums = learn(self, *args)
     batches += 1
     if os.environ.get("RANK") == "1" and batches == 3:
         if trouble == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if trouble == "memory":
-            Training.learn = without_memory
+            PredictiveCoding.learn = without_memory
     if trouble == "slowly":
         print("batch", flush=True)
         time.sleep(0.2)
+    return sums
 def without_memory(self, rows, *args):
     raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-begin = Training._fits
+begin = PredictiveCoding.fits
 def fits(self, data_BD):
     return len(data_BD) <= 10 and begin(self, data_BD)
-Training._fits = fits
-Training.learn = troubled
+PredictiveCoding.fits = fits
+PredictiveCoding.learn = troubled
 from pcgen.cli.main import main
 main()
 """

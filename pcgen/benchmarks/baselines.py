@@ -14,7 +14,7 @@ from pcgen.config import Recipe
 from pcgen.data.images import Images, order
 from pcgen.device import generator
 from pcgen.errors import RecipeError
-from pcgen.learning.train import rate_at
+from pcgen.learning.optimiser import rate_at
 from pcgen.model.layers import Layer, Shape, TransposedConvolution
 from pcgen.model.network import build
 from pcgen.ood.baselines.rows import moments

@@ -14,6 +14,7 @@ from pcgen.benchmarks.baselines import fit_pca, mean_squared_error, seeded, trai
 from pcgen.config import Recipe, units
 from pcgen.data.images import Images, split
 from pcgen.learning.initial import initial_network, sample
+from pcgen.learning.predictive_coding import PredictiveCoding
 from pcgen.learning.train import Training
 from pcgen.learning.validate import measure
 from pcgen.model.network import Network
@@ -87,7 +88,7 @@ def train_network(
     sample_BD = sample(images, recipe.seed)
     network = initial_network(recipe, sample_BD, images.shape, images.class_count).to(device)
     best, best_mse = network.to(device), math.inf
-    for progress in Training(network, recipe, sample_BD).run(images, validation):
+    for progress in Training(PredictiveCoding(network, recipe, sample_BD)).run(images, validation):
         done = (progress.epoch - 1) * len(images) + progress.images
         tell(f"training, seed {recipe.seed}", done, progress.epochs * len(images))
         if progress.validation is not None and (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,19 +11,15 @@ from torch.nn import functional
 
 from pcgen.classification.network import Classifier, build_classifier
 from pcgen.config import Recipe
-from pcgen.data.images import Images, Rows, epoch_batches
+from pcgen.data.images import Images, Rows
 from pcgen.device import generator
 from pcgen.distributed import Group
-from pcgen.errors import DataError, DivergenceError
+from pcgen.errors import DataError, is_out_of_memory
 from pcgen.inference.infer import infer
-from pcgen.inference.solvers import Method, prepare
-from pcgen.learning.gradients import (
-    load_optimiser,
-    optimiser_for,
-    optimiser_tensors,
-    weight_gradients,
-)
-from pcgen.learning.train import Progress, rate_at
+from pcgen.inference.solvers import prepare
+from pcgen.learning.gradients import weight_gradients
+from pcgen.learning.optimiser import WeightSteps
+from pcgen.learning.train import Batch, Learner
 from pcgen.learning.validate import BATCH, Accuracy
 
 
@@ -34,7 +30,7 @@ def initial_classifier(recipe: Recipe, images: Images, validation: Images | None
         DataError: images without labels, or of a single class.
         RecipeError: a classifier that these images do not fit.
     """
-    labels = torch.cat([_labels(part) for part in (images, validation) if part is not None])
+    labels = torch.cat([labels_of(part) for part in (images, validation) if part is not None])
     classes = max(len(images.classes or ()), int(labels.max()) + 1)
     if int(labels.min()) < 0 or classes < 2:
         raise DataError(f"{images.source}: {classes} classes cannot be told apart")
@@ -43,184 +39,134 @@ def initial_classifier(recipe: Recipe, images: Images, validation: Images | None
     return build_classifier(recipe.classifier, images.shape, classes, weights)
 
 
-class ClassifierTraining:
-    """A run in progress, as `Training` is one.
+class ClassifierLearner(Learner):
+    """Learns classes, by backpropagation or by the local errors of predictive coding.
 
-    The order of the images and which units drop out depend on the seed and the counters alone.
-
-    Attributes:
-        criterion: the validation metric whose least value is best. A few thousand held-out images
-            hold too few errors to choose an epoch by; their cross entropy is smoother.
+    A few thousand held-out images hold too few errors to choose an epoch by; their cross entropy,
+    the energy, varies less. So it marks the best epoch. The units that drop out depend on the seed
+    and the number of updates alone.
     """
 
     criterion = "energy"
+    network: Classifier
 
-    def __init__(self, network: Classifier, recipe: Recipe, group: Group | None = None) -> None:
+    def __init__(self, network: Classifier, recipe: Recipe) -> None:
         assert recipe.classifier is not None
-        self.network = network
-        self.recipe = recipe
+        super().__init__(network, recipe)
         self.table = recipe.classifier
-        self.group = group
-        learning = recipe.learning
-        self.weights = network.weights()
-        self.optimiser = optimiser_for(
-            self.weights,
-            learning.optimiser,
-            learning.rate,
-            learning.momentum,
-            learning.weight_decay,
-        )
-        self.method: Method | None = None
-        self.counters = {"epoch": 0, "batch": 0, "updates": 0}
-        self.sums = torch.zeros(3, dtype=torch.float64)
+        self.weights = WeightSteps(network.weights(), recipe.learning)
+        self.labels = torch.empty(0, dtype=torch.int64)
 
-    def run(self, images: Images, validation: Images | None) -> Iterator[Progress]:
-        """Yield the progress after every batch, from wherever the counters stand.
+    def begin(self, images: Images, validation: Images | None) -> None:
+        self.labels = labels_of(images)
 
-        Raises:
-            DataError: images without labels, or one that cannot be read.
-            DivergenceError: a cross entropy that is not finite.
+    def learn(self, batch: Batch) -> tuple[float, float]:
+        gradients, sums = self.gradients(batch)
+        *gradients, sums = batch.sum([*gradients, sums])
+        energy, right = sums.tolist()
+        if math.isfinite(energy):
+            self.weights.step(gradients, self.updates, batch.batches)
+            self.updates += 1
+        return energy, right
+
+    def gradients(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
+        """Return this process's part of the batch's mean gradients, and of two sums (2,).
+
+        The sums are the energy in nats and the number of images whose label is the likeliest.
         """
-        labels = _labels(images)
-        learning = self.recipe.learning
-        batches = math.ceil(len(images) / learning.batch_size)
-        while self.counters["epoch"] < learning.epochs:
-            present = (self.counters["epoch"], self.counters["batch"])
-            size, seed = learning.batch_size, self.recipe.seed
-            for rows, whole_B in epoch_batches(images, size, seed, *present, self._own):
-                labels_B = labels[self._own(whole_B)]
-                self._learn(rows, labels_B, len(whole_B), batches * learning.epochs)
-                self.counters["batch"] += 1
-                ends_epoch = self.counters["batch"] == batches
-                metrics = None
-                if ends_epoch and validation is not None:
-                    metrics = accuracy(self.network, validation, self.group)
-                progress = self._progress(batches, metrics)
-                if ends_epoch:
-                    self.counters.update(epoch=self.counters["epoch"] + 1, batch=0)
-                    self.sums.zero_()
-                yield progress
+        data_BD = batch.rows.pixels_BD[: len(batch.own)].to(self.weights.weights[0])
+        labels_B = self.labels[batch.rows.index_B[: len(batch.own)]].to(data_BD.device)
+        step = self._local if self.table.rule == "pc" else self._backprop
+        gradients, logits_BK = step(data_BD, labels_B, batch)
+        energy = functional.cross_entropy(logits_BK, labels_B, reduction="sum").double()
+        right = (logits_BK.argmax(1) == labels_B).sum()
+        return gradients, torch.stack([energy, right.double()])
+
+    def described(
+        self, second: float, images: Images | None, group: Group | None
+    ) -> dict[str, Any]:
+        if images is None:
+            return {"accuracy": second}
+        return {"accuracy": second, "labelled": accuracy(self.network, images, group)}
+
+    def fits(self, data_BD: Tensor) -> bool:
+        self.weights.release()
+        index_B = torch.zeros(len(data_BD), dtype=torch.int64)
+        rows = Rows(data_BD, ["ok"] * len(data_BD), [""] * len(data_BD), index_B)
+        try:
+            self.gradients(Batch(rows, index_B))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all that a resumed run needs beside the counters, by name."""
-        remembered = optimiser_tensors(self.optimiser, "optimiser")
-        return {**self.network.tensors(), "sums": self.sums, **remembered}
+        return {**super().tensors(), **self.weights.tensors()}
 
-    def model_tensors(self) -> dict[str, Tensor]:
-        """Return what the finished classifier is made of, by name."""
-        return self.network.tensors()
-
-    def load(self, tensors: dict[str, Tensor], counters: dict[str, int]) -> None:
-        """Go on from what `tensors()` and `counters` were."""
-        self.network.load(tensors)
-        self.sums.copy_(tensors["sums"])
-        self.counters.update(counters)
-        load_optimiser(self.optimiser, "optimiser", tensors)
-
-    def _own(self, indices: Tensor) -> Tensor:
-        """Return this process's rows of a batch; there may be none."""
-        if self.group is None:
-            return indices
-        mine = self.group.share(len(indices))
-        return indices[mine.start : mine.stop]
-
-    def _learn(self, rows: Rows, labels_B: Tensor, whole: int, total_updates: int) -> None:
-        data_BD = rows.pixels_BD.to(self.weights[0])
-        labels_B = labels_B.to(data_BD.device)
-        step = self._local if self.table.rule == "pc" else self._backprop
-        gradients, energy, right = step(data_BD, labels_B, whole)
-        sums = torch.tensor([energy, right], dtype=torch.float64)
-        if self.group is not None:
-            asked = torch.tensor([float(self.group.asked())], dtype=torch.float64)
-            *gradients, sums, asked = self.group.sum([*gradients, sums, asked])
-            self.group.stopping = bool(asked > 0)
-        if not math.isfinite(sums[0]):
-            epoch, batch = self.counters["epoch"] + 1, self.counters["batch"] + 1
-            raise DivergenceError(
-                f"epoch {epoch}, batch {batch}: the energy is not finite",
-                "Lower it: --set learning.rate=...",
-            )
-        for tensor, gradient in zip(self.weights, gradients, strict=True):
-            tensor.grad = gradient
-        rate = rate_at(self.recipe.learning, self.counters["updates"], total_updates)
-        self.optimiser.param_groups[0]["lr"] = rate
-        self.counters["updates"] += 1
-        self.optimiser.step()
-        self.sums += torch.tensor([sums[0], sums[1], whole], dtype=torch.float64)
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        super().load(tensors)
+        self.weights.load(tensors)
 
     def _backprop(
-        self, data_BD: Tensor, labels_B: Tensor, whole: int
-    ) -> tuple[list[Tensor], float, float]:
-        """Return the gradients, this process's part of the batch mean, and two sums."""
+        self, data_BD: Tensor, labels_B: Tensor, batch: Batch
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return the part of the batch's mean gradients, and the logits (B, K)."""
+        weights = self.weights.weights
         with torch.enable_grad():
-            for tensor in self.weights:
+            for tensor in weights:
                 tensor.requires_grad_()
             features_BF = self.network.features(data_BD)
-            logits_BK = self.network.logits_of(features_BF * self._kept(features_BF, whole))
+            logits_BK = self.network.logits_of(features_BF * self._dropout(features_BF, batch))
             energy = functional.cross_entropy(logits_BK, labels_B, reduction="sum")
-            gradients = torch.autograd.grad(energy / whole, self.weights)
-        for tensor in self.weights:
+            gradients = torch.autograd.grad(energy / len(batch), weights)
+        for tensor in weights:
             tensor.requires_grad_(False)
-        right = (logits_BK.argmax(1) == labels_B).sum()
-        return list(gradients), energy.item(), right.item()
+        return list(gradients), logits_BK.detach()
 
-    def _kept(self, features_BF: Tensor, whole: int) -> Tensor:
-        """Return 0 for units that drop out, else what keeps the mean, for this process's rows."""
+    def _dropout(self, features_BF: Tensor, batch: Batch) -> Tensor:
+        """Return 0 for units that drop out, else the factor that keeps the mean."""
         share = self.table.dropout
         if not share:
             return features_BF.new_ones(())
-        source = generator(self.recipe.seed, "dropout", self.counters["updates"])
-        kept = (torch.rand(whole, features_BF.shape[1], generator=source) >= share) / (1 - share)
-        mine = range(whole) if self.group is None else self.group.share(whole)
-        return kept[mine.start : mine.stop].to(features_BF)
+        source = generator(self.recipe.seed, "dropout", self.updates)
+        random_BF = torch.rand(len(batch), features_BF.shape[1], generator=source)
+        kept_BF = (random_BF >= share) / (1 - share)
+        return kept_BF[batch.own.start : batch.own.stop].to(features_BF)
 
     def _local(
-        self, data_BD: Tensor, labels_B: Tensor, whole: int
-    ) -> tuple[list[Tensor], float, float]:
-        """Return the local gradients at the equilibrium between image and label, and two sums.
+        self, data_BD: Tensor, labels_B: Tensor, batch: Batch
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return the part of the batch's mean local gradients, and the logits (B, K).
+
+        The states are at the equilibrium between the image and its label.
 
         Source: Whittington and Bogacz (2017), with a categorical label layer, and inference by the
         recipe's solver from the feedforward states.
         """
+        logits_BK = self.network.logits(data_BD)
         if not len(data_BD):
-            return [torch.zeros_like(tensor) for tensor in self.weights], 0.0, 0.0
+            return [torch.zeros_like(tensor) for tensor in self.weights.weights], logits_BK
         network = self.network.network()
         network.typical_latents[: len(data_BD)] = data_BD[: len(network.typical_latents)]
-        self.method = prepare(network, self.recipe.inference)
+        method = prepare(network, self.recipe.inference)
         label_BK = functional.one_hot(labels_B, self.network.classes).to(data_BD)
         steps = self.recipe.inference.steps
-        found = infer(self.method, label_BK, steps=steps, latent_BD=data_BD, clamp_latent=True)
-        terms = network.terms(found.states)
-        share = len(data_BD) / whole
-        pairs = weight_gradients(network, found.states, terms)
+        equilibrium = infer(method, label_BK, steps=steps, latent_BD=data_BD, clamp_latent=True)
+        terms = network.terms(equilibrium.states)
+        pairs = weight_gradients(network, equilibrium.states, terms)
         # A layer's weight and bias stay together; the network's layers come from the label upwards.
         upwards = [
-            gradient * share
+            gradient * (len(data_BD) / len(batch))
             for first in reversed(range(0, len(pairs), 2))
             for gradient in pairs[first : first + 2]
         ]
-        logits_BK = self.network.logits(data_BD)
-        energy = functional.cross_entropy(logits_BK, labels_B, reduction="sum")
-        return upwards, energy.item(), (logits_BK.argmax(1) == labels_B).sum().item()
-
-    def _progress(self, batches: int, validation: Accuracy | None) -> Progress:
-        energy, right, count = self.sums.tolist()
-        return Progress(
-            self.counters["epoch"] + 1,
-            self.recipe.learning.epochs,
-            self.counters["batch"],
-            batches,
-            int(count),
-            energy / count,
-            None,
-            accuracy=right / count,
-            labelled=validation,
-        )
+        return upwards, logits_BK
 
 
 def accuracy(network: Classifier, images: Images, group: Group | None = None) -> Accuracy:
     """Return the means over all readable images; of a group, each process judges its share."""
-    labels = _labels(images)
+    labels = labels_of(images)
     device = network.weights()[0].device
     sums = torch.zeros(3, dtype=torch.float64)
     mine = range(len(images)) if group is None else group.share(len(images))
@@ -239,7 +185,7 @@ def accuracy(network: Classifier, images: Images, group: Group | None = None) ->
     return Accuracy(int(count), energy_sum / count if count else math.nan, share, 1 - share)
 
 
-def _labels(images: Images) -> Tensor:
+def labels_of(images: Images) -> Tensor:
     if images.labels is None:
         raise DataError(
             f"{images.source}: has no labels, which a classifier learns from",

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import torch
 
     from pcgen.classification.network import Classifier, ClassifierModel
-    from pcgen.classification.training import ClassifierTraining
     from pcgen.config import InferenceTable, Recipe
     from pcgen.data.images import Images
     from pcgen.distributed import Group
@@ -498,21 +497,22 @@ def training_of(
     sample_BD: torch.Tensor,
     count: int,
     group: Group | None = None,
-) -> Training | ClassifierTraining:
-    """Return the run of a network of either kind, of so many images.
+) -> Training:
+    """Return the training of a network of either kind, of so many images.
 
     Raises:
         RecipeError: settings of a memory that the network cannot be.
     """
     from pcgen.classification.network import Classifier
-    from pcgen.classification.training import ClassifierTraining
-    from pcgen.memory.training import network_training
+    from pcgen.classification.training import ClassifierLearner
+    from pcgen.learning.train import Training
+    from pcgen.memory.training import learner_of
 
     if not isinstance(network, Classifier):
-        return network_training(network, recipe, sample_BD, count, group)
+        return Training(learner_of(network, recipe, sample_BD, count, group), group)
     if recipe.learning.memory or recipe.learning.optimiser == "least-squares":
         raise RecipeError("learning.memory: a classifier memorises no images")
-    return ClassifierTraining(network, recipe, group)
+    return Training(ClassifierLearner(network, recipe), group)
 
 
 def open_model(model: str | Path, device: torch.device | str = "cpu") -> Model:

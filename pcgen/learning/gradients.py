@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from pcgen.model.energy import Terms
@@ -32,11 +31,11 @@ def weight_gradients(
 def precision_gradients(
     network: Network, states: Sequence[Tensor], terms: Sequence[Terms]
 ) -> list[Tensor | None]:
-    """Return dE/dlog pi of every layer with a precision, batch means; None for the others.
+    """Return dE/dlog pi of every layer below the top, batch means; None where there is none.
 
         dE/dlog pi_l = 1/2 (pi_l eps_l^2 - 1), summed over the units that share pi_l
 
-    Source: Friston (2005); METHODS (f), factorised form, in log pi instead of log sigma^2.
+    Source: Friston (2005), factorised form, in log pi instead of log sigma^2.
     """
     gradients: list[Tensor | None] = []
     for i, (log_precision, term) in enumerate(zip(network.log_precisions[:-1], terms, strict=True)):
@@ -46,38 +45,4 @@ def precision_gradients(
         surprise_D = (term.pull_BD * (states[i] - term.prediction_BD)).mean(0)
         gradient_D = 0.5 * (surprise_D - 1)
         gradients.append(gradient_D if log_precision.ndim else gradient_D.sum())
-    gradients.append(None)
     return gradients
-
-
-def optimiser_for(
-    tensors: Sequence[Tensor], kind: str, rate: float, momentum: float, weight_decay: float
-) -> torch.optim.Optimizer:
-    """Return the torch optimiser that steps the tensors from their `.grad`."""
-    if kind == "sgd":
-        return torch.optim.SGD(
-            tensors, lr=rate, momentum=momentum, weight_decay=weight_decay, fused=True
-        )
-    return torch.optim.AdamW(tensors, lr=rate, weight_decay=weight_decay, fused=True)
-
-
-def optimiser_tensors(optimiser: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
-    """Return what an optimiser remembers, by names that begin with the prefix."""
-    return {
-        f"{prefix}.{i}.{key}": value
-        for i, state in optimiser.state_dict()["state"].items()
-        for key, value in state.items()
-        if value is not None
-    }
-
-
-def load_optimiser(
-    optimiser: torch.optim.Optimizer, prefix: str, tensors: Mapping[str, Tensor]
-) -> None:
-    """Let an optimiser remember what `optimiser_tensors` returned; others' names are passed by."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith(f"{prefix}."):
-            _, i, key = name.split(".")
-            state.setdefault(int(i), {})[key] = value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

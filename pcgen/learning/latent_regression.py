@@ -47,48 +47,38 @@ class StartRegression:
         self.moments = sample_BD.new_zeros(features.shape[1] + 1, network.sizes[network.latent])
         self.weight = sample_BD.new_zeros(())
 
-    def update(self, data_BD: Tensor, latent_BD: Tensor, updates: int) -> None:
-        """Take in a batch's equilibrium."""
-        self._decay()
-        self._add(self.moments, data_BD, latent_BD, (1 - _DECAY) / len(data_BD))
-        self._renew(updates)
-
     def sums(self, data_BD: Tensor, latent_BD: Tensor) -> Tensor:
-        """Return what a part of a batch adds to the moments, for `take_in`."""
-        sums = torch.zeros_like(self.moments)
-        self._add(sums, data_BD, latent_BD, 1.0)
-        return sums
+        """Return a batch's sums (F + 1, D_latent) of feature times latent, and of the latents."""
+        return torch.cat([self._features(data_BD).T @ latent_BD, latent_BD.sum(0, keepdim=True)])
 
     def take_in(self, sums: Tensor, count: int, updates: int) -> None:
-        """Do as `update` does with the sums of all parts of a batch of `count`."""
-        self._decay()
-        self.moments.add_(sums, alpha=(1 - _DECAY) / count)
-        self._renew(updates)
+        """Learn from the sums of a batch of `count` images."""
+        self.weight.mul_(_DECAY).add_(1 - _DECAY)
+        self.moments.mul_(_DECAY).add_(sums, alpha=(1 - _DECAY) / count)
+        if updates % _EVERY == 0:
+            self._renew()
 
     def _features(self, data_BD: Tensor) -> Tensor:
         centred = data_BD - self.mean_D
         return centred if self.basis_DK is None else centred @ self.basis_DK
 
-    def _decay(self) -> None:
-        self.weight.mul_(_DECAY).add_(1 - _DECAY)
-        self.moments.mul_(_DECAY)
-
-    def _add(self, moments: Tensor, data_BD: Tensor, latent_BD: Tensor, share: float) -> None:
-        moments[:-1].addmm_(self._features(data_BD).T, latent_BD, alpha=share)
-        moments[-1].add_(latent_BD.sum(0), alpha=share)
-
-    def _renew(self, updates: int) -> None:
-        if updates % _EVERY == 0:
-            assert self.network.start is not None
-            slope = self.inverse @ self.moments[:-1] / self.weight
-            if self.basis_DK is not None:
-                slope = self.basis_DK @ slope
-            self.network.start[:-1] = slope
-            self.network.start[-1] = self.moments[-1] / self.weight - self.mean_D @ slope
+    def _renew(self) -> None:
+        """Solve the regression, and set the network's start."""
+        assert self.network.start is not None
+        slope = self.inverse @ self.moments[:-1] / self.weight
+        if self.basis_DK is not None:
+            slope = self.basis_DK @ slope
+        self.network.start[:-1] = slope
+        self.network.start[-1] = self.moments[-1] / self.weight - self.mean_D @ slope
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what a resumed run needs."""
+        """Return the tensors that a resumed run needs, by name."""
         return {"start_moments": self.moments, "start_weight": self.weight}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Continue from what `tensors()` returned."""
+        for name, tensor in self.tensors().items():
+            tensor.copy_(tensors[name])
 
 
 def _principal(centred_BD: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from pcgen.data.request import DataRequest
 from pcgen.data.tables import table_of
 from pcgen.errors import CalibrationError
 from pcgen.learning.initial import initial_network, sample
+from pcgen.learning.predictive_coding import PredictiveCoding
 from pcgen.learning.train import Training
 from pcgen.model.network import Network
 from pcgen.ood import conformal as calibration
@@ -183,7 +184,7 @@ def _trained(recipe: Recipe, fit: Images) -> Model:
     """Return a network trained on rows."""
     sample_BD = sample(fit, recipe.seed)
     network = initial_network(recipe, sample_BD, fit.shape)
-    for _ in Training(network, recipe, sample_BD).run(fit, None):
+    for _ in Training(PredictiveCoding(network, recipe, sample_BD)).run(fit, None):
         pass
     header = model_header(network, recipe, describe_data(fit, len(fit)), {})
     return Model(Path(recipe.name), network, recipe, header)

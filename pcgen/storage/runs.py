@@ -27,7 +27,7 @@ from pcgen.config import Recipe, from_dict, from_toml, to_toml
 from pcgen.data.images import Images
 from pcgen.distributed import Group
 from pcgen.errors import CheckpointError, DataError, RunError
-from pcgen.learning.train import Progress
+from pcgen.learning.train import Progress, Training
 from pcgen.storage import checkpoint
 
 # Seconds between two saves within an epoch: what a killed run loses at most.
@@ -149,7 +149,7 @@ class Run:
     def __init__(
         self,
         folder: RunFolder,
-        training: Any,
+        training: Training,
         recipe: Recipe,
         images: Images,
         group: Group | None = None,
@@ -247,7 +247,7 @@ class Run:
             with self.folder.metrics.open("a") as file:
                 file.write(json.dumps(line) + "\n")
         found = {"epoch": progress.epoch, **(line["validation"] or trained)}
-        criterion = self.training.criterion
+        criterion = self.training.learner.criterion
         # Of a sampler the least reconstruction error is no aim: its last epoch is kept.
         last = validation is None or self.recipe.inference.draws
         if last or self.best is None or found[criterion] < self.best[criterion]:
@@ -255,7 +255,7 @@ class Run:
             if not self.writes:
                 return
             header = checkpoint.model_header(self.network, self.recipe, self.data, found)
-            checkpoint.save(self.folder.model, self.training.model_tensors(), header)
+            checkpoint.save(self.folder.model, self.training.learner.model_tensors(), header)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -13,12 +13,12 @@ import torch
 from torch.nn import functional
 
 import pcgen
-from pcgen.classification.training import ClassifierTraining, accuracy, initial_classifier
+from pcgen.classification.training import ClassifierLearner, accuracy, initial_classifier
 from pcgen.commands import api
 from pcgen.config import Recipe, from_dict
-from pcgen.data.images import Rows
 from pcgen.data.sources import open_data
 from pcgen.errors import CheckpointError, DataError, RecipeError
+from pcgen.learning.train import Batch, Training
 from pcgen.storage import runs
 
 CONVNET = ["classifier.channels=[4,8]", "classifier.hidden=[24]", "classifier.dropout=0.2"]
@@ -56,7 +56,7 @@ def recipe(**tables: Any) -> Recipe:
 def test_a_classifier_learns_the_digits(table: dict[str, Any]) -> None:
     found = recipe(classifier=table, learning={"epochs": 8}, inference={"steps": 6})
     images, test = open_data("digits"), open_data("digits:test")
-    training = ClassifierTraining(initial_classifier(found, images, None), found)
+    training = Training(ClassifierLearner(initial_classifier(found, images, None), found))
     ends = [p for p in training.run(images, test) if p.ends_epoch]
     assert ends[-1].labelled is not None
     assert ends[-1].labelled.accuracy > 0.9
@@ -74,15 +74,17 @@ def test_local_errors_agree_with_backprop_where_the_label_hardly_pulls() -> None
         classifier={"kind": "mlp", "hidden": [20, 12], "rule": "pc"}, inference={"steps": 300}
     )
     images = open_data("digits", limit=40)
-    training = ClassifierTraining(initial_classifier(found, images, None), found)
+    training = Training(ClassifierLearner(initial_classifier(found, images, None), found))
     rows = images.rows(range(40))
     assert images.labels is not None
     network = training.network
     # A small label layer pulls little.
     network.dense[-1][0].mul_(1e-2)
-    local, energy, right = training._local(rows.pixels_BD, images.labels, 40)
-    backward, energy_too, right_too = training._backprop(rows.pixels_BD, images.labels, 40)
-    assert (energy, right) == (pytest.approx(energy_too), right_too)
+    learner, batch = training.learner, Batch(rows, rows.index_B)
+    assert isinstance(learner, ClassifierLearner)
+    local, logits_BK = learner._local(rows.pixels_BD, images.labels, batch)
+    backward, same_BK = learner._backprop(rows.pixels_BD, images.labels, batch)
+    torch.testing.assert_close(logits_BK, same_BK)
     for ours, theirs in zip(local, backward, strict=True):
         alike = functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0)
         assert alike > 0.999
@@ -118,16 +120,13 @@ class Pair:
     """Stands for one of two processes: it remembers what it gives to the sum."""
 
     def __init__(self, rank: int) -> None:
-        self.rank, self.size, self.stopping = rank, 2, False
+        self.rank = rank
         self.given: list[torch.Tensor] = []
-
-    def asked(self) -> bool:
-        return False
 
     def share(self, count: int) -> range:
         return range(count * self.rank // 2, count * (self.rank + 1) // 2)
 
-    def sum(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    def sum_and_look(self, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
         self.given = [tensor.clone() for tensor in tensors]
         return tensors
 
@@ -141,10 +140,10 @@ def test_two_processes_give_the_gradient_of_one(table: dict[str, Any]) -> None:
     whole.share = lambda count: range(count)  # type: ignore[method-assign]
     for group in (whole, *(pair := [Pair(0), Pair(1)])):
         network = initial_classifier(found, images, None)
-        training = ClassifierTraining(network, found, group)  # type: ignore[arg-type]
-        mine = group.share(31)
-        rows: Rows = images.rows(mine)
-        training._learn(rows, images.labels[mine.start : mine.stop], 31, 10)
+        learner = ClassifierLearner(network, found)
+        learner.begin(images, None)
+        rows = images.rows(group.share(31))
+        learner.learn(Batch(rows, torch.arange(31), 0, 10, group))  # type: ignore[arg-type]
     for alone, first, second in zip(whole.given, pair[0].given, pair[1].given, strict=True):
         assert (first + second).numpy() == pytest.approx(alone.numpy(), abs=1e-5)
 

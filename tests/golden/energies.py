@@ -139,7 +139,7 @@ def drawn(network: Network, recipe: Recipe) -> Golden:
 
 def recalled(network: Network, training: Any, images: Images, recipe: Recipe) -> Golden:
     """Return the energy and the error of images that noise and a mask have damaged."""
-    memory = Memory.of(network, training.latents_NL)
+    memory = Memory.of(network, training.learner.latents_NL)
     found = {}
     pixels_BD = images.rows(range(len(images))).pixels_BD
     for words in (("noise:0.2",), ("mask:bottom",)):

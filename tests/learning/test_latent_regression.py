@@ -20,6 +20,6 @@ def test_latents_that_are_linear_in_the_data_are_found(width: int) -> None:
     latent_BD = data_BD @ torch.randn(width, 3, generator=source) / width + 2
     start = StartRegression(network, data_BD)
     for update in range(0, 200, 10):
-        start.update(data_BD, latent_BD, update)
+        start.take_in(start.sums(data_BD, latent_BD), len(data_BD), update)
     found = network.start_latent(data_BD)
     assert (found - latent_BD).square().mean() < 1e-4 * latent_BD.var()

@@ -14,6 +14,7 @@ from pcgen.data.sources import open_data
 from pcgen.errors import DivergenceError, RecipeError
 from pcgen.learning.initial import initial_network, sample
 from pcgen.learning.mixture_em import step_causes
+from pcgen.learning.predictive_coding import PredictiveCoding
 from pcgen.learning.train import Training
 from pcgen.model.prior import Mixture
 from pcgen.storage import checkpoint
@@ -91,7 +92,7 @@ def test_a_linear_network_learns_the_covariance_of_its_data(
         learning={"epochs": 180, "batch_size": 200, "rate": 0.05, "warmup": 0},
     )
     network = initial_network(model, data, images.shape)
-    for _ in Training(network, model, data).run(images, None):
+    for _ in Training(PredictiveCoding(network, model, data)).run(images, None):
         pass
     weight = network.layers[0].matrix()[:, 0].double()
     expected = vectors[:, -1] * (values[-1] - rest).sqrt()
@@ -125,11 +126,12 @@ def test_sampling_lowers_the_error_and_remembers_the_chains() -> None:
     model = recipe(learning={"epochs": 20, "warmup": 0})
     rows = sample(images, 0)
     network = initial_network(model, rows, images.shape, images.class_count)
-    training = Training(network, model, rows)
+    training = Training(PredictiveCoding(network, model, rows))
     errors = [p.mse for p in training.run(images, None) if p.ends_epoch]
     assert errors[-1] < 0.85 * errors[0]
-    assert training.posterior is not None
-    ends = training.posterior.ends_NK
+    assert isinstance(training.learner, PredictiveCoding)
+    assert training.learner.posterior is not None
+    ends = training.learner.posterior.ends_NK
     assert ends.shape == (120, 4)
     assert (ends[:, -1] > 0).all()
     assert network.mixture is not None
@@ -184,7 +186,7 @@ def test_settings_that_do_not_go_together_are_said(tables: dict[str, object], sa
     images = open_data("digits", limit=50)
     model, rows = recipe(**tables), sample(images, 0)
     with pytest.raises(RecipeError, match=said):
-        Training(initial_network(model, rows, images.shape, 10), model, rows)
+        Training(PredictiveCoding(initial_network(model, rows, images.shape, 10), model, rows))
 
 
 def test_a_step_that_diverges_stops_training_and_names_a_stable_one() -> None:
@@ -192,7 +194,7 @@ def test_a_step_that_diverges_stops_training_and_names_a_stable_one() -> None:
     sampling = {"coordinates": "states", "precondition": False, "step": 1.5, "burn_in": 200}
     model = recipe(model={"causes": 1}, inference={"solver": "kinetic", "sampling": sampling})
     rows = sample(images, 0)
-    training = Training(initial_network(model, rows, images.shape), model, rows)
+    training = Training(PredictiveCoding(initial_network(model, rows, images.shape), model, rows))
     with pytest.raises(DivergenceError, match="largest stable one"):
         for _ in training.run(images, None):
             pass

@@ -13,7 +13,9 @@ from pcgen.data.images import Images
 from pcgen.data.sources import open_data
 from pcgen.errors import DivergenceError
 from pcgen.learning.initial import initial_network, sample
-from pcgen.learning.train import Progress, Training, rate_at
+from pcgen.learning.optimiser import rate_at
+from pcgen.learning.predictive_coding import PredictiveCoding
+from pcgen.learning.train import Progress, Training
 from pcgen.learning.validate import measure
 
 
@@ -24,7 +26,8 @@ def recipe(**tables: dict[str, Any]) -> Recipe:
 def trained(found: Recipe, images: Images | None = None) -> tuple[Training, list[Progress]]:
     images = images or open_data("digits", limit=200)
     sample_BD = sample(images, found.seed)
-    training = Training(initial_network(found, sample_BD, images.shape), found, sample_BD)
+    network = initial_network(found, sample_BD, images.shape)
+    training = Training(PredictiveCoding(network, found, sample_BD))
     with torch.no_grad():
         return training, [p for p in training.run(images, None) if p.ends_epoch]
 
@@ -71,7 +74,7 @@ def test_a_learned_precision_keeps_to_its_floor() -> None:
 
 def test_fixed_precisions_stay() -> None:
     training, _ = trained(recipe(learning={"epochs": 2}))
-    assert all(p.item() == 0.0 for p in training.precisions)
+    assert all(p.item() == 0.0 for p in training.network.log_precisions[:-1])
 
 
 def test_a_divergence_names_the_batch_and_the_way_out() -> None:

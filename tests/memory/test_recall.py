@@ -14,7 +14,7 @@ from pcgen.data.sources import open_data
 from pcgen.memory.corruptions import Cues, corruption_of
 from pcgen.memory.recall import Memory, Prior, Recalled, recall
 from pcgen.memory.restore import restore
-from pcgen.memory.training import MemoryTraining
+from pcgen.memory.training import Memorising
 from tests.memory.test_training import images, memorised, recipe
 
 SHAPE = (1, 8, 8)
@@ -24,12 +24,12 @@ TABLE = InferenceTable(test_steps=50)
 
 
 @pytest.fixture(scope="module")
-def trained() -> MemoryTraining:
+def trained() -> Memorising:
     return memorised(recipe(), images(COUNT))
 
 
 @pytest.fixture(scope="module")
-def memory(trained: MemoryTraining) -> Memory:
+def memory(trained: Memorising) -> Memory:
     return Memory.of(trained.network, trained.latents_NL)
 
 
@@ -84,7 +84,7 @@ def test_images_that_were_never_stored_are_unknown(memory: Memory) -> None:
         assert not unknown.known_B.any()
 
 
-def test_what_hidden_layers_are_bent_to_explain_is_unknown_too(trained: MemoryTraining) -> None:
+def test_what_hidden_layers_are_bent_to_explain_is_unknown_too(trained: Memorising) -> None:
     network = trained.network.to("cpu")
     for log_precision in network.log_precisions[1:-1]:
         log_precision.fill_(math.log(1e3))

@@ -13,7 +13,8 @@ from pcgen.data.images import Images
 from pcgen.data.sources import open_data
 from pcgen.errors import DataError, OutOfMemoryError, RecipeError
 from pcgen.learning.initial import initial_network, sample
-from pcgen.memory.training import MemoryTraining, first_latents, network_training
+from pcgen.learning.train import Training
+from pcgen.memory.training import Memorising, first_latents, learner_of
 
 COUNT = 40
 PRECISION = {"hidden": 1000.0, "learned": True, "floor": 1e-6}
@@ -34,18 +35,18 @@ def images(count: int = COUNT) -> Images:
     return open_data("digits", limit=count)
 
 
-def training(found: Recipe, data: Images) -> MemoryTraining:
+def training(found: Recipe, data: Images) -> Memorising:
     sample_BD = sample(data, found.seed)
     network = initial_network(found, sample_BD, data.shape)
-    made = network_training(network, found, sample_BD, len(data))
-    assert isinstance(made, MemoryTraining)
+    made = learner_of(network, found, sample_BD, len(data))
+    assert isinstance(made, Memorising)
     return made
 
 
-def memorised(found: Recipe, data: Images) -> MemoryTraining:
+def memorised(found: Recipe, data: Images) -> Memorising:
     made = training(found, data)
     with torch.no_grad():
-        for _ in made.run(data, None):
+        for _ in Training(made).run(data, None):
             pass
     return made
 
@@ -98,7 +99,7 @@ def test_gradients_memorise_with_latents_carried_from_epoch_to_epoch() -> None:
     made = training(found, data)
     errors = []
     with torch.no_grad():
-        errors += [p.mse for p in made.run(data, None) if p.ends_epoch]
+        errors += [p.mse for p in Training(made).run(data, None) if p.ends_epoch]
     assert errors[-1] < 0.2 * errors[0]
     decoded_BD = made.network.decode(made.latents_NL)
     assert (decoded_BD - pixels(data)).square().mean() < 1e-2
@@ -154,7 +155,7 @@ def test_what_cannot_memorise_is_said(
     sample_BD = sample(data, 0)
     network = initial_network(found, sample_BD, data.shape, data.class_count)
     with pytest.raises(RecipeError, match=words):
-        network_training(network, found, sample_BD, len(data))
+        learner_of(network, found, sample_BD, len(data))
 
 
 def test_a_memory_keeps_one_latent_an_image_so_none_are_drawn() -> None:
@@ -168,7 +169,7 @@ def test_a_memory_keeps_one_latent_an_image_so_none_are_drawn() -> None:
 def test_held_out_images_are_refused() -> None:
     data = images()
     with pytest.raises(RecipeError, match="3 images would not be memorised"):
-        next(training(recipe(), data).run(data, images(3)))
+        next(Training(training(recipe(), data)).run(data, images(3)))
 
 
 def test_one_image_is_no_memory() -> None:
@@ -185,10 +186,10 @@ def test_more_images_than_are_free_bytes_for_say_how_many_fit_before_any_is_read
     each = 4 * (11 * 64 + 10 * (64 + 48 + 32))
     monkeypatch.setattr("pcgen.memory.training.free_memory", lambda device: 12 * each + 5)
     with pytest.raises(OutOfMemoryError, match="40 images do not fit into the memory, 12 do"):
-        next(made.run(data, None))
+        next(Training(made).run(data, None))
     monkeypatch.setattr("pcgen.memory.training.free_memory", lambda device: each)
     with pytest.raises(OutOfMemoryError, match=r"do not fit into the memory$"):
-        next(made.run(data, None))
+        next(Training(made).run(data, None))
 
 
 def test_more_images_than_the_memory_holds_say_how_many_fit(
@@ -200,9 +201,9 @@ def test_more_images_than_the_memory_holds_say_how_many_fit(
     def too_large(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(MemoryTraining, "_fit_data", too_large)
+    monkeypatch.setattr(Memorising, "_fit_data", too_large)
     said = pytest.raises(OutOfMemoryError, match="40 images do not fit into the memory, 20 do")
     with said as e, torch.no_grad():
-        next(made.run(data, None))
+        next(Training(made).run(data, None))
     assert e.value.hint == "Use --set data.limit=20"
     assert math.isfinite(float(made.latents_NL.sum()))

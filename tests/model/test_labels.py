@@ -15,6 +15,7 @@ from pcgen.inference.infer import infer
 from pcgen.inference.solvers import prepare
 from pcgen.inference.states import StateInference
 from pcgen.learning.initial import initial_network, sample
+from pcgen.learning.predictive_coding import PredictiveCoding
 from pcgen.learning.train import Training
 from pcgen.model.network import Network, build
 from pcgen.storage.checkpoint import load_model, model_header, save
@@ -82,7 +83,7 @@ def test_the_class_of_least_energy_is_the_right_one(start: str, tmp_path: Path) 
     sample_BD = sample(images, 0)
     network = initial_network(found, sample_BD, images.shape, images.class_count)
     with torch.no_grad():
-        for _ in Training(network, found, sample_BD).run(images, None):
+        for _ in Training(PredictiveCoding(network, found, sample_BD)).run(images, None):
             pass
     save(
         tmp_path / "m.safetensors",

@@ -13,12 +13,13 @@ from torch import nn
 from torch.nn import functional
 
 from pcgen.classification.network import Classifier
-from pcgen.classification.training import ClassifierTraining, initial_classifier
+from pcgen.classification.training import ClassifierLearner, initial_classifier
 from pcgen.config import ClassifierTable, InferenceTable, from_dict
 from pcgen.data import vision
 from pcgen.data.images import Images
 from pcgen.data.sources import open_data
 from pcgen.errors import DataError
+from pcgen.learning.train import Training
 from pcgen.ood import baselines as baseline_scores
 from pcgen.ood.baselines import ClassifierScorer, PPCAScorer, TrivialScorer
 from pcgen.ood.baselines.classifier import label_energy, msp
@@ -34,7 +35,7 @@ def trained(**table: Any) -> Classifier:
         }
     )
     images = open_data("digits")
-    training = ClassifierTraining(initial_classifier(recipe, images, None), recipe)
+    training = Training(ClassifierLearner(initial_classifier(recipe, images, None), recipe))
     for _ in training.run(images, None):
         pass
     return training.network

@@ -140,7 +140,7 @@ def test_a_file_that_may_not_grow_leaves_the_old_checkpoint(tmp_path: Path) -> N
     code = """
 import resource, signal, sys
 from pathlib import Path
-from pcgen import checkpoint
+from pcgen.storage import checkpoint
 from pcgen.errors import CheckpointError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -163,7 +163,7 @@ def test_reading_a_header_imports_no_torch(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     written(path)
     code = (
-        "import sys, json; from pathlib import Path; from pcgen.checkpoint import read_header;"
+        "import sys, json; from pathlib import Path; from pcgen.storage.checkpoint import read_header;"
         "print(json.dumps([read_header(Path(sys.argv[1]))['sizes'], 'torch' in sys.modules]))"
     )
     found = subprocess.run(

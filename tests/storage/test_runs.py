@@ -89,14 +89,15 @@ def test_a_finished_run_resumes_to_itself(tmp_path: Path) -> None:
 SLOW = """
 import sys, time
 from pcgen.storage import runs
-from pcgen.learning.train import Training
+from pcgen.learning.predictive_coding import PredictiveCoding
 runs._SAVE_EVERY = 0.0
-learn = Training.learn
+learn = PredictiveCoding.learn
 def slowly(self, *args):
-    learn(self, *args)
+    sums = learn(self, *args)
     print("batch", flush=True)
     time.sleep(0.2)
-Training.learn = slowly
+    return sums
+PredictiveCoding.learn = slowly
 from pcgen.cli.main import main
 sys.argv = ["pcgen", *sys.argv[1:]]
 main()

@@ -26,10 +26,11 @@ from pcgen.data.images import Images
 from pcgen.device import generator
 from pcgen.errors import DivergenceError
 from pcgen.learning.initial import initial_network, sample
+from pcgen.learning.train import Training
 from pcgen.memory.corruptions import Corruption, Cues, corruption_of
 from pcgen.memory.recall import Memory, Prior, Recalled, recall
 from pcgen.memory.restore import EXACT
-from pcgen.memory.training import MemoryTraining, network_training
+from pcgen.memory.training import Memorising, learner_of
 from pcgen.model.network import Network
 
 _PAPER = "Pinchetti et al. 2025, table 3"
@@ -332,7 +333,7 @@ def _recalled_as_published(
 
 def memorised(
     recipe: Recipe, images: Images, width: int, seed: int, tell: Tell
-) -> tuple[MemoryTraining, float]:
+) -> tuple[Memorising, float]:
     """Return the finished training of a memory of one width, and its seconds."""
     latents, *hidden = recipe.model.layers
     model = msgspec.structs.replace(recipe.model, layers=[latents, *[width] * len(hidden)])
@@ -348,9 +349,9 @@ def memorised(
     began = time.monotonic()
     sample_BD = sample(images, seed)
     network = initial_network(mine, sample_BD, images.shape)
-    training = network_training(network, mine, sample_BD, len(images))
-    assert isinstance(training, MemoryTraining)
-    for progress in training.run(images, None):
+    training = learner_of(network, mine, sample_BD, len(images))
+    assert isinstance(training, Memorising)
+    for progress in Training(training).run(images, None):
         tell(f"memorising {len(images)} images, width {width}", progress.epoch, epochs)
     return training, time.monotonic() - began
 

@@ -17,8 +17,9 @@ from pcgen.benchmarks.baselines import seeded, train_autoencoder
 from pcgen.benchmarks.ood.sets import Known
 from pcgen.benchmarks.reconstruction import Tell, train_network
 from pcgen.classification.network import Classifier
-from pcgen.classification.training import ClassifierTraining, initial_classifier
+from pcgen.classification.training import ClassifierLearner, initial_classifier
 from pcgen.config import ClassifierTable, InferenceTable, Recipe, to_dict, units
+from pcgen.learning.train import Training
 from pcgen.ood.baselines import AutoencoderScorer, ClassifierScorer, PPCAScorer, TrivialScorer
 from pcgen.ood.scoring import Scorer
 
@@ -152,7 +153,7 @@ def train_classifier(recipe: Recipe, known: Known, device: torch.device, tell: T
     best, least = network.to(device), math.inf
     assert recipe.classifier is not None
     name = f"{recipe.classifier.kind} by {recipe.classifier.rule}, seed {recipe.seed}"
-    for progress in ClassifierTraining(network, recipe).run(known.kept, known.validation):
+    for progress in Training(ClassifierLearner(network, recipe)).run(known.kept, known.validation):
         done = (progress.epoch - 1) * len(known.kept) + progress.images
         tell(name, done, progress.epochs * len(known.kept))
         if progress.labelled is not None and progress.labelled.energy < least:

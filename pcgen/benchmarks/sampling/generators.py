@@ -16,7 +16,7 @@ from pcgen.benchmarks.baselines import fit_pca
 from pcgen.config import Recipe, units
 from pcgen.data.images import Images, order
 from pcgen.device import generator
-from pcgen.learning.train import rate_at
+from pcgen.learning.optimiser import rate_at
 
 _BATCH = 500
 # Rates of the optimiser, between which the validation split chooses.

@@ -19,7 +19,8 @@ from pcgen.benchmarks.speed.races import WAIT, equilibrium_cells, error_cells
 from pcgen.benchmarks.speed.workloads import WORKLOADS, Workload, setup, write
 from pcgen.config import from_dict
 from pcgen.data.images import Rows
-from pcgen.learning.train import Training
+from pcgen.learning.predictive_coding import PredictiveCoding
+from pcgen.learning.train import Batch
 from pcgen.model.network import Network
 
 Tell = Callable[[str, int, int], None]
@@ -93,13 +94,13 @@ def prepared(workload: Workload) -> tuple[Network, Tensor]:
     tables = workload.tables()
     tables["inference"] = {"solver": "majorise", "steps": 5}
     tables["learning"]["rate"] = 1e-3
-    training = Training(network, from_dict(tables), data_BD)
+    learner = PredictiveCoding(network, from_dict(tables), data_BD)
     images_BD = workload.data(workload.batch * _UPDATES)
     status = ["ok"] * workload.batch
     for i in range(_UPDATES):
         index_B = torch.arange(i * workload.batch, (i + 1) * workload.batch)
         rows = Rows(images_BD[index_B], status, [""] * workload.batch, index_B)
-        training.learn(rows, _UPDATES)
+        learner.learn(Batch(rows, index_B, batches=_UPDATES))
     return network, data_BD
 
 

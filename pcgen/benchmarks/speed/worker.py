@@ -28,7 +28,8 @@ from pcgen.device import generator
 from pcgen.inference.infer import Equilibrium, infer
 from pcgen.inference.solvers import prepare
 from pcgen.learning.gradients import optimiser_for
-from pcgen.learning.train import Training
+from pcgen.learning.predictive_coding import PredictiveCoding
+from pcgen.learning.train import Batch
 from pcgen.model.network import Network, build
 
 Message = dict[str, Any]
@@ -214,16 +215,16 @@ class Energies:
 
     def __init__(self, bench: Bench, recipe: Recipe) -> None:
         self.network = bench.restore()
-        self.training = Training(self.network, recipe, bench.data_BD)
+        self.learner = PredictiveCoding(self.network, recipe, bench.data_BD)
         if bench.message["mode"] == "eager":
-            self.training.method = prepare(self.network, recipe.inference)
-            if self.training.method.loops is not None:
-                self.training.method.loops.capture = None
+            self.learner.method = prepare(self.network, recipe.inference)
+            if self.learner.method.loops is not None:
+                self.learner.method.loops.capture = None
 
     def learn(self, data_BD: Tensor) -> None:
         count = len(data_BD)
         rows = Rows(data_BD, ["ok"] * count, [""] * count, torch.arange(count))
-        self.training.learn(rows, _UPDATES)
+        self.learner.learn(Batch(rows, rows.index_B, batches=_UPDATES))
 
     def reconstruct(self, data_BD: Tensor) -> Tensor:
         """Return what the latent decodes to at the equilibrium."""

@@ -1,0 +1,233 @@
+"""Predictive coding: infer the states of a batch, then step the weights by local gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pcgen.config import Recipe
+from pcgen.data.images import Images, Rows
+from pcgen.device import generator
+from pcgen.distributed import Group
+from pcgen.errors import RecipeError, is_out_of_memory
+from pcgen.inference.solvers import Method, prepare
+from pcgen.inference.states import Inference
+from pcgen.learning.gradients import precision_gradients, weight_gradients
+from pcgen.learning.latent_regression import StartRegression
+from pcgen.learning.mixture_em import step_causes
+from pcgen.learning.optimiser import PrecisionSteps, WeightSteps
+from pcgen.learning.posterior import Drawn, PosteriorLearning
+from pcgen.learning.train import Batch, Learner
+from pcgen.learning.validate import measure
+from pcgen.model.energy import Terms
+from pcgen.model.network import Network
+
+
+@dataclass(frozen=True, slots=True)
+class Equilibrium:
+    """The end of a batch's inference, at the weights that it was inferred with."""
+
+    states: list[Tensor]
+    terms: list[Terms]
+    energy_B: Tensor
+
+    @classmethod
+    def of(cls, inference: Inference) -> Equilibrium:
+        return cls(inference.states, inference.terms, inference.energy_B)
+
+
+class PredictiveCoding(Learner):
+    """Learns from the states of least energy or, where the solver is a sampler, from drawn ones.
+
+    Attributes:
+        start: the regression behind the linear start of the latent, where the recipe has one.
+        posterior: the chains that draw the states, where the solver is a sampler.
+        method: the solver at the weights of the last batch.
+    """
+
+    network: Network
+
+    def __init__(self, network: Network, recipe: Recipe, sample_BD: Tensor) -> None:
+        """Begin with a new network.
+
+        Args:
+            network: on the device to train on.
+            sample_BD: data whose mean and covariance stand for all, from `initial.sample`.
+
+        Raises:
+            RecipeError: settings that do not go together.
+        """
+        super().__init__(network, recipe)
+        self.weights = WeightSteps(network.weights(), recipe.learning)
+        self.precisions = PrecisionSteps(network.log_precisions[:-1], recipe.model.precision)
+        self.start: StartRegression | None = None
+        if network.start is not None:
+            self.start = StartRegression(network, sample_BD.to(network.start))
+        self.posterior: PosteriorLearning | None = None
+        if recipe.inference.draws:
+            self.posterior = PosteriorLearning(network, recipe)
+        elif recipe.model.causes > 1:
+            raise RecipeError(
+                "model.causes: a mixture is learned from chains",
+                "Use --set inference.solver=kinetic --set inference.sampling.persistent=true",
+            )
+        self.method: Method | None = None
+
+    def begin(self, images: Images, validation: Images | None) -> None:
+        if self.posterior is not None:
+            self.posterior.hold(len(images))
+
+    def learn(self, batch: Batch) -> tuple[float, float]:
+        data_BD = batch.rows.pixels_BD.to(self.network.layers[0].weight)
+        sums: list[Tensor] = []
+        for states, is_last in self._inferred(data_BD, batch.rows):
+            sums = self.update(states, batch, self._contributions(states, batch) if is_last else [])
+        numbers, latent_BD, *rest = sums
+        self.network.typical_latents[: len(latent_BD)] = latent_BD
+        if self.start is not None:
+            self.start.take_in(rest.pop(0), len(batch), self.updates)
+        if self.posterior is not None:
+            self.posterior.take_in(batch.whole_B, rest.pop(0))
+        energy, squared = numbers.tolist()
+        return energy + len(batch) * float(self.network.log_det()), squared
+
+    def first_latents(self, rows: Rows) -> Tensor | None:
+        """Return where the rows' latents start (B, D_latent); None for the network's own start."""
+        return None
+
+    def update(
+        self, states: Equilibrium | Drawn, batch: Batch, contributions: list[Tensor]
+    ) -> list[Tensor]:
+        """Step the weights and precisions; return the contributions summed over all processes."""
+        learned = self.precisions.are_learned(batch.epoch)
+        gradients = self._gradients(states, learned)
+        share = len(batch.own) / len(batch)
+        present = [gradient for gradient in gradients if gradient is not None]
+        if share != 1:
+            present = [gradient * share for gradient in present]
+        sums = batch.sum([*present, *contributions])
+        whole = iter(sums)
+        gradients = [None if gradient is None else next(whole) for gradient in gradients]
+        steps = self.recipe.inference.steps if self.recipe.learning.incremental else 1
+        count = len(self.weights.weights)
+        self.weights.step(gradients[:count], self.updates, batch.batches * steps)
+        self.updates += 1
+        if learned:
+            self.precisions.step(gradients[count:])
+        return list(whole)
+
+    def end_epoch(self, images: Images, epoch: int) -> None:
+        """Move the components of a mixture prior to the latents of the chains."""
+        mixture, posterior = self.network.mixture, self.posterior
+        if mixture is None or posterior is None or epoch < self.recipe.learning.causes_warmup:
+            return
+        labels = images.labels if len(mixture.log_weights_YK) > 1 else None
+        source = generator(self.recipe.seed, "causes")
+        step_causes(mixture, posterior.ends_NK[:, :-1], labels, source)
+
+    def described(
+        self, second: float, images: Images | None, group: Group | None
+    ) -> dict[str, Any]:
+        if images is None:
+            return {"mse": second}
+        metrics = measure(self.network, images, self.recipe.inference, group)
+        return {"mse": second, "validation": metrics}
+
+    def fits(self, data_BD: Tensor) -> bool:
+        self.method = None
+        self.weights.release()
+        try:
+            if self.network.layers[0].weight.is_cuda:
+                torch.cuda.empty_cache()
+            data_BD = data_BD.to(self.network.layers[0].weight.device)
+            table = self.recipe.inference
+            inference = prepare(self.network, table).begin(data_BD, steps=table.steps)
+            # As large as what the optimiser's first step allocates.
+            weights = self.weights.weights
+            held = [] if self.updates else [torch.empty_like(w) for w in weights * 2]
+            held += weight_gradients(self.network, inference.states, inference.terms)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def tensors(self) -> dict[str, Tensor]:
+        named = dict(super().tensors())
+        for part in (self.start, self.posterior, self.weights, self.precisions):
+            named |= {} if part is None else part.tensors()
+        return named
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        super().load(tensors)
+        for part in (self.start, self.posterior, self.weights, self.precisions):
+            if part is not None:
+                part.load(tensors)
+
+    def _inferred(self, data_BD: Tensor, rows: Rows) -> Iterator[tuple[Equilibrium | Drawn, bool]]:
+        """Yield the states to learn from, and whether they are the batch's last.
+
+        Incremental predictive coding learns after every step of inference, else after the last.
+        """
+        labels_BK = self._labels(rows)
+        if self.posterior is not None:
+            yield self.posterior.draw(data_BD, rows, labels_BK, self.updates), True
+            return
+        steps, incremental = self.recipe.inference.steps, self.recipe.learning.incremental
+        self.method = prepare(
+            self.network, self.recipe.inference, self.method, reduced=not incremental
+        )
+        inference = self.method.begin(
+            data_BD,
+            latent_BD=self.first_latents(rows),
+            steps=0 if incremental else steps,
+            labels_BK=labels_BK,
+        )
+        if not incremental:
+            yield Equilibrium.of(inference), True
+            return
+        for step in range(1, steps + 1):
+            inference.step()
+            yield Equilibrium.of(inference), step == steps
+            if step < steps:
+                inference.refresh()
+
+    def _labels(self, rows: Rows) -> Tensor | None:
+        """Return the rows' classes, one-hot (B, K), where the network has a label layer."""
+        if not self.network.table.labels:
+            return None
+        assert rows.labels_B is not None
+        one_hot_BK = functional.one_hot(rows.labels_B, self.network.sizes[-1])
+        return one_hot_BK.to(self.network.layers[0].weight)
+
+    def _gradients(self, states: Equilibrium | Drawn, learned: bool) -> list[Tensor | None]:
+        """Return the mean gradients of the weights and, where they learn, of the precisions."""
+        if isinstance(states, Drawn):
+            return [*states.weights, *(states.precisions if learned else [])]
+        gradients = [*weight_gradients(self.network, states.states, states.terms)]
+        if not learned:
+            return [*gradients]
+        return [*gradients, *precision_gradients(self.network, states.states, states.terms)]
+
+    def _contributions(self, states: Equilibrium | Drawn, batch: Batch) -> list[Tensor]:
+        """Return this process's part of everything that is summed over a batch.
+
+        The sums of energy and squared error, latents for `typical_latents`, then the parts of the
+        start regression and of the chains, where there are any.
+        """
+        own = len(batch.own)
+        data_BD, latent_BD = states.states[0], states.states[self.network.latent]
+        squared_B = (data_BD - states.terms[0].prediction_BD).square().mean(1)
+        numbers = [column_B[:own].double().sum() for column_B in (states.energy_B, squared_B)]
+        kept = min(len(batch), len(self.network.typical_latents))
+        parts = [torch.stack(numbers), batch.placed(latent_BD)[:kept]]
+        if self.start is not None:
+            parts.append(self.start.sums(data_BD[:own], latent_BD[:own]))
+        if isinstance(states, Drawn):
+            parts.append(batch.placed(states.ends_BK))
+        return parts
