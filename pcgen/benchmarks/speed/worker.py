@@ -27,7 +27,6 @@ from pcgen.data.images import Rows
 from pcgen.device import generator
 from pcgen.inference.infer import Equilibrium, infer
 from pcgen.inference.solvers import prepare
-from pcgen.learning.gradients import optimiser_for
 from pcgen.learning.predictive_coding import PredictiveCoding
 from pcgen.learning.train import Batch
 from pcgen.model.network import Network, build
@@ -238,7 +237,8 @@ class Autograd:
     def __init__(self, bench: Bench, recipe: Recipe) -> None:
         self.network, self.table = bench.network, recipe.inference
         self.weights = self.network.weights()
-        self.optimiser = optimiser_for(self.weights, "adamw", recipe.learning.rate, 0.0, 0.0)
+        rate = recipe.learning.rate
+        self.optimiser = torch.optim.AdamW(self.weights, rate, weight_decay=0.0, fused=True)
 
     def learn(self, data_BD: Tensor) -> None:
         states = autograd_states(self.network, data_BD, self.table.steps, self.table)
