@@ -149,7 +149,13 @@ def register_score(name: str, make: Any) -> None:
 
 
 def register_data_set(name: str, read: Any) -> None:
-    """Make a data set known by its name, wherever a data set can be named."""
+    """Make a data set known by its name, wherever a data set can be named.
+
+    Args:
+        read: a function that takes the split, for example "test", or "" if none is asked for. It
+            returns images, or images and their labels as a tuple, or the path of the data. The
+            images are an array as `pcgen.data.sources.open_data` takes it, which also resizes them.
+    """
     DATA_SETS.register(name, read)
 
 

@@ -1,4 +1,4 @@
-"""The data sets known by name: what each is, and where it is looked for. Imports nothing large."""
+"""The built-in data sets: their shapes, and the places of their files. Imports nothing large."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pcgen.errors import DataError
+from pcgen.registry import DATA_SETS, load_plugins
 
 _DIGITS = tuple("0123456789")
 _FASHION = (
@@ -22,13 +23,13 @@ class DataSet:
     """A data set known by name.
 
     Attributes:
-        kind: how it is read: `idx` and `files` by pcgen, the others by that library.
-        places: files or folders in a data folder, the first that is there is used; {} stands for
-            the split's own word.
-        splits: each split's word in file names, the default first.
-        count: images of each split, where it is whole.
-        download: the name of torchvision's class, where that can fetch it.
-        hint: how to get it, where torchvision cannot.
+        kind: pcgen reads `idx` and `files` itself, and the others by the library of that name.
+        count: the number of images of each split of the whole set.
+        places: files or folders within a data folder, of which the first that exists is used; {} is
+            replaced by the split's word in file names.
+        splits: for each split its word in file names; the first split is the default.
+        download: the name of the class of torchvision that downloads it, if there is one.
+        hint: how to get it if torchvision cannot download it.
     """
 
     name: str
@@ -43,7 +44,7 @@ class DataSet:
 
 
 NOTES = {"cifar10-jpeg.zip": "re-encoded as JPEG, not the original pixels"}
-"""What must be said beside a number measured on a file that stands in for the original."""
+"""Notes for every number that is measured on a file that replaces the original data."""
 
 _TRAIN_TEST = {"train": "train", "test": "t10k"}
 
@@ -75,9 +76,9 @@ def _idx(
 _MNIST_LIKE = {"train": 60_000, "test": 10_000}
 _LETTERS = (*_DIGITS, *"ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt")
 
-DATA_SETS = {
-    found.name: found
-    for found in (
+BUILT_IN = {
+    data_set.name: data_set
+    for data_set in (
         DataSet(
             "digits",
             "sklearn",
@@ -156,11 +157,14 @@ DATA_SETS = {
 }
 
 
+DATA_SETS.define(BUILT_IN)
+
+
 def folders(data_dir: Path | None) -> Iterator[Path]:
-    """Yield the folders that data sets are looked for in: --data-dir, PCGEN_DATA, the user's cache.
+    """Yield the folders that may hold data sets: --data-dir, PCGEN_DATA, then the user's cache.
 
     Raises:
-        DataError: --data-dir or PCGEN_DATA that is no folder.
+        DataError: --data-dir or PCGEN_DATA is no folder.
     """
     environment = os.environ.get("PCGEN_DATA")
     for name, folder in (("--data-dir", data_dir), ("PCGEN_DATA", environment)):
@@ -179,7 +183,7 @@ def cache() -> Path:
 
 
 def find(data_set: DataSet, split: str, data_dir: Path | None) -> Path | None:
-    """Return the file or folder of a data set's split, or None where it is nowhere."""
+    """Return the file or folder of a data set's split, or None if it is in no data folder."""
     for folder in folders(data_dir):
         for place in data_set.places:
             path = folder / place.format(data_set.splits[split])
@@ -188,58 +192,67 @@ def find(data_set: DataSet, split: str, data_dir: Path | None) -> Path | None:
     return None
 
 
-def split_of(data_set: DataSet, asked: str, data_dir: Path | None) -> str:
-    """Return the split to read: the one asked for, else the default; else, for a set that cannot be
-    downloaded, the first that is there.
+def split_of(data_set: DataSet, split: str, data_dir: Path | None) -> str:
+    """Return the name of the split to read.
+
+    An empty `split` stands for the default split. If the set cannot be downloaded, it stands for
+    the first split that is in a data folder.
 
     Raises:
-        DataError: a split that the data set does not have.
+        DataError: the data set has no such split.
     """
-    known = {"valid": "val", "validation": "val"}.get(asked, asked)
-    if asked and known not in data_set.splits:
-        there = ", ".join(data_set.splits)
+    name = {"valid": "val", "validation": "val"}.get(split, split)
+    if split and name not in data_set.splits:
+        known = ", ".join(data_set.splits)
         raise DataError(
-            f"{data_set.name}:{asked}: {data_set.name} has "
-            + (f"the splits {there}" if there else "no splits"),
-            f"Example: {data_set.name}" + (f":{[*data_set.splits][-1]}" if there else ""),
+            f"{data_set.name}:{split}: {data_set.name} has "
+            + (f"the splits {known}" if known else "no splits"),
+            f"Example: {data_set.name}" + (f":{[*data_set.splits][-1]}" if known else ""),
         )
-    if asked or not data_set.splits:
-        return known
+    if split or not data_set.splits:
+        return name
+    default = next(iter(data_set.splits))
     if data_set.download:
-        return next(iter(data_set.splits))
-    there_are = (split for split in data_set.splits if find(data_set, split, data_dir))
-    return next(there_are, next(iter(data_set.splits)))
+        return default
+    return next((s for s in data_set.splits if find(data_set, s, data_dir)), default)
 
 
-def listing(data_dir: Path | None = None) -> list[dict[str, Any]]:
-    """Return a row for every data set: name, kind, shape, count of each split, where it is."""
-    rows = []
-    for data_set in DATA_SETS.values():
-        channels, height, width = data_set.shape
-        is_table = data_set.name == "iris"
-        colour = "grey" if channels == 1 else "RGB"
-        count = " + ".join(f"{n} {split}" for split, n in data_set.count.items())
-        rows.append(
-            {
-                "name": data_set.name,
-                "kind": "table" if is_table else "images",
-                "shape": f"{width} columns" if is_table else f"{height}x{width} {colour}",
-                "count": count if data_set.splits else str(sum(data_set.count.values())),
-                "where": _where(data_set, data_dir),
-            }
-        )
-    return rows
+def listing(data_dir: str | Path | None = None) -> list[dict[str, Any]]:
+    """Return a row for every data set: name, kind, shape, count of each split, and its place."""
+    folder = None if data_dir is None else Path(data_dir)
+    load_plugins()
+    return [
+        _row(BUILT_IN[name], folder)
+        if name in BUILT_IN
+        else {"name": name, "kind": "registered", "shape": "", "count": "", "where": "your code"}
+        for name in DATA_SETS.names()
+    ]
+
+
+def _row(data_set: DataSet, data_dir: Path | None) -> dict[str, Any]:
+    channels, height, width = data_set.shape
+    is_table = data_set.name == "iris"
+    colour = "grey" if channels == 1 else "RGB"
+    count = " + ".join(f"{n} {split}" for split, n in data_set.count.items())
+    return {
+        "name": data_set.name,
+        "kind": "table" if is_table else "images",
+        "shape": f"{width} columns" if is_table else f"{height}x{width} {colour}",
+        "count": count if data_set.splits else str(sum(data_set.count.values())),
+        "where": _where(data_set, data_dir),
+    }
 
 
 def _where(data_set: DataSet, data_dir: Path | None) -> str:
+    """Return the place of a data set's files, or how to get them."""
     if data_set.kind == "sklearn":
         return "embedded (scikit-learn)"
-    found = {split: find(data_set, split, data_dir) for split in data_set.splits}
-    there = {split: path for split, path in found.items() if path is not None}
-    if not there:
+    paths = {split: find(data_set, split, data_dir) for split in data_set.splits}
+    present = {split: path for split, path in paths.items() if path is not None}
+    if not present:
         return "downloaded on first use" if data_set.download else data_set.hint
-    path = next(iter(there.values()))
+    path = next(iter(present.values()))
     where = path.parent if data_set.kind == "idx" else path
-    notes = [] if len(there) == len(found) else [f"{', '.join(there)} only"]
+    notes = [] if len(present) == len(paths) else [f"{', '.join(present)} only"]
     notes += [NOTES[path.name]] if path.name in NOTES else []
     return str(where) + (f" ({'; '.join(notes)})" if notes else "")

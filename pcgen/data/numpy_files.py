@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,50 +16,47 @@ from pcgen.errors import DataError
 Array = NDArray[Any]
 
 _LABEL_KEYS = ("y", "labels", "label", "targets", "target", "y_train")
-_PIXEL_KEYS = ("x", "images", "pixels", "data", "inputs", "x_train", "arr_0")
+_IMAGE_KEYS = ("x", "images", "pixels", "data", "inputs", "x_train", "arr_0")
 
 
-def read_npy(path: Path) -> Array:
-    """Return a .npy file's array, mapped from disk.
+def read_numpy(path: Path) -> tuple[Array, Array | None]:
+    """Return the images of a .npy file, mapped from disk; or of a .npz file, with its labels.
 
     Raises:
-        DataError: a damaged file, or one that would run code to be read.
+        DataError: a damaged file, one that would run code to be read, or a .npz file in which no
+            name tells which array holds the images.
     """
     try:
-        # Copy-on-write, as torch warns of arrays that cannot be written.
-        array: Array = np.load(path, mmap_mode="c", allow_pickle=False)
+        # Opened here, because np.load leaves a damaged file open.
+        with path.open("rb") as file:
+            if file.read(6) == b"\x93NUMPY":
+                # Copy-on-write, because torch warns of arrays that cannot be written.
+                return np.load(path, mmap_mode="c", allow_pickle=False), None
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                images, labels = _keys(archive.files, path)
+                return archive[images], None if labels is None else archive[labels]
     except (ValueError, EOFError, MemoryError, SyntaxError) as error:
-        raise DataError(f"{path}: {_numpy_reason(error)}") from None
-    return array
+        raise DataError(f"{path}: {_reason(error)}") from None
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: {_reason(error)}", "Fetch the file again") from None
 
 
-def read_npz(path: Path) -> tuple[Array, Array | None]:
-    """Return a .npz file's images and, where it has them, labels.
-
-    Raises:
-        DataError: a damaged file, or one in which it is not plain which array holds the images.
-    """
-    try:
-        # Opened here, as np.load leaves a damaged file open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            keys = list(archive.files)
-            lower = {key.lower(): key for key in reversed(keys)}
-            labels = next((lower[key] for key in _LABEL_KEYS if key in lower), None)
-            pixels = next((lower[key] for key in _PIXEL_KEYS if key in lower), None)
-            others = [key for key in keys if key != labels]
-            if pixels is None and len(others) == 1:
-                pixels = others[0]
-            if pixels is None:
-                raise DataError(
-                    f"{path}: which of its arrays holds the images? {', '.join(keys) or 'none'}",
-                    "Name the images x, and the labels y",
-                )
-            return archive[pixels], None if labels is None else archive[labels]
-    except (ValueError, EOFError, MemoryError, OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: {_numpy_reason(error)}") from None
+def _keys(keys: Sequence[str], path: Path) -> tuple[str, str | None]:
+    """Return the key of the images, and the key of the labels if there is one."""
+    lower = {key.lower(): key for key in reversed(keys)}
+    labels = next((lower[key] for key in _LABEL_KEYS if key in lower), None)
+    others = [key for key in keys if key != labels]
+    named = [lower[key] for key in _IMAGE_KEYS if key in lower]
+    if not named and len(others) != 1:
+        raise DataError(
+            f"{path}: which of its arrays holds the images? {', '.join(keys) or 'none'}",
+            "Name the images x, and the labels y",
+        )
+    return (named or others)[0], labels
 
 
-def _numpy_reason(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if "pickle" in str(error) or "Object arrays" in str(error):
         return "holds Python objects, which pcgen does not read"
     if isinstance(error, MemoryError):

@@ -9,21 +9,31 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pcgen.data.arrays import images_of, in_native_order
+from pcgen.data.binary import binarised
+from pcgen.data.catalogue import BUILT_IN
 from pcgen.data.catalogue import listing as listing
+from pcgen.data.decode import SUFFIXES
+from pcgen.data.files import FolderFiles, ZipFiles
+from pcgen.data.folders import open_files
+from pcgen.data.idx import looks_like_idx, read_images
+from pcgen.data.images import Images, Shape
+from pcgen.data.named import open_named
+from pcgen.data.numpy_files import read_numpy
+from pcgen.data.request import DataRequest
+from pcgen.data.tables import open_csv, table_of
 from pcgen.errors import DataError
+from pcgen.registry import DATA_SETS
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    from pcgen.data.images import Images, Shape
-    from pcgen.data.request import DataRequest
-
-    Array: TypeAlias = NDArray[np.generic]
-    Data: TypeAlias = str | Path | Array | Tensor
+Array: TypeAlias = NDArray[np.generic]
+Data: TypeAlias = str | Path | Array | Tensor
 
 _KINDS = "pcgen reads pictures, folders and zips of them, IDX, .npy, .npz and .csv"
 
@@ -84,8 +94,6 @@ def open_data(
         >>> open_data(torch.rand(5, 3, 32, 32), size=(16, 16)).shape
         (3, 16, 16)
     """
-    from pcgen.data.request import DataRequest
-
     if limit is not None and limit < 1:
         raise DataError(f"limit {limit}: at least 1 row is needed")
     like = None if like is None else (like[0], like[1], like[2])
@@ -114,10 +122,6 @@ def open_inputs(
     Raises:
         DataError: an input that cannot be found, read, or brought to the shape.
     """
-    from pcgen.data.decode import SUFFIXES
-    from pcgen.data.files import FolderFiles
-    from pcgen.data.folders import open_files
-    from pcgen.data.request import DataRequest
 
     def is_picture(data: Data) -> bool:
         if not isinstance(data, str | Path):
@@ -167,8 +171,6 @@ def _finish(images: Images, request: DataRequest) -> Images:
     Raises:
         DataError: a table for a model of images, or images for a model of tables.
     """
-    from pcgen.data.binary import binarised
-
     if request.like_scale is not None and not images.is_table:
         raise DataError(f"{request.source}: holds images, the model takes a table of numbers")
     if request.like_scale is None and request.like is not None and images.is_table:
@@ -180,9 +182,6 @@ def _finish(images: Images, request: DataRequest) -> Images:
 
 def _as_array(data: Any) -> Array | None:
     """Return a NumPy array or a torch tensor as a NumPy array; None where it is neither."""
-    import numpy as np
-    import torch
-
     if isinstance(data, torch.Tensor):
         values = data.detach().cpu()
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
@@ -192,32 +191,51 @@ def _as_array(data: Any) -> Array | None:
 def _of_name(
     data: str | Path, request: DataRequest, data_dir: Path | None, download: bool
 ) -> Images:
-    """Return the data of a name or a path; a `Path` is never a name."""
-    from pcgen.data.catalogue import DATA_SETS
+    """Return the data of a name or a path.
 
+    A `Path` is never a name. A built-in name goes before a path that exists, and this path before a
+    name that a user has registered.
+    """
     name, _, split = request.source.partition(":")
-    if name in DATA_SETS and isinstance(data, str):
-        from pcgen.data.named import open_named
-
-        return open_named(DATA_SETS[name], split, request, data_dir, download)
+    is_text = isinstance(data, str)
+    if is_text and name in BUILT_IN:
+        return open_named(BUILT_IN[name], split, request, data_dir, download)
     if data == "-":
         return _stdin(request)
     if not data:
         raise DataError(
             "no data are named", "Name a data set or a path; train takes it with --data"
         )
-    path, split = Path(data), ""
+    path, path_split = Path(data), ""
     before, colon, after = request.source.rpartition(":")
     if not _exists(path) and colon and _exists(Path(before)):
-        path, split = Path(before), after
+        path, path_split = Path(before), after
     if not _exists(path):
+        if is_text and name in DATA_SETS:
+            return _registered(name, split, request, data_dir)
         raise _not_found(request.source, name)
     try:
-        return _path(path, split, request)
+        return _path(path, path_split, request)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read: {(error.strerror or str(error)).lower()}"
         ) from None
+
+
+def _registered(name: str, split: str, request: DataRequest, data_dir: Path | None) -> Images:
+    """Return the data of a user's data set; see `pcgen.register_data_set`."""
+    data, labels = DATA_SETS.get(name)(split), None
+    if isinstance(data, tuple):
+        data, labels = data
+    array = _as_array(data)
+    if array is not None:
+        return _of_array(array, name, request, None if labels is None else np.asarray(labels))
+    if isinstance(data, str | Path):
+        return _of_name(Path(data), replace(request, source=str(data)), data_dir, download=False)
+    raise DataError(
+        f"{name}: its function returned {type(data).__name__}, not an array or a path",
+        "Return images, or a tuple of images and labels, or a path",
+    )
 
 
 def _exists(path: Path) -> bool:
@@ -228,11 +246,9 @@ def _exists(path: Path) -> bool:
 
 
 def _not_found(data: str, name: str) -> DataError:
-    from pcgen.data.catalogue import DATA_SETS
-
     if "/" in data or Path(data).suffix:
         return DataError(f"{data}: no such file or folder")
-    near = difflib.get_close_matches(name.lower(), DATA_SETS, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), DATA_SETS.names(), n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]}? " if near else ""
     return DataError(
         f"{data}: no data set of that name, and no such file or folder",
@@ -242,9 +258,6 @@ def _not_found(data: str, name: str) -> DataError:
 
 def _stdin(request: DataRequest) -> Images:
     """Return the pictures that standard input names, one a line."""
-    from pcgen.data.files import FolderFiles
-    from pcgen.data.folders import open_files
-
     names = [os.fsdecode(line) for line in sys.stdin.buffer.read().splitlines() if line]
     if not names:
         raise DataError("-: standard input named no files", "find photos -name '*.png' | pcgen ...")
@@ -252,62 +265,30 @@ def _stdin(request: DataRequest) -> Images:
 
 
 def _path(path: Path, split: str, request: DataRequest) -> Images:
-    from pcgen.data.decode import SUFFIXES
-    from pcgen.data.files import FolderFiles, ZipFiles
-    from pcgen.data.folders import open_files
-
-    if path.is_dir():
-        return open_files(FolderFiles.of(path), path.name, request, split=split)
+    """Return the data of a file or a folder that exists."""
     suffix = path.suffix.lower()
-    if suffix == ".zip":
-        return open_files(ZipFiles(path), path.name, request, split=split)
+    if path.is_dir() or suffix == ".zip":
+        files = FolderFiles.of(path) if path.is_dir() else ZipFiles(path)
+        return open_files(files, path.name, request, split=split)
     if split:
         raise DataError(f"{request.source}: {path.name} has no splits")
     if suffix in SUFFIXES:
         return open_files(FolderFiles(None, [str(path)]), path.name, request)
     if suffix in (".csv", ".tsv"):
-        from pcgen.data.tables import open_csv
-
         return open_csv(path, request)
     if suffix in (".npy", ".npz"):
-        return _numpy(path, request)
-    if suffix in (".gz", ".idx") or "idx" in path.name or _looks_like_idx(path):
-        return _idx(path, request)
-    raise DataError(f"{path}: not a kind of file that pcgen reads", _KINDS)
-
-
-def _numpy(path: Path, request: DataRequest) -> Images:
-    from pcgen.data.numpy_files import read_npy, read_npz
-
-    array, labels = (read_npy(path), None) if path.suffix.lower() == ".npy" else read_npz(path)
+        array, labels = read_numpy(path)
+    elif looks_like_idx(path):
+        array, labels = read_images(path, request.limit)
+    else:
+        raise DataError(f"{path}: not a kind of file that pcgen reads", _KINDS)
     return _of_array(array, path.name, request, labels)
 
 
 def _of_array(array: Array, name: str, request: DataRequest, labels: Array | None = None) -> Images:
     """Return the images of an array, or its rows where the model takes a table."""
-    from pcgen.data.arrays import images_of, in_native_order
-    from pcgen.data.tables import table_of
-
     array = in_native_order(array)
     if request.like_scale is not None and array.ndim == 2 and array.dtype.kind in "buif":
         columns = [f"column{i + 1}" for i in range(array.shape[1])]
         return table_of(array, columns, name, request, labels=labels)
     return images_of(array, name, request, labels=labels)
-
-
-def _idx(path: Path, request: DataRequest) -> Images:
-    from pcgen.data.arrays import images_of
-    from pcgen.data.idx import labels_beside, read_idx
-
-    labels = labels_beside(path)
-    return images_of(
-        read_idx(path, request.limit),
-        path.name,
-        request,
-        labels=None if labels is None else read_idx(labels, request.limit),
-    )
-
-
-def _looks_like_idx(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) in (b"\0\0", b"\x1f\x8b")

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+import pcgen
 from pcgen.data import vision
-from pcgen.data.catalogue import DATA_SETS
-from pcgen.data.sources import listing, open_data, open_inputs
+from pcgen.data.catalogue import BUILT_IN, listing
+from pcgen.data.sources import open_data, open_inputs
 from pcgen.errors import DataError
+from pcgen.registry import DATA_SETS
 
 from .pictures import random_pixels, refusal, write_idx, write_png
 
@@ -181,7 +183,7 @@ def test_a_cifar_stand_in_says_so(tmp_path: Path) -> None:
 def test_the_listing_names_every_set_and_where_it_is(tmp_path: Path) -> None:
     write_mnist(tmp_path, "t10k", 1)
     rows = {row["name"]: row for row in listing(data_dir=tmp_path)}
-    assert rows.keys() == DATA_SETS.keys()
+    assert rows.keys() == BUILT_IN.keys()
     assert all(row.keys() == {"name", "kind", "shape", "count", "where"} for row in rows.values())
     assert rows["mnist"]["where"] == f"{tmp_path}/MNIST/raw (test only)"
     assert rows["kmnist"]["where"] == "downloaded on first use"
@@ -196,7 +198,7 @@ def test_the_listing_names_every_set_and_where_it_is(tmp_path: Path) -> None:
 
 def test_listing_data_sets_imports_no_torch() -> None:
     code = (
-        "import sys; from pcgen.data.sources import listing; listing(); "
+        "import sys; from pcgen.data.catalogue import listing; listing(); "
         "sys.exit(bool({'torch', 'numpy', 'sklearn'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -275,3 +277,29 @@ def test_inputs_of_all_kinds_are_opened_in_order_with_the_same_rules(tmp_path: P
     assert set(rows.flatten().tolist()) == {0.0, 1.0}
     for single in (pixels, str(tmp_path), tmp_path):
         assert [len(table) for table in open_inputs(single, like=(1, 4, 4))] == [3]
+
+
+def faces(split: str) -> tuple[np.ndarray, list[str]]:
+    """Return three images and their labels; the split `test` has the last alone."""
+    images, labels = random_pixels(3, 8, 8), ["sad", "glad", "sad"]
+    return (images[2:], labels[2:]) if split == "test" else (images, labels)
+
+
+def test_a_users_data_set_is_opened_by_its_name_with_all_the_rules(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(DATA_SETS, "_values", dict(DATA_SETS._values))
+    pcgen.register_data_set("faces", faces)
+    images = open_data("faces", size=(4, 4), threshold=0.5, limit=2)
+    assert (len(images), images.shape, images.id(1)) == (2, (1, 4, 4), "faces[1]")
+    assert images.classes == ["glad", "sad"]
+    assert images.labels is not None
+    assert images.labels.tolist() == [1, 0]
+    assert len(open_data("faces:test")) == 1
+    assert "faces" in [row["name"] for row in listing()]
+    assert "Did you mean faces?" in refusal(lambda: open_data("face"), "face").hint
+    write_png(tmp_path / "photos" / "1.png", random_pixels(4, 4))
+    pcgen.register_data_set("photos", lambda split: tmp_path / "photos")
+    assert open_data("photos").id(0) == "1.png"
+    pcgen.register_data_set("nothing", lambda split: None)
+    refusal(lambda: open_data("nothing"), "nothing", "NoneType")
