@@ -550,7 +550,7 @@ def info(path: str | Path) -> dict[str, Any]:
 
 def datasets(*, data_dir: Path | None = None) -> list[dict[str, Any]]:
     """Return a row for every named data set: what it is, and where it is or how to get it."""
-    from pcgen.data.catalogue import listing
+    from pcgen.data.sources import listing
 
     return listing(data_dir=data_dir)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pcgen.data.sources import listing, open_data
+from pcgen.data.catalogue import listing
+from pcgen.data.sources import open_data
 
 IDX = [
     ("mnist", 60_000, [5, 0, 4, 1, 9]),
