@@ -58,7 +58,7 @@ OOD_COLUMNS = ("dataset", "method", "metric", "value", "ci_low", "ci_high", "aga
 
 
 class Tables(click.Group):
-    """The tables; one that is not there is answered with those that are."""
+    """The group of tables; an unknown name is answered with the known ones."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -71,7 +71,7 @@ class Tables(click.Group):
 
 @click.group("bench", cls=Tables)
 def command() -> None:
-    """Re-measure a table beside its baselines and published values.
+    """Measure a table again, with its baselines and published values.
 
     Models are chosen on the validation split; the test set is used once, at the end.
     """
@@ -98,11 +98,16 @@ def _words_option(flag: str, default: str | None, help: str) -> Callable[[Functi
 
 
 seeds_option = click.option(
-    "--seeds", type=click.IntRange(1), default=3, show_default=True, metavar="N"
+    "--seeds",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="Repeat with so many seeds; the intervals are over them.",
 )
 
 
-@command.command("reconstruction", short_help="Test errors beside an autoencoder's and PCA's.")
+@command.command("reconstruction", short_help="Test errors, with an autoencoder and PCA.")
 @_data_option("mnist,fashion-mnist")
 @seeds_option
 @device_option
@@ -112,7 +117,7 @@ seeds_option = click.option(
 def reconstruction(
     data: str, seeds: int, device: str, data_dir: Path | None, as_json: bool, quiet: bool
 ) -> None:
-    """Test errors beside an autoencoder's, PCA's and the published ones."""
+    """Compare test errors with an autoencoder's, PCA's and the published ones."""
     from pcgen.commands import bench as benchmarks
 
     names = _words(data, "--data")
@@ -123,11 +128,9 @@ def reconstruction(
     _show("reconstruction", rows, COLUMNS, as_json)
 
 
-@command.command("sampling", short_help="Samples beside a VAE's and PPCA's.")
+@command.command("sampling", short_help="Samples, with a VAE and PPCA.")
 @_data_option("iris,mnist")
-@_words_option(
-    "--methods", None, "Parts of it: samples, chains, likelihood; all of them by default."
-)
+@_words_option("--methods", None, "Parts of the table: samples, chains, likelihood. [default: all]")
 @click.option(
     "--limit",
     type=click.IntRange(100),
@@ -147,7 +150,10 @@ def sampling(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """The shipped samplers beside a VAE, PPCA and a PCN without noise, trained in the run."""
+    """Compare the shipped samplers with a VAE, PPCA and a network without noise.
+
+    The baselines are trained in the same run.
+    """
     from pcgen.commands import bench as benchmarks
 
     with Story(quiet) as story:
@@ -161,18 +167,20 @@ def sampling(
     _show("sampling", rows, COLUMNS, as_json)
 
 
-@command.command("memory", short_help="Recall beside look-ups and principal components.")
+@command.command("memory", short_help="Recall, with look-ups and principal components.")
 @_numbers_option("--counts", "50,100,250", "Images that a memory stores.")
-@_numbers_option("--widths", "512,1024,2048", "Of the memory's hidden layers.")
+@_numbers_option("--widths", "512,1024,2048", "Units of each hidden layer of the memory.")
 @_words_option(
-    "--corrupt", "noise:0.2,mask:bottom,mask:75%,occlude:8", "What makes cues, see pcgen recall."
+    "--corrupt",
+    "noise:0.2,mask:bottom,mask:75%,occlude:8",
+    "Damage to the cues, as in pcgen recall --corrupt.",
 )
 @click.option(
     "--published-steps",
     type=click.IntRange(0),
     default=0,
     metavar="N",
-    help="Train and recall as published as well, with so many recall steps at most.",
+    help="Repeat the published procedure too, with at most N steps of recall.",
 )
 @seeds_option
 @out_option("Folder for the page, the curves and the numbers.")
@@ -190,9 +198,10 @@ def memory(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Tiny ImageNet's images restored from noisy and half-hidden cues.
+    """Restore Tiny ImageNet's images from noisy and half-hidden cues.
 
-    Beside look-ups that keep the data, principal components and the published values. On the CPU.
+    The table also has nearest-neighbour look-ups, principal components and the published values.
+    It runs on the CPU.
     """
     from pcgen.commands import bench as benchmarks
 
@@ -210,22 +219,22 @@ def memory(
     _show("memory", rows, MEMORY_COLUMNS, as_json)
 
 
-@command.command("ood", short_help="Scores of unusual data beside softmax baselines.")
+@command.command("ood", short_help="Scores of unusual data, with softmax baselines.")
 @_data_option("mnist,fashion-mnist")
-@_words_option("--methods", None, "Families of scores; all of them by default.")
+@_words_option("--methods", None, "Families of scores. [default: all]")
 @click.option(
     "--limit",
     type=click.IntRange(100),
     default=10_000,
     show_default=True,
     metavar="N",
-    help="Images of a set at most.",
+    help="Use at most N images of each data set.",
 )
 @click.option(
     "--left-out/--no-left-out",
     default=True,
     show_default=True,
-    help="Whether to train again without one class, which is then unusual.",
+    help="Also train without one class, and count its images as unusual.",
 )
 @seeds_option
 @out_option("Folder for the page, the numbers and the scores.")
@@ -245,9 +254,9 @@ def ood(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Every score of unusual data, with 95 % intervals over images and seeds.
+    """Measure every score of unusual data, with 95 % intervals over images and seeds.
 
-    With --out, scores are kept there and a later call goes on from them. --json has every metric.
+    With --out, a later call continues from the scores kept there. --json prints every metric.
     """
     from pcgen.commands import bench as benchmarks
 
@@ -266,23 +275,23 @@ def ood(
     _show("ood", rows if as_json else [r for r in rows if _is_headline(r)], OOD_COLUMNS, as_json)
 
 
-@command.command("speed", short_help="Seconds beside other libraries.")
-@_words_option("--workloads", "W1,W2,W3,W4", "See docs/speed.md.")
+@command.command("speed", short_help="Seconds, with other libraries.")
+@_words_option("--workloads", "W1,W2,W3,W4", "Workloads; docs/results/speed.md describes them.")
 @click.option(
     "--samples",
     type=click.IntRange(1),
     default=20,
     show_default=True,
     metavar="N",
-    help="Timings a cell.",
+    help="Repeat every timing N times.",
 )
-@_numbers_option("--threads", "1,2", "Processors, a part of the table for each number.")
+@_numbers_option("--threads", "1,2", "Numbers of threads; each has its part of the table.")
 @click.option(
     "--peers",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     envvar="PCGEN_PEERS",
     metavar="DIR",
-    help="Where make peers was run; the working folder otherwise.",
+    help="Folder in which `make peers` was run. [default: the working folder]",
 )
 @out_option("Folder for the page and the numbers.")
 @device_option
@@ -298,10 +307,10 @@ def speed(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Training batches and times to equilibrium beside other libraries.
+    """Compare training batches and times to equilibrium with other libraries.
 
-    They run where make peers has built them; ratios are to the faster mode of pcx. On the CPU,
-    unless --device names a GPU.
+    Only libraries that `make peers` has built are timed. Ratios are to the faster mode of pcx. It
+    runs on the CPU unless --device names a GPU.
     """
     from pcgen.commands import bench as benchmarks
 

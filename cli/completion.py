@@ -10,7 +10,7 @@ SHELLS = ("bash", "zsh", "fish")
 @click.command("completion")
 @click.argument("shell", type=click.Choice(SHELLS))
 def command(shell: str) -> None:
-    """Print the completion script of SHELL.
+    """Print the script that completes pcgen's words in SHELL.
 
     \b
     bash:  pcgen completion bash > ~/.local/share/bash-completion/completions/pcgen

@@ -14,7 +14,7 @@ from .output import write_json, write_rows
 @data_dir_option
 @json_option
 def command(data_dir: Path | None, as_json: bool) -> None:
-    """List the data sets: what each is, and where it is or how to get it."""
+    """List the data sets: their contents, and where they are or how to get them."""
     from pcgen.commands import api
 
     rows = api.datasets(data_dir=data_dir)

@@ -16,9 +16,9 @@ from .progress import Story
 @json_option
 @quiet_option
 def command(out: Path, as_json: bool, quiet: bool) -> None:
-    """Show the whole story on embedded data, in under two minutes.
+    """Try everything on embedded data, in under two minutes.
 
-    Trains on scikit-learn's 8x8 digits, reconstructs held-out ones, scores strange images and
+    Trains on scikit-learn's 8x8 digits, reconstructs held-out ones, scores unusual images and
     writes a page for the browser.
     """
     from pcgen.commands import api

@@ -11,7 +11,7 @@ from .output import write_json, write_rows
 @click.command("doctor")
 @json_option
 def command(as_json: bool) -> None:
-    """Show versions, devices, the state of torchvision, and what is missing."""
+    """Show versions, devices, the state of torchvision, and missing data."""
     from pcgen.commands import api
 
     rows = api.doctor()

@@ -12,9 +12,9 @@ from .output import write_json, write_pairs
 @click.argument("file")
 @json_option
 def command(file: str, as_json: bool) -> None:
-    """Show what the checkpoint FILE is.
+    """Show what the checkpoint FILE holds.
 
-    Reads its header alone: no tensors, no torch.
+    Only its header is read, so this is quick for a large file too.
     """
     from pcgen.commands import api
 

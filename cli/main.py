@@ -13,19 +13,19 @@ from .failures import exit_code_of, was_json_asked_for
 
 # Name: module of this package (its `command` is the click command), and what `pcgen --help` says.
 COMMANDS = {
-    "demo": "Train, reconstruct and explain, on embedded data.",
+    "demo": "Train, reconstruct and score on embedded data, and write a page.",
     "train": "Train a model from a recipe.",
     "reconstruct": "Infer the states of data and decode them.",
     "recall": "Restore memorised images from damaged cues.",
-    "memorise": "Write images to a memory at once, without training anew.",
-    "forget": "Take images out of a memory.",
-    "sample": "Draw new data from what a model has learnt.",
-    "ood-calibrate": "Store known data's scores with a model: a detector.",
-    "ood-score": "Score how unusual new data are, with a guarantee.",
+    "memorise": "Store more images in a memory, without training it again.",
+    "forget": "Remove images from a memory.",
+    "sample": "Draw new data from a model.",
+    "ood-calibrate": "Make a detector: a model with the scores of known data.",
+    "ood-score": "Score how unusual new data are; false alarms are limited.",
     "classify": "Label data with a classifier.",
-    "bench": "Re-measure a table beside its baselines and published values.",
-    "report": "Write one self-contained HTML page of a run.",
-    "info": "Show what a checkpoint is, from its header alone.",
+    "bench": "Measure a table again, with its baselines.",
+    "report": "Write an HTML page of a run, a detector or scores.",
+    "info": "Show what a checkpoint holds.",
     "datasets": "List the data sets and where they are.",
     "recipes": "List the recipes, or show one in full.",
     "doctor": "Show versions, devices and what is missing.",
@@ -120,7 +120,8 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 def cli() -> None:
     """Predictive coding networks that generate.
 
-    Results go to standard output (--json: one document), the story to standard error (-q: none).
+    The result goes to standard output (--json: one document). Progress and notes go to standard
+    error (-q: none).
     """
 
 

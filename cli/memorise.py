@@ -21,7 +21,7 @@ from .progress import Story
 @click.command("memorise")
 @click.argument("model")
 @click.argument("data")
-@out_option("The new memory's file.")
+@out_option("File of the new memory.")
 @limit_option
 @device_option
 @data_dir_option
@@ -37,13 +37,13 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Write the images of DATA to the memory MODEL at once.
+    """Store the images of DATA in the memory MODEL, in one step.
 
     \b
     pcgen memorise runs/memory new-pictures/ --out runs/larger.safetensors
 
-    The images that MODEL holds are not needed. What became of them is shown as old_change: the mean
-    squared change per pixel of what they decode to.
+    The images that MODEL already holds are not needed. old_change is the mean squared change per
+    pixel of their reconstructions.
     """
     if out is None:
         raise click.UsageError("Missing --out, the new memory's file.")

@@ -19,12 +19,12 @@ from .progress import Story
     type=click.Path(path_type=Path, dir_okay=False),
     required=True,
     metavar="DETECTOR",
-    help="The detector's file.",
+    help="File of the detector.",
 )
 @click.option(
     "--classifier",
     metavar="MODEL",
-    help="A trained classifier, whose scores (msp, odin, ...) stand beside MODEL's.",
+    help="A trained classifier; its scores (msp, odin, ...) are stored too.",
 )
 @device_option
 @data_dir_option
@@ -40,15 +40,15 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Score known DATA under MODEL and store both as a detector.
+    """Make a detector: MODEL with its scores of known DATA.
 
     \b
     pcgen ood-calibrate runs/mnist mnist --out mnist.safetensors
     pcgen ood-score mnist.safetensors photos/ --out scores.csv
 
-    DATA is what MODEL was trained on, of which the rows set aside are used (data.calibration, else
-    the validation rows); or other data of the same kind that MODEL has not seen. For a false-alarm
-    rate of 5 % some 120 rows are needed, for 1 % some 600.
+    DATA is the data that MODEL was trained on, of which the rows set aside are used
+    (data.calibration, else the validation rows). Or it is other data of the same kind that MODEL
+    has not seen. A false-alarm rate of 5 % needs about 120 rows, one of 1 % about 600.
     """
     from pcgen.commands import ood
 

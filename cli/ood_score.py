@@ -49,13 +49,13 @@ def _format(ctx: click.Context, param: click.Parameter, out: Path | None) -> Pat
     type=click.Path(path_type=Path, dir_okay=False),
     callback=_format,
     metavar="FILE",
-    help="Rows as .csv, .jsonl or .npz; FILE.meta.json beside it.",
+    help="File for the rows: .csv, .jsonl or .npz. FILE.meta.json is written beside it.",
 )
 @click.option(
     "--score",
     "scores",
     metavar="NAME,...",
-    help="Columns wanted; the verdict is the first's.  [default: all, pc-fisher first]",
+    help="Scores to write; the first decides. [default: all, pc-fisher first]",
 )
 @click.option(
     "--fpr",
@@ -63,35 +63,35 @@ def _format(ctx: click.Context, param: click.Parameter, out: Path | None) -> Pat
     callback=_share,
     default=0.05,
     show_default=True,
-    help="Share of known inputs that may be flagged.",
+    help="False-alarm rate: the share of known inputs that may be flagged.",
 )
 @click.option(
     "--guarantee",
     type=click.Choice(["pac", "marginal"]),
     default="pac",
     show_default=True,
-    help="pac: with 95 % confidence for this calibration; marginal: on average.",
+    help="pac: the rate holds for this detector with 95 % confidence; marginal: on average.",
 )
 @click.option(
     "--fdr",
     type=float,
     callback=_share,
     metavar="Q",
-    help="Flag by q-value: of the flagged, at most this share is known.",
+    help="Flag by q-value instead: at most the share Q of the flagged inputs is known.",
 )
 @click.option(
     "--heatmaps",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Draw where each input is unusual.",
+    help="Folder for a picture of each input that shows where it is unusual.",
 )
 @click.option(
     "--resize",
     is_flag=True,
     help="Bring inputs of other sizes to the model's, outside the guarantee.",
 )
-@click.option("--resume", is_flag=True, help="Go on where the same command was interrupted.")
-@click.option("--fail-on-ood", is_flag=True, help="Exit with 3 if an input is flagged.")
+@click.option("--resume", is_flag=True, help="Continue the same command after an interruption.")
+@click.option("--fail-on-ood", is_flag=True, help="Exit with code 3 if an input is flagged.")
 @device_option
 @data_dir_option
 @json_option
@@ -115,15 +115,15 @@ def command(
     as_jsonl: bool,
     quiet: bool,
 ) -> int:
-    """Score how unusual each INPUT is: p-value, verdict and which layer is surprised.
+    """Score how unusual each INPUT is: p-value, verdict, and the layer that is surprised most.
 
     \b
-    pcgen ood-score mnist photos/ scan.png --out scores.csv
-    find . -name '*.png' | pcgen ood-score mnist - --out scores.jsonl --heatmaps maps
+    pcgen ood-score mnist-ood photos/ scan.png --out scores.csv
+    find . -name '*.png' | pcgen ood-score mnist-ood - --out scores.jsonl --heatmaps maps
 
-    DETECTOR is a file of pcgen ood-calibrate, a folder that holds one, or a shipped name. INPUT is
-    anything that pcgen reads. An input that cannot be read is a row with a status. In every score
-    column higher is more unusual.
+    DETECTOR is a file from pcgen ood-calibrate, a folder that holds one, or the name of a shipped
+    detector: mnist-ood or digits-ood. INPUT is any data that pcgen reads. An input that cannot be
+    read becomes a row with a status. In every score, higher is more unusual.
     """
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the file of the interrupted command.")

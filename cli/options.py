@@ -1,4 +1,4 @@
-"""The options that several commands share, and the settings that the environment gives."""
+"""Options that several commands share, and settings from the environment."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 PREFIX = "PCGEN_SET_"
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-jsonl_option = click.option(
-    "--jsonl", "as_jsonl", is_flag=True, help="Print a JSON line per input."
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON document."
 )
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="No story on standard error.")
+jsonl_option = click.option(
+    "--jsonl", "as_jsonl", is_flag=True, help="Print a line of JSON for each input."
+)
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print no progress and no notes.")
 device_option = click.option(
     "--device",
     default="auto",
@@ -25,7 +27,7 @@ device_option = click.option(
     envvar="PCGEN_DEVICE",
     show_envvar=True,
     metavar="NAME",
-    help="auto, cpu, cuda or cuda:N.",
+    help="Device: auto, cpu, cuda or cuda:N. auto takes a GPU where there is one.",
 )
 seed_option = click.option(
     "--seed",
@@ -33,13 +35,13 @@ seed_option = click.option(
     envvar="PCGEN_SEED",
     show_envvar=True,
     metavar="N",
-    help="Overrides the recipe's.",
+    help="Seed of all random numbers. [default: the recipe's or the model's]",
 )
 data_dir_option = click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Look data sets up here first, then in PCGEN_DATA, then in the cache.",
+    help="Folder of data sets, searched before PCGEN_DATA and the cache.",
 )
 limit_option = click.option(
     "--limit", type=click.IntRange(1), metavar="N", help="Use the first N inputs only."

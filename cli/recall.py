@@ -29,27 +29,34 @@ from .progress import Story
     multiple=True,
     required=True,
     metavar="HOW",
-    help="noise:S, mask:bottom (top, left, right), mask:75%, mask:FILE, occlude:K, or none: DATA"
-    " are cues. Repeatable.",
+    help="Damage to DATA: noise:S, mask:bottom (top, left, right), mask:75%, mask:FILE or"
+    " occlude:K; none if DATA are damaged already. Repeatable.",
 )
 @click.option(
-    "--original", metavar="DATA", help="What the cues are of, row by row, to measure errors by."
+    "--original",
+    metavar="DATA",
+    help="The undamaged images, in the order of DATA, to measure the error by.",
 )
 @click.option(
     "--noise",
     type=click.FloatRange(0, 1e6),
     default=0.0,
     metavar="S",
-    help="Standard deviation of noise that is in DATA already.",
+    help="Standard deviation of the noise that DATA already have.",
 )
 @click.option(
     "--prior",
     type=click.Choice(["mixture", "gaussian", "none"]),
     default="mixture",
     show_default=True,
-    help="On the latent: the single stored latents, their Gaussian, or none.",
+    help="Prior on the latent: a mixture of the stored latents, one Gaussian, or none.",
 )
-@click.option("--steps", type=click.IntRange(1), metavar="N", help="Gradient evaluations at most.")
+@click.option(
+    "--steps",
+    type=click.IntRange(1),
+    metavar="N",
+    help="At most N gradient evaluations. [default: the model's]",
+)
 @out_option("Folder for the picture, the arrays and the rows.")
 @limit_option
 @seed_option
@@ -67,16 +74,16 @@ def command(
     quiet: bool,
     **given: Any,
 ) -> None:
-    """Restore the images that MODEL has memorised from damaged ones.
+    """Restore images that MODEL has memorised from damaged copies.
 
     \b
     pcgen recall runs/memory tiny-imagenet --limit 50 --corrupt mask:bottom --out recalled
     pcgen recall runs/memory tiny-imagenet --limit 50 --corrupt occlude:8 --corrupt noise:0.1
     pcgen recall runs/memory cues/ --corrupt none --noise 0.1 --jsonl
 
-    Hidden pixels are dropped from the energy. A dark pixel of mask:FILE hides; the file has the
-    images' size. Each row says which stored image was recalled, and whether the cue is known: how
-    much of it the memory leaves unexplained, beyond what noise would.
+    Hidden pixels do not count in the energy. mask:FILE is a picture of the images' size, whose dark
+    pixels hide. Each row names the stored image that was recalled (item), and says whether the cue
+    is known: whether noise alone explains what the memory leaves of it.
     """
     from pcgen.commands import memory as memories
 

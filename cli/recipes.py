@@ -13,7 +13,7 @@ from .train import complete_recipe
 @click.argument("name", required=False, shell_complete=complete_recipe)
 @json_option
 def command(name: str | None, as_json: bool) -> None:
-    """List the recipes, or show NAME in full, every default written out."""
+    """List the recipes, or show NAME with every default written out."""
     if name is not None:
         _show_one(name, as_json)
         return

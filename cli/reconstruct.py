@@ -23,7 +23,7 @@ from .progress import Story
 @click.command("reconstruct")
 @click.argument("model")
 @click.argument("data")
-@out_option("Folder for the picture and the arrays.")
+@out_option("Folder for the picture, the arrays and the rows.")
 @limit_option
 @device_option
 @data_dir_option
@@ -47,8 +47,8 @@ def command(
     pcgen reconstruct mnist mnist:test --limit 100 --out pictures
     pcgen reconstruct runs/mnist/model.safetensors photos/ --json
 
-    MODEL is a checkpoint, a run's folder or a shipped model's name. Both errors are shown: decoded
-    from the latent, and from the last hidden layer.
+    MODEL is a checkpoint, a run's folder or a shipped model's name. Two errors are shown: of the
+    data decoded from the latent (mse), and from the last hidden layer (mse_last_hidden).
     """
     from pcgen.commands import api
 

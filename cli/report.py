@@ -12,17 +12,17 @@ from .output import write_json
 
 @click.command("report")
 @click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
-@out_option("The page's file.  [default: RUN/report.html, or beside the file]")
+@out_option("File of the page. [default: RUN/report.html, or beside the file]")
 @json_option
 def command(run: Path, out: Path | None, as_json: bool) -> None:
-    """Write one self-contained HTML page of RUN.
+    """Write one self-contained HTML page of RUN: a run, a detector or scores.
 
     \b
     pcgen report runs/mnist          # a run's folder
     pcgen report mnist.safetensors   # a detector
-    pcgen report scores.csv          # what a detector said of inputs
+    pcgen report scores.csv          # scored inputs
 
-    Curves, pictures, metrics, what it was made from. The page loads nothing from anywhere.
+    The page shows curves, pictures, metrics and the recipe. It loads nothing from the network.
     """
     page = _write(run, out)
     if as_json:

@@ -22,16 +22,18 @@ from .progress import Story
 
 @click.command("sample")
 @click.argument("model")
-@click.option("-n", "count", type=int, default=100, show_default=True, metavar="N", help="Samples.")
-@out_option("Where to write them: .png, .npz, or .csv for a table.")
+@click.option(
+    "-n", "count", type=int, default=100, show_default=True, metavar="N", help="Number of samples."
+)
+@out_option("File for the samples: .png, .npz, or .csv for a table.")
 @click.option(
     "--mode",
     type=click.Choice(["ancestral", "chain"]),
     default="ancestral",
     show_default=True,
-    help="Independent draws from the prior down, or chains that wander in the energy.",
+    help="ancestral: independent draws from the prior down; chain: Langevin chains.",
 )
-@click.option("--chains", type=int, metavar="C", help="Chains at once; N, at most 10, by default.")
+@click.option("--chains", type=int, metavar="C", help="Chains at once. [default: N, at most 10]")
 @click.option(
     "--burn-in",
     type=int,
@@ -48,20 +50,28 @@ from .progress import Story
     metavar="S",
     help="Steps of a chain between two draws.",
 )
-@click.option("--label", metavar="K", help="Draw from this class: its number or its name.")
+@click.option("--label", metavar="K", help="Draw from one class: its number or its name.")
 @click.option(
     "--noise/--mean",
     default=None,
-    help="Add the output's own noise, or show what is predicted. Tables have it by default.",
+    help="Add the output's noise, or give the mean. [default: noise for tables only]",
 )
-@click.option("--given", metavar="DATA", help="Draw what --mask hides of these, N for each.")
-@click.option("--mask", metavar="PART", help="top, bottom, left, right; of tables column,column.")
+@click.option(
+    "--given",
+    metavar="DATA",
+    help="Data of which --mask hides a part; N samples of that part for each input.",
+)
+@click.option(
+    "--mask",
+    metavar="PART",
+    help="Hidden part: top, bottom, left or right; for tables column,column.",
+)
 @click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Override the model's recipe, as inference.sampling.step=0.2. Repeatable.",
+    help="Set a key of the model's recipe, as inference.sampling.step=0.2. Repeatable.",
 )
 @limit_option
 @seed_option
@@ -89,7 +99,7 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Draw N new images or rows from what MODEL has learnt.
+    """Draw N new images or rows from MODEL.
 
     \b
     pcgen sample mnist-sampler -n 100 --out digits.png
@@ -98,8 +108,8 @@ def command(
     pcgen sample mnist-sampler -n 8 --given mnist:test --mask top --out completed.png
     pcgen sample iris -n 150 --out flowers.csv
 
-    MODEL is a checkpoint, a run's folder or a shipped model's name. Chains are judged: R-hat above
-    1.05 is said in words.
+    MODEL is a checkpoint, a run's folder or a shipped model's name. A warning is printed if the
+    chains have not mixed: if their R-hat is above 1.05.
     """
     from pcgen.commands import sample as generate
 

@@ -36,20 +36,26 @@ def complete_recipe(
 
 @click.command("train")
 @click.argument("recipe", required=False, shell_complete=complete_recipe)
-@out_option("The run's folder.")
-@click.option("--data", metavar="DATA", help="A data set's name or a path, over the recipe's.")
+@out_option("Folder of the run.")
+@click.option(
+    "--data",
+    metavar="DATA",
+    help="Data to train on: a data set's name or a path. [default: the recipe's]",
+)
 @click.option(
     "--set",
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Override one value of the recipe, as inference.steps=40. Values are TOML. Repeatable.",
+    help="Set a key of the recipe, for example inference.steps=40. Values are TOML. Repeatable.",
 )
-@click.option("--resume", is_flag=True, help="Continue the run in --out; restate nothing.")
-@click.option("--check", is_flag=True, help="Run one batch, show sizes and times, write nothing.")
 @click.option(
-    "--show-settings", is_flag=True, help="Show every setting and where it is from, and stop."
+    "--resume", is_flag=True, help="Continue the run in --out, with its own recipe, data and seed."
 )
+@click.option(
+    "--check", is_flag=True, help="Train on one batch, show sizes and times, and write nothing."
+)
+@click.option("--show-settings", is_flag=True, help="Show every setting with its source, and stop.")
 @seed_option
 @device_option
 @data_dir_option
@@ -76,8 +82,8 @@ def command(
     pcgen train mnist --out runs/short --set learning.epochs=2 --set data.limit=5000
     pcgen train --resume --out runs/mnist
 
-    A setting's value is the default's, unless the recipe, PCGEN_SET_*, or a flag gives it; the
-    later ones win.
+    A setting comes from the first of these that gives it: a flag, a PCGEN_SET_* variable, the
+    recipe, the default.
     """
     if recipe is None and not resume:
         raise click.UsageError("Missing RECIPE. Show them: pcgen recipes")

@@ -163,7 +163,8 @@ def test_reading_a_header_imports_no_torch(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     written(path)
     code = (
-        "import sys, json; from pathlib import Path; from pcgen.storage.checkpoint import read_header;"
+        "import sys, json; from pathlib import Path;"
+        "from pcgen.storage.checkpoint import read_header;"
         "print(json.dumps([read_header(Path(sys.argv[1]))['sizes'], 'torch' in sys.modules]))"
     )
     found = subprocess.run(
