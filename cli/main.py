@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from .failures import exit_code_of, was_json_asked_for
+from .options import is_first_process
 
 # Name: module of this package (its `command` is the click command), and what `pcgen --help` says.
 COMMANDS = {
@@ -31,6 +32,10 @@ COMMANDS = {
     "doctor": "Show versions, devices and what is missing.",
     "completion": "Print the completion script of a shell.",
 }
+
+# Where a launcher such as torchrun has started several processes, these share the work. Every other
+# command is the first process's alone: the others would only repeat it, and write the same files.
+SHARED = ("train", "reconstruct", "ood-score")
 
 EPILOG = """\b
 Environment (below a flag, above a recipe):
@@ -69,6 +74,8 @@ class LazyGroup(click.Group):
         name = args[0]
         if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
             ctx.fail(f"No such command {name!r}.{_did_you_mean(name)}")
+        if name in COMMANDS and name not in SHARED and not is_first_process():
+            ctx.exit()
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

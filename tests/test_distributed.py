@@ -222,6 +222,18 @@ def test_only_one_process_writes_and_speaks(tmp_path: Path) -> None:
     }
 
 
+def test_two_processes_train_the_classifier_that_one_trains(tmp_path: Path) -> None:
+    settings = ["data.limit=200", "learning.epochs=2", "classifier.channels=[4]"]
+    words = ["digits-classifier", "--json", *(word for s in settings for word in ("--set", s))]
+    energies = []
+    for processes in (1, 2):
+        run = ["--out", str(tmp_path / str(processes))]
+        codes, out, said = end(start([*PCGEN, *words, *run], processes))
+        assert codes == [0] * processes, said
+        energies.append(json.loads(out)["metrics"]["energy"])
+    assert energies[1] == pytest.approx(energies[0], rel=1e-4)
+
+
 def test_a_process_that_dies_ends_the_run_with_one_message_and_another_number_resumes(
     tmp_path: Path,
 ) -> None:

@@ -273,3 +273,19 @@ def test_too_little_memory_is_no_bug(error: Exception, monkeypatch: pytest.Monke
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: not enough memory\n")
     assert "Traceback" not in result.stderr
+
+
+def test_a_command_that_processes_cannot_share_runs_in_the_first_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit) as end:
+        cli.main(["sample", "iris", "-n", "3", "--out", str(tmp_path / "drawn.csv")])
+    assert end.value.code == 0
+    assert capsys.readouterr() == ("", "")
+    assert not (tmp_path / "drawn.csv").exists()
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(SystemExit):
+        cli.main(["sample", "iris", "-n", "3", "--out", str(tmp_path / "drawn.csv")])
+    assert (tmp_path / "drawn.csv").exists()
