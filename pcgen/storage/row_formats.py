@@ -1,9 +1,10 @@
-"""Finished rows on disk: csv, jsonl or npz, and beside them what the numbers depend on."""
+"""Finished rows on disk, as .csv, .jsonl or .npz, with a metadata file beside them."""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -14,13 +15,24 @@ import numpy as np
 
 from pcgen.errors import CheckpointError, RunError
 from pcgen.storage.checkpoint import write_whole
-from pcgen.storage.rows_file import Row, said
+from pcgen.storage.rows_file import Row, writing
 
-_NO_NUMBER = {"is_ood": False, "converged": False, "class_argmin": -1, "surprised_layer": -1}
-_TEXT = ("id", "source", "status", "score_name", "heatmap", "reason")
+_TEXT = ("id", "source", "status", "score_name", "class", "heatmap", "reason")
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(_TEXT, str),
+    **dict.fromkeys(("is_ood", "converged"), bool),
+    **dict.fromkeys(("label", "class_argmin", "surprised_layer"), int),
+}
+# An .npz has no empty cells: these values stand for "no value".
+_ABSENT: dict[type, Any] = {str: "", bool: False, int: -1, float: math.nan}
 
 
-def _csv(rows: Iterable[Row], columns: list[str], path: Path) -> None:
+def kind_of(column: str) -> type:
+    """Return the type of a column's values: str, bool, int or float."""
+    return _KINDS.get(column, float)
+
+
+def _write_csv(rows: Iterable[Row], columns: list[str], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
@@ -32,50 +44,49 @@ def _cell(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def _jsonl(rows: Iterable[Row], columns: list[str], path: Path) -> None:
+def _write_jsonl(rows: Iterable[Row], columns: list[str], path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, allow_nan=False) + "\n")
 
 
-def _npz(rows: Iterable[Row], columns: list[str], path: Path) -> None:
-    """Write an array a column; what a row does not have is NaN, -1, false or empty."""
+def _write_npz(rows: Iterable[Row], columns: list[str], path: Path) -> None:
+    """Write one array for each column; a missing value is NaN, -1, false or empty."""
     values: dict[str, list[Any]] = {name: [] for name in columns}
     for row in rows:
         for name in columns:
             value = row[name]
-            missing = "" if name in _TEXT else _NO_NUMBER.get(name, float("nan"))
-            values[name].append(missing if value is None else value)
+            values[name].append(_ABSENT[kind_of(name)] if value is None else value)
+    arrays: dict[str, Any] = {
+        name: np.array(column, dtype=kind_of(name)) for name, column in values.items()
+    }
     with path.open("wb") as file:
-        arrays: dict[str, Any] = {name: np.array(column) for name, column in values.items()}
         np.savez_compressed(file, **arrays)
 
 
 FORMATS: dict[str, Callable[[Iterable[Row], list[str], Path], None]] = {
-    ".csv": _csv,
-    ".jsonl": _jsonl,
-    ".npz": _npz,
+    ".csv": _write_csv,
+    ".jsonl": _write_jsonl,
+    ".npz": _write_npz,
 }
 
 
 def require_format(out: Path) -> None:
-    """Let names of files pass that can be written.
-
-    Raises:
-        RunError: another ending.
-    """
+    """Raise RunError unless the file's ending is .csv, .jsonl or .npz."""
     if out.suffix.lower() not in FORMATS:
-        raise RunError(f"{out}: not a kind of file to write", f"End it in {', '.join(FORMATS)}")
+        raise RunError(
+            f"{out}: rows cannot be written in this format", f"End it in {', '.join(FORMATS)}"
+        )
 
 
 def write_rows(rows: Iterable[Row], columns: list[str], out: Path) -> None:
-    """Write rows in the form that the file's ending names, whole or not at all.
+    """Write rows in the format of the file's ending: the whole file or nothing.
 
     Raises:
-        RunError: it could not be written.
+        RunError: the file cannot be written.
     """
     temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
-    with said(out):
+    with writing(out):
         try:
             FORMATS[out.suffix.lower()](rows, columns, temporary)
             os.replace(temporary, out)
@@ -83,29 +94,29 @@ def write_rows(rows: Iterable[Row], columns: list[str], out: Path) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def meta_path(out: Path) -> Path:
-    """Return where stands what the numbers of a file depend on."""
+def metadata_path(out: Path) -> Path:
+    """Return the path of the metadata file that belongs to a file of rows."""
     return out.with_name(out.name + ".meta.json")
 
 
-def write_meta(meta: dict[str, Any], out: Path) -> None:
-    """Write what the numbers of a file depend on beside it.
+def write_metadata(metadata: dict[str, Any], out: Path) -> None:
+    """Write the metadata file that belongs to a file of rows.
 
     Raises:
-        RunError: it could not be written.
+        RunError: the file cannot be written.
     """
-    text = json.dumps(meta, indent=1, allow_nan=False) + "\n"
+    text = json.dumps(metadata, indent=1, allow_nan=False) + "\n"
     try:
-        write_whole(meta_path(out), text.encode())
+        write_whole(metadata_path(out), text.encode())
     except CheckpointError as error:
         raise RunError(error.message) from None
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a finished file, as they were written.
+    """Yield the rows of a finished file; a missing value is None.
 
     Raises:
-        RunError: a file that cannot be read, or of another kind.
+        RunError: the file cannot be read, or it holds no rows of `pcgen ood-score`.
     """
     try:
         yield from _READERS[path.suffix.lower()](path)
@@ -120,6 +131,13 @@ def _read_csv(path: Path) -> Iterator[Row]:
             yield {name: _parsed(name, text) for name, text in row.items()}
 
 
+def _parsed(name: str, text: str) -> Any:
+    kind = kind_of(name)
+    if text == "":
+        return None
+    return text == "true" if kind is bool else kind(text)
+
+
 def _read_jsonl(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8") as file:
         yield from map(json.loads, file)
@@ -130,23 +148,15 @@ def _read_npz(path: Path) -> Iterator[Row]:
         columns = {name: arrays[name].tolist() for name in arrays.files}
     for i, status in enumerate(columns["status"]):
         row = {name: column[i] for name, column in columns.items()}
-        yield {name: _present(name, value, status) for name, value in row.items()}
+        yield {name: _value(name, value, status) for name, value in row.items()}
 
 
-def _present(name: str, value: Any, status: str) -> Any:
-    """Return a value of an array, or None for what stands there in place of none."""
-    absent = value == "" if name in _TEXT else status != "ok" or value != value
-    return None if absent else value
+def _value(name: str, value: Any, status: str) -> Any:
+    """Return the value of an array, or None where it stands for a missing one."""
+    kind = kind_of(name)
+    if kind is bool:
+        return value if status == "ok" else None
+    return None if value == _ABSENT[kind] or value != value else value
 
 
 _READERS = {".csv": _read_csv, ".jsonl": _read_jsonl, ".npz": _read_npz}
-
-
-def _parsed(name: str, text: str) -> Any:
-    if text == "":
-        return None
-    if name in _TEXT:
-        return text
-    if text in ("true", "false"):
-        return text == "true"
-    return int(text) if text.lstrip("-").isdecimal() else float(text)

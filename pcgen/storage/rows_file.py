@@ -1,6 +1,7 @@
-"""Rows as they come, whole at any time, and what goes on with them after an interruption.
+"""Rows collected while a job runs: in memory, or in a file that a resumed job continues.
 
-FILE.part holds a JSON line for each input so far, below a line that says what was asked.
+The file FILE.part holds one JSON line that describes the job, then one JSON line for each input.
+It is complete up to its last line break at any time.
 """
 
 from __future__ import annotations
@@ -17,10 +18,8 @@ from pcgen.errors import RunError
 Row = dict[str, Any]
 
 
-class Rows(Protocol):
-    """Rows so far."""
-
-    def begin(self, asked: dict[str, Any]) -> None: ...
+class RowStore(Protocol):
+    """A place for the rows of a running job."""
 
     def add(self, rows: Iterable[Row]) -> None: ...
 
@@ -29,82 +28,82 @@ class Rows(Protocol):
     def close(self) -> None: ...
 
 
-class Kept:
-    """Rows kept in memory, where no file is asked for."""
+class RowsInMemory:
+    """Rows in a list, for a job without an output file."""
 
-    def __init__(self) -> None:
-        self._kept: list[Row] = []
-
-    def begin(self, asked: dict[str, Any]) -> None:
-        """Start anew."""
-        self._kept.clear()
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self._rows = list(rows)
 
     def add(self, rows: Iterable[Row]) -> None:
         """Append rows."""
-        self._kept += rows
+        self._rows += rows
 
     def rows(self) -> Iterator[Row]:
-        """Yield the rows so far."""
-        yield from self._kept
+        """Yield the rows in their order."""
+        yield from self._rows
 
     def close(self) -> None:
-        """Nothing is to be closed."""
+        """Do nothing: there is no file to close."""
 
 
-class Part:
-    """The working file of rows so far; of several processes, each has its own."""
+class RowsFile:
+    """An append-only row file that a resumed job continues; each process has a file of its own."""
 
     def __init__(self, out: Path, rank: int = 0, size: int = 1) -> None:
         self.path = out.with_name(out.name + ".part" + (f"-{rank + 1}-of-{size}" * (size > 1)))
         self._file: IO[str] | None = None
 
-    def begin(self, asked: dict[str, Any]) -> None:
-        """Start anew, for what is asked.
+    def begin(self, job: dict[str, Any]) -> None:
+        """Create the file, replacing an older one; its first line describes the job.
 
         Raises:
-            RunError: a folder that cannot be written.
+            RunError: the file cannot be written.
         """
-        with said(self.path):
+        with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("w", encoding="utf-8")
-            self._write([asked])
+            self._write([job])
 
-    def resume(self, asked: dict[str, Any]) -> int:
-        """Go on where rows end, and return how many there are.
+    def resume(self, job: dict[str, Any]) -> int:
+        """Open the file to append, and return the number of rows in it.
 
         Raises:
-            RunError: nothing to go on with, or rows of another question.
+            RunError: there is no file, it belongs to another job, or it cannot be written.
         """
         if not self.path.is_file():
             raise RunError(f"{self.path}: nothing to resume", "Start anew: leave out --resume")
-        with said(self.path):
+        with writing(self.path):
             try:
-                begun = next(_lines(self.path, 1), None)
+                begun = next(_complete_lines(self.path), None)
             except ValueError:
                 begun = None
-            if begun != asked:
-                differs = [k for k in asked if not begun or begun.get(k) != asked[k]]
+            if begun != job:
+                changed = [key for key in job if not begun or begun.get(key) != job[key]]
                 raise RunError(
-                    f"{self.path}: was begun with another {', '.join(differs) or 'question'}",
+                    f"{self.path}: was begun with another {', '.join(changed) or 'command'}",
                     "Repeat the command as it was, or start anew: leave out --resume",
                 )
-            count, end = 0, 0
-            with self.path.open("rb") as file:
-                for line in file:
-                    if not line.endswith(b"\n"):
-                        break
-                    count, end = count + 1, end + len(line)
-            os.truncate(self.path, end)
+            count = self._cut_incomplete_line()
             self._file = self.path.open("a", encoding="utf-8")
         return count - 1
+
+    def _cut_incomplete_line(self) -> int:
+        """Cut a last line that was not written to its end; return the number of lines."""
+        count, end = 0, 0
+        with self.path.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    count, end = count + 1, end + len(line)
+        os.truncate(self.path, end)
+        return count
 
     def add(self, rows: Iterable[Row]) -> None:
         """Append rows.
 
         Raises:
-            RunError: a full disk.
+            RunError: the file cannot be written, for instance because the disk is full.
         """
-        with said(self.path):
+        with writing(self.path):
             self._write(rows)
 
     def _write(self, rows: Iterable[Row]) -> None:
@@ -113,35 +112,34 @@ class Part:
         self._file.flush()
 
     def rows(self) -> Iterator[Row]:
-        """Yield the rows so far."""
-        lines = _lines(self.path)
+        """Yield the rows in their order."""
+        lines = _complete_lines(self.path)
         next(lines, None)
         yield from lines
 
     def close(self) -> None:
-        """Let go of the file, which stays."""
+        """Close the file, which stays on disk."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     def remove(self) -> None:
-        """Remove the file."""
+        """Delete the file."""
         self.close()
         self.path.unlink(missing_ok=True)
 
 
-def _lines(path: Path, limit: int | None = None) -> Iterator[dict[str, Any]]:
-    """Yield the whole lines of a file; one cut by a kill is left out."""
+def _complete_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a file, without a last line that was not written to its end."""
     with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file):
-            if number == limit or not line.endswith("\n"):
-                return
-            yield json.loads(line)
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)
 
 
 @contextmanager
-def said(path: Path) -> Iterator[None]:
-    """Say what the system has against a file as a user's error."""
+def writing(path: Path) -> Iterator[None]:
+    """Convert an OSError into a RunError that names the path."""
     try:
         yield
     except OSError as error:
