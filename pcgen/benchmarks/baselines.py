@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pcgen.benchmarks.ood.baselines import moments
 from pcgen.config import Recipe
 from pcgen.data.images import Images, order
 from pcgen.device import generator
@@ -17,7 +18,6 @@ from pcgen.errors import RecipeError
 from pcgen.learning.optimiser import rate_at
 from pcgen.model.layers import Layer, Shape, TransposedConvolution
 from pcgen.model.network import build
-from pcgen.ood.baselines.rows import moments
 
 _BATCH = 500
 _MODULES: dict[str, Callable[[], nn.Module]] = {

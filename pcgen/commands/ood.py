@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from pcgen.distributed import Group
     from pcgen.ood.conformal import Guarantee
     from pcgen.ood.detector import Detector
-    from pcgen.ood.job import Draw
     from pcgen.ood.rows import Row
-    from pcgen.ood.scoring import Scored, Scorer
+    from pcgen.ood.scoring import StoredScorer
 
 
 class ScoringInterrupted(KeyboardInterrupt):
@@ -127,10 +126,9 @@ def ood_calibrate(
     from pcgen.commands.api import open_classifier, open_model
     from pcgen.data.sources import open_data
     from pcgen.device import choose_device, choose_products, choose_threads
-    from pcgen.ood import detector_file as file
     from pcgen.ood import scores
-    from pcgen.ood.baselines import ClassifierScorer
     from pcgen.ood.calibrate import calibrate, require_unseen, rows_for
+    from pcgen.ood.detector import save
     from pcgen.ood.inputs import require_columns
     from pcgen.ood.scoring import BATCH
 
@@ -146,7 +144,7 @@ def ood_calibrate(
         judge = open_classifier(classifier, chosen)
         require_unseen(judge, images, rows)
     on_progress(Event("fitting scores", 0, len(rows.fit)))
-    scorers: list[Scorer] = [
+    scorers: list[StoredScorer] = [
         scores.fit(
             loaded.network,
             rows.fit,
@@ -156,7 +154,7 @@ def ood_calibrate(
         )
     ]
     if judge is not None:
-        scorers.append(ClassifierScorer.fit(judge.network, rows.fit, judge.recipe.inference))
+        scorers.append(scores.ClassifierScorer.fit(judge.network, rows.fit, judge.recipe.inference))
 
     def tell(done: int) -> None:
         on_progress(Event("calibrating", done, len(rows.held_out)))
@@ -164,7 +162,7 @@ def ood_calibrate(
     detector = calibrate(loaded, rows, scorers, classifier=judge, on_batch=tell)
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return OodCalibrateResult(path, file.save(path, detector), str(chosen))
+    return OodCalibrateResult(path, save(path, detector), str(chosen))
 
 
 def ood_score(
@@ -212,6 +210,7 @@ def ood_score(
     from pcgen.ood.inputs import open_like
     from pcgen.ood.job import Job
     from pcgen.ood.rows import Question
+    from pcgen.pages.heatmaps import drawer
     from pcgen.storage.row_formats import require_format
 
     path = None if out is None else Path(out)
@@ -231,7 +230,7 @@ def ood_score(
         images = open_like(loaded, words, resize, data_dir)
         job = Job.of(loaded, images, question, group)
         part, done = job.begin(path, asked, resume)
-        draw = None if heatmaps is None else _drawer(loaded, heatmaps)
+        draw = None if heatmaps is None else drawer(loaded, images, heatmaps)
         try:
             for step in job.steps(done, draw):
                 part.add(step.rows)
@@ -258,7 +257,7 @@ def open_detector(detector: str | Path, device: torch.device | str = "cpu") -> D
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-    from pcgen.ood.detector_file import load
+    from pcgen.ood.detector import load
 
     return load(_detector_path(detector), device)
 
@@ -296,39 +295,3 @@ def _nothing_readable(row: Row, total: int) -> DataError:
     hint = RESIZE if row["status"] == "shape" else ""
     first = f"first, {row['id']}: {row['reason']}"
     return DataError(f"{row['source']}: none of {total} inputs can be scored; {first}", hint)
-
-
-def _drawer(detector: Detector, folder: Path) -> Draw:
-    """Return what draws the heat maps of a batch into a folder and returns their paths.
-
-    Raises:
-        CheckpointError: a detector without a map.
-        RunError: a folder that cannot be written.
-    """
-    from pcgen.errors import RunError
-    from pcgen.pages.pictures import heatmap_png
-
-    scorer = detector.scorers[0]
-    if not hasattr(scorer, "heatmap") or detector.model.scale is not None:
-        raise CheckpointError(f"{detector.model.path}: a table's model draws no heat maps")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
-
-    def draw(batch: Scored, first: int) -> list[str]:
-        if not len(batch.data_BD):
-            return []
-        heat_BD = detector.heat(scorer.heatmap(batch.data_BD)).cpu()
-        pixels_BD, paths = batch.data_BD.cpu(), []
-        readable = [i for i, status in enumerate(batch.rows.status) if status == "ok"]
-        for i, pixels_D, heat_D in zip(readable, pixels_BD, heat_BD, strict=True):
-            path = folder / f"{first + i:06}.png"
-            try:
-                path.write_bytes(heatmap_png(pixels_D, heat_D, detector.model.shape))
-            except OSError as error:
-                raise RunError(f"{path}: cannot be written: {error.strerror}") from None
-            paths.append(str(path))
-        return paths
-
-    return draw

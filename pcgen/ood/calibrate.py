@@ -1,8 +1,8 @@
-"""Making a detector: which rows calibrate a model, and what is kept of them."""
+"""Making a detector: the rows that calibrate a model, and their scores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,28 +13,30 @@ from pcgen import __version__
 from pcgen.classification.network import ClassifierModel
 from pcgen.data.images import Images, parts, split
 from pcgen.errors import CalibrationError, DataError
-from pcgen.ood import conformal as calibration
+from pcgen.ood import conformal
 from pcgen.ood.detector import COMBINED, Detector
-from pcgen.ood.scoring import MappingScorer, Scorer, joined, scored
+from pcgen.ood.scoring import Columns, MappingScorer, Scored, StoredScorer, joined, scored
 from pcgen.storage.checkpoint import LoadedModel, Model, digest
 
 FPR = 0.05
-"""The false-alarm rate that a detector is made to promise at least."""
+"""The false-alarm rate of the statement in a detector's header."""
 
 # Images whose prediction errors set the scale of the heat maps.
 _MAPPED = 1000
-# Of data that the model has not seen: what the scores are fitted to. The rest calibrates.
+# The share of other data than the training data that the scores are fitted to. The rest calibrates.
 _FITTED = 0.4
+
+_ORIGINS = ("set aside before training", "held out from training; they chose the epoch")
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """The known images, by what they are for.
+class CalibrationRows:
+    """The known images, by their use.
 
     Attributes:
-        fit: what the scores are fitted to.
-        held_out: what calibrates.
-        origin: in words, where both come from.
+        fit: the rows that the scores are fitted to.
+        held_out: the rows that calibrate.
+        origin: where the rows that calibrate come from, in words.
     """
 
     fit: Images
@@ -42,20 +44,21 @@ class Rows:
     origin: str
 
 
-def rows_for(images: Images, model: Model) -> Rows:
-    """Return which rows a model is calibrated on.
+def rows_for(images: Images, model: Model) -> CalibrationRows:
+    """Return the rows that a model is calibrated on.
 
-    Of the data it was trained on, those set aside (`data.calibration`), else those that chose the
-    epoch (`data.validation`). Of other data, a part drawn with the model's seed.
+    In the data that the model was trained on, these are the rows set aside (`data.calibration`),
+    else those that chose the epoch (`data.validation`). Other data are divided with the model's
+    seed.
 
     Raises:
-        CalibrationError: the model was trained on all of them, or on an earlier state of them.
+        CalibrationError: the model was trained on all of the rows, or on an earlier state of them.
     """
-    kept, others = _trained_on(images, model)
-    if kept is not None:
+    trained_on, others = _trained_on(images, model)
+    if trained_on is not None:
         for rows, origin in zip(others, _ORIGINS, strict=True):
             if len(rows):
-                return Rows(kept, rows, origin)
+                return CalibrationRows(trained_on, rows, origin)
         raise CalibrationError(
             f"{images.source}: the model was trained on every row of it, which leaves none to "
             "calibrate on",
@@ -63,160 +66,147 @@ def rows_for(images: Images, model: Model) -> Rows:
         )
     if images.source == model.header["data"]["source"]:
         raise CalibrationError(
-            f"{images.source}: the model was trained on another state of these data, so rows that "
-            "it was trained on cannot be told from new ones",
+            f"{images.source}: the model was trained on another state of these data, so pcgen "
+            "cannot tell the rows it was trained on from new ones",
             "Name data that it was not trained on, or train again",
         )
     held_out, fit = split(images, _FITTED, model.recipe.seed, "fit")
-    return Rows(fit, held_out, f"other data than the model was trained on: {images.source}")
-
-
-_ORIGINS = ("set aside before training", "held out from training; they chose the epoch")
+    origin = f"other data than the model was trained on: {images.source}"
+    return CalibrationRows(fit, held_out, origin)
 
 
 def _trained_on(
     images: Images, model: LoadedModel[Any]
 ) -> tuple[Images | None, tuple[Images, ...]]:
-    """Return the rows that a model was trained on, set aside, and chose the epoch by.
+    """Return the rows that a model was trained on; and those set aside, and that chose the epoch.
 
-    None and none where these are not the data that it was trained on.
+    Returns None and nothing if the model was trained on other data.
     """
     table, seed = model.recipe.data, model.recipe.seed
     whole = images if table.limit is None else images.head(table.limit)
     try:
-        kept, chose, aside = parts(whole, table.validation, table.calibration, seed)
-    except DataError:  # too few rows to divide so
+        trained_on, chose, aside = parts(whole, table.validation, table.calibration, seed)
+    except DataError:  # too few rows to divide in this way
         return None, ()
-    if kept.fingerprint() != model.header["data"]["fingerprint"]:
+    if trained_on.fingerprint() != model.header["data"]["fingerprint"]:
         return None, ()
-    return kept, (aside, chose)
+    return trained_on, (aside, chose)
 
 
-def require_unseen(classifier: ClassifierModel, images: Images, rows: Rows) -> None:
-    """Let a classifier pass that was not trained on the rows that calibrate.
+def require_unseen(classifier: ClassifierModel, images: Images, rows: CalibrationRows) -> None:
+    """Raise CalibrationError if a classifier was trained on the rows that calibrate.
+
+    Its scores of these rows would be lower than those of new images.
 
     Args:
-        images: of which `rows` are parts.
-
-    Raises:
-        CalibrationError: it was; its scores of them would be those of no new image.
+        images: the data that `rows` are parts of.
     """
-    seen, _ = _trained_on(images, classifier)
-    if seen is None and images.source != classifier.header["data"]["source"]:
+    trained_on, _ = _trained_on(images, classifier)
+    if trained_on is None and images.source != classifier.header["data"]["source"]:
         return
-    ours = rows.held_out.index
-    if seen is not None and seen.index is not None and ours is not None:
-        shared = int(torch.isin(ours, seen.index).sum())
-        if not shared:
-            return
-    table = rows.held_out
+    held_out = rows.held_out
+    both = None if trained_on is None else (held_out.index, trained_on.index)
+    if both is not None and None not in both and not torch.isin(*both).any():
+        return
     raise CalibrationError(
         f"{classifier.path}: was trained on rows of {images.source} that calibrate",
-        f"Train it with the model's own data.calibration and seed, so that the {len(table)} rows "
-        "are set aside for both",
+        f"Train it with the model's own data.calibration and seed, so that the {len(held_out)} "
+        "rows are set aside for both",
     )
 
 
 def calibrate(
     model: Model,
-    rows: Rows,
-    scorers: Sequence[Scorer],
+    rows: CalibrationRows,
+    scorers: Sequence[StoredScorer],
     *,
     classifier: ClassifierModel | None = None,
     on_batch: Callable[[int], None] = lambda done: None,
 ) -> Detector:
-    """Return the detector that the held-out rows make of a model and its fitted scorers.
+    """Return the detector of a model, its fitted scorers and the rows held out.
 
     Args:
-        scorers: the network's own first, whose names are what is combined; then the classifier's.
-        classifier: whose scores are among them, if there is one.
-        on_batch: told how many rows are scored.
+        scorers: the network's own first, whose components are combined; then the classifier's.
+        classifier: the classifier whose scores are among them, if there is one.
+        on_batch: called with the number of rows scored so far.
 
     Raises:
-        CalibrationError: too few rows that can be read for any use.
+        CalibrationError: too few rows can be read for any use.
     """
-    held_out, count = rows.held_out, len(rows.held_out)
+    held_out, main = rows.held_out, scorers[0]
     device = model.network.layers[0].weight.device
-    part_b, part_a = split(held_out, count // 2, model.recipe.seed, "part A")
-    found, failures = [], 0
-    done = 0
-    for part in (part_a, part_b):
-
-        def tell(so_far: int, done: int = done) -> None:
-            on_batch(done + so_far)
-
-        columns, failed = joined(_told(scored(scorers, part, device), tell))
-        found.append(columns)
-        failures += len(failed)
-        done += len(part)
-    counts = [len(next(iter(columns.values()), ())) for columns in found]
-    if min(counts) < 1:
+    part_b, part_a = split(held_out, len(held_out) // 2, model.recipe.seed, "part A")
+    columns_a, unreadable_a = joined(_reported(scored(scorers, part_a, device), on_batch, 0))
+    columns_b, unreadable_b = joined(
+        _reported(scored(scorers, part_b, device), on_batch, len(part_a))
+    )
+    count_a, count_b = _length(columns_a), _length(columns_b)
+    if min(count_a, count_b) < 1:
         raise CalibrationError(
-            f"{held_out.source}: {sum(counts)} rows can be read; a detector needs more",
-            f"For a false-alarm rate of {FPR:g}: {2 * calibration.smallest(FPR, 'pac')} or more",
+            f"{held_out.source}: {count_a + count_b} rows can be read; a detector needs more",
+            f"For a false-alarm rate of {FPR:g}: {2 * conformal.smallest(FPR, 'pac')} or more",
         )
-    together = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-    main = scorers[0]
+    columns = {name: np.concatenate([columns_a[name], columns_b[name]]) for name in columns_a}
     components = tuple(getattr(main, "components", main.names))
     names = (COMBINED, *(name for scorer in scorers for name in scorer.names))
+    calibration = {
+        "source": held_out.source,
+        "fingerprint": held_out.fingerprint(),
+        "origin": rows.origin,
+        "part_a": count_a,
+        "part_b": count_b,
+        "fit": len(rows.fit),
+        "unreadable": len(unreadable_a) + len(unreadable_b),
+        "native": _native_shape(held_out),
+        "preprocessing": held_out.preprocessing,
+        "sha256": digest({name: torch.from_numpy(column) for name, column in columns.items()}),
+        "statement": _statement(count_b),
+    }
     header = {
         "pcgen": __version__,
         "kind": "detector",
         "scores": list(names),
         "components": list(components),
-        "calibration": {
-            "source": held_out.source,
-            "fingerprint": held_out.fingerprint(),
-            "origin": rows.origin,
-            "part_a": counts[0],
-            "part_b": counts[1],
-            "fit": len(rows.fit),
-            "unreadable": failures,
-            "native": _native(held_out),
-            "preprocessing": held_out.preprocessing,
-            "sha256": digest({n: torch.from_numpy(c) for n, c in together.items()}),
-            "statement": _statement(counts[1]),
-        },
+        "calibration": calibration,
     }
+    heat_scale = _heat_scale(main, part_b, device)
     return Detector(
-        model,
-        tuple(scorers),
-        names,
-        components,
-        together,
-        counts[0],
-        _scale(main, part_b, device),
-        header,
-        classifier,
+        model, tuple(scorers), names, components, columns, count_a, heat_scale, header, classifier
     )
 
 
-def _told(batches: Any, tell: Callable[[int], None]) -> Any:
+def _reported(
+    batches: Iterable[Scored], on_batch: Callable[[int], None], before: int
+) -> Iterator[Scored]:
     for batch in batches:
-        tell(batch.first + len(batch.rows.status))
+        on_batch(before + batch.first + len(batch.rows.status))
         yield batch
 
 
-def _native(images: Images) -> list[int] | None:
-    """Return the one shape that the calibration images have by themselves; None where they vary."""
+def _length(columns: Columns) -> int:
+    return len(next(iter(columns.values()), ()))
+
+
+def _native_shape(images: Images) -> list[int] | None:
+    """Return the shape of the images before they were resized; None if it varies."""
     if images.is_table or "to" not in images.preprocessing:
         return list(images.shape)
-    found: list[int] | None = images.preprocessing["from"]
-    return found
+    shape: list[int] | None = images.preprocessing["from"]
+    return shape
 
 
 def _statement(count: int) -> str:
-    if count < calibration.smallest(FPR, "pac"):
+    if count < conformal.smallest(FPR, "pac"):
         return ""
-    return calibration.statement(count, FPR, "pac")
+    return conformal.statement(count, FPR, "pac")
 
 
-def _scale(scorer: Scorer, images: Images, device: torch.device) -> float:
-    """Return the 99 % quantile of the pixels' prediction errors; 1 where there are none."""
+def _heat_scale(scorer: StoredScorer, images: Images, device: torch.device) -> float:
+    """Return the 99 % quantile of the pixels' prediction errors; 1 if the scorer draws no map."""
     if not hasattr(scorer, "heatmap"):
         return 1.0
-    mapper: MappingScorer = scorer  # type: ignore[assignment]
+    mapper: MappingScorer = scorer
     rows = images.rows(range(min(_MAPPED, len(images))))
     error_BD = mapper.heatmap(rows.pixels_BD[rows.ok].to(device)).cpu()
-    # np.quantile: torch's takes no more than 2^24 values.
+    # Not torch.quantile: it takes at most 2^24 values.
     return max(float(np.quantile(error_BD.numpy(), 0.99)), 1e-6)

@@ -1,7 +1,8 @@
-"""From scores to p-values, thresholds with a guarantee, and the words that say which.
+"""From scores to p-values, to thresholds with a guarantee, and to the guarantee in words.
 
-A score is higher for what is more unusual. All that is promised rests on one assumption: what is
-known, in calibration and in use, comes exchangeably from one source. Arrays are float64:
+A higher score is more unusual. Every guarantee rests on one assumption: known inputs, in
+calibration and in use, are exchangeable, as independent draws from one source are. Arrays are
+float64:
 
     s   scores of new inputs (B,), of several kinds (B, J)
     c   calibration scores (N,), (N, J)
@@ -21,17 +22,17 @@ Array = NDArray[np.float64]
 Guarantee = Literal["pac", "marginal"]
 
 CONFIDENCE = 0.95
-"""Of `pac`: the share of calibration draws whose threshold keeps the promise."""
+"""For `pac`: the share of calibration draws whose threshold keeps the false-alarm rate."""
 
-# Stands for a score that is not a number or infinite: more unusual than any that is.
+# Replaces a score that is infinite or not a number: more unusual than any finite score.
 _LARGEST = 1e30
 
 
 def finite(scores: Any) -> Array:
-    """Return scores as float64; what is not a number counts as most unusual."""
-    found = np.asarray(scores, dtype=np.float64)
-    found = np.nan_to_num(found, nan=_LARGEST, posinf=_LARGEST, neginf=-_LARGEST)
-    return found.clip(-_LARGEST, _LARGEST)
+    """Return scores as finite float64; a score that is not a number becomes the largest."""
+    array = np.asarray(scores, dtype=np.float64)
+    array = np.nan_to_num(array, nan=_LARGEST, posinf=_LARGEST, neginf=-_LARGEST)
+    return array.clip(-_LARGEST, _LARGEST)
 
 
 def p_values(scores_B: Any, calibration_N: Any) -> Array:
@@ -49,23 +50,23 @@ def p_values(scores_B: Any, calibration_N: Any) -> Array:
 
 
 def fisher(scores_BJ: Any, calibration_NJ: Any) -> Array:
-    """Return the combined score of each input, higher where any part is unusual.
+    """Return the combined score of each input (B,): high if any of its J scores is unusual.
 
         T      = sum_j -log p_j + tail_j
         tail_j = max(0, (s_j - max c_j) / (max c_j - q95 c_j))
 
     p_j is the conformal p-value at calibration scores and linear between them, so that few
-    calibration inputs make no ties. The tail goes on where p_j has reached its floor 1/(n+1). T is
-    only a score: its own p-value comes from other calibration inputs, so that neither this nor a
-    dependence of the parts costs anything.
+    calibration inputs cause no ties. The tail continues where p_j has reached its floor 1/(n+1).
+    T is only a score, and its own p-value comes from other calibration inputs. So the guarantee
+    holds although the p_j depend on one another and are interpolated.
 
-    Source: Fisher, 1932, for the sum; the rest is ours.
+    Source: Fisher, 1932, for the sum; the interpolation and the tail are ours.
     """
     scores_BJ, calibration_NJ = finite(scores_BJ), finite(calibration_NJ)
     total_B = np.zeros(len(scores_BJ))
     for scores_B, calibration_N in zip(scores_BJ.T, calibration_NJ.T, strict=True):
         largest, high = calibration_N.max(), np.quantile(calibration_N, 0.95)
-        # A score that hardly varies has no scale of its own: rounding must not look unusual.
+        # A score that hardly varies has no scale of its own, and rounding must not look unusual.
         scale = max(largest - high, 1e-6 * abs(largest), 1e-12)
         total_B -= np.log(_smooth(scores_B, calibration_N))
         total_B += np.maximum(0.0, (scores_B - largest) / scale)
@@ -82,21 +83,21 @@ def _smooth(scores_B: Array, calibration_N: Array) -> Array:
 
 
 def smallest(fpr: float, guarantee: Guarantee, confidence: float = CONFIDENCE) -> int:
-    """Return how many calibration scores the promise needs at least."""
+    """Return the least number of calibration scores that the guarantee needs."""
     if guarantee == "pac":
         return math.ceil(math.log(1 - confidence) / math.log(1 - fpr) - 1e-9)
     return math.ceil(1 / fpr - 1 - 1e-9)
 
 
 def allowed(count: int, fpr: float, guarantee: Guarantee, confidence: float = CONFIDENCE) -> int:
-    """Return k: how many of `count` calibration scores may lie above the threshold.
+    """Return k, the number of the `count` calibration scores that may lie above the threshold.
 
     `pac` takes the largest k with P(Beta(k+1, n-k) <= fpr) >= confidence: the share of known
-    inputs above the (k+1)-th largest score has at most that distribution. `marginal` takes
-    floor(fpr (n+1)) - 1, which holds on average over calibration draws.
+    inputs above the (k+1)-th largest score has this distribution or a smaller one. `marginal`
+    takes floor(fpr (n+1)) - 1, which holds on average over calibration draws.
 
     Raises:
-        CalibrationError: fewer scores than the promise needs.
+        CalibrationError: there are fewer scores than the guarantee needs.
 
     Source: Vovk, 2012, prop. 2a, for `pac`.
     """
@@ -122,18 +123,19 @@ def threshold(
     """Return the score above which an input is flagged: the (k+1)-th largest in calibration.
 
     Raises:
-        CalibrationError: fewer scores than the promise needs.
+        CalibrationError: there are fewer scores than the guarantee needs.
     """
     k = allowed(len(calibration_N), fpr, guarantee, confidence)
     return float(np.sort(finite(calibration_N))[-1 - k])
 
 
 def benjamini_hochberg(p_B: Any) -> Array:
-    """Return q-values: flagging q <= Q keeps the false discovery rate at or below Q.
+    """Return q-values (B,): flagging q <= Q keeps the false discovery rate at or below Q.
 
         q_(i) = min over j >= i of p_(j) m / j
 
-    Conformal p-values of one calibration set depend on each other positively, which this allows.
+    Conformal p-values that share a calibration set depend on one another positively, for which
+    the procedure is valid.
 
     Source: Benjamini and Hochberg, 1995; Bates et al., 2023, theorem 2, for conformal p-values.
     """
@@ -146,12 +148,15 @@ def benjamini_hochberg(p_B: Any) -> Array:
 
 
 def needed_for_a_discovery(inputs: int, calibration: int, fdr: float) -> int:
-    """Return how many inputs must sit at the smallest possible p-value before one is discovered."""
+    """Return how many inputs need the smallest possible p-value before any of them is flagged."""
     return max(1, math.ceil(inputs / (fdr * (calibration + 1)) - 1e-9))
 
 
 def share_interval(part: int, whole: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return the exact interval of a share seen as part of whole (Clopper and Pearson, 1934)."""
+    """Return the exact confidence interval of the share part / whole.
+
+    Source: Clopper and Pearson, 1934.
+    """
     from scipy.special import betaincinv
 
     if not whole:
@@ -163,29 +168,27 @@ def share_interval(part: int, whole: int, confidence: float = CONFIDENCE) -> tup
 
 
 def statement(count: int, fpr: float, guarantee: Guarantee, confidence: float = CONFIDENCE) -> str:
-    """Return the guarantee of a threshold in one sentence, its assumption in another."""
+    """Return the guarantee of a threshold in words, with its assumption."""
     if guarantee == "pac":
-        promise = (
+        return (
             f"With {100 * confidence:g} % confidence over the draw of the {count:,} calibration "
-            f"inputs, at most {100 * fpr:g} % of inputs like them are flagged."
+            f"inputs, at most {100 * fpr:g} % of inputs like them are flagged. {ASSUMPTION}"
         )
-    else:
-        promise = (
-            f"On average over draws of {count:,} calibration inputs, at most {100 * fpr:g} % of "
-            "inputs like them are flagged."
-        )
-    return f"{promise} {ASSUMPTION}"
+    return (
+        f"On average over draws of {count:,} calibration inputs, at most {100 * fpr:g} % of "
+        f"inputs like them are flagged. {ASSUMPTION}"
+    )
 
 
 def fdr_statement(count: int, fdr: float) -> str:
-    """Return what flagging by q-value promises, in words."""
+    """Return the guarantee of flagging by q-value in words, with its assumption."""
     return (
-        f"Among the inputs flagged, the expected share that is like the {count:,} calibration "
-        f"inputs is at most {100 * fdr:g} % (Benjamini-Hochberg). {ASSUMPTION}"
+        f"On average, at most {100 * fdr:g} % of the flagged inputs are like the {count:,} "
+        f"calibration inputs (Benjamini-Hochberg). {ASSUMPTION}"
     )
 
 
 ASSUMPTION = (
-    "Assumed: known inputs in use and in calibration are exchangeable. How many strange inputs are "
-    "found is not promised."
+    "This assumes that known inputs are exchangeable with the calibration inputs: both come from "
+    "the same source. How many unusual inputs are found is not guaranteed."
 )

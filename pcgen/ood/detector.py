@@ -1,47 +1,54 @@
-"""The detector as a value: scores of new inputs in, p-values and verdicts out."""
+"""A detector: a network, its scores and its calibration, in memory and as one file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pcgen.classification.network import ClassifierModel
-from pcgen.errors import CalibrationError
-from pcgen.ood import conformal as calibration
+from pcgen.classification.network import ClassifierModel, classifier_of
+from pcgen.errors import CalibrationError, CheckpointError
+from pcgen.ood import conformal, scores
 from pcgen.ood.conformal import Array, Guarantee
-from pcgen.ood.scoring import Columns, Scorer
-from pcgen.storage.checkpoint import Model
+from pcgen.ood.scores import ClassifierScorer
+from pcgen.ood.scoring import Columns, StoredScorer
+from pcgen.storage import checkpoint
+from pcgen.storage.checkpoint import Checkpoint, Model, digest, model_of
 
 COMBINED = "pc-fisher"
 LAYER = "energy_layer_"
 
+# How the names of the tensors in a detector's file begin.
+_MODEL, _SCORES, _COLUMNS = "model.", "scores.", "calibration."
+_CLASSIFIER, _CLASSIFIER_SCORES = "classifier.", "baselines."
+
 
 @dataclass(frozen=True, slots=True)
 class Detector:
-    """A network, its scorers, and the columns of the calibration inputs.
+    """A network, its scorers, and the scores of the calibration inputs.
 
-    Part A of the calibration inputs shapes the combined score, part B gives that its p-values. A
-    score that needs no part A takes its p-values from both.
+    Part A of the calibration inputs shapes the combined score, and part B gives its p-values. All
+    other scores take their p-values from both parts.
 
     Attributes:
         model: the predictive coding network.
-        scorers: of the network, then of a classifier beside it.
-        names: score columns, the combined one first.
-        components: those that the combined one is made of.
+        scorers: the network's own first, then the classifier's.
+        names: the score columns, the combined one first.
+        components: the scores that the combined one is made of.
         columns: the scorers' columns of the calibration inputs (N,), part A first.
-        part_a: how many of them are part A.
+        part_a: the number of inputs in part A.
         heat_scale: 99 % of the calibration pixels have a smaller prediction error.
-        header: what the file says beside the tensors.
-        classifier: whose scores stand beside the network's, where there is one.
+        header: the header of the detector's file.
+        classifier: the classifier whose scores stand beside the network's, if there is one.
     """
 
     model: Model
-    scorers: tuple[Scorer, ...]
+    scorers: tuple[StoredScorer, ...]
     names: tuple[str, ...]
     components: tuple[str, ...]
     columns: Columns
@@ -52,28 +59,28 @@ class Detector:
 
     @property
     def device(self) -> torch.device:
-        """Return where the network is."""
+        """Return the device that the network is on."""
         return self.model.network.layers[0].weight.device
 
     @property
     def layers(self) -> list[str]:
         """Return the columns of the layers' energies, the data layer's first."""
-        found = [name for name in self.columns if name.startswith(LAYER)]
-        return sorted(found, key=lambda name: int(name.removeprefix(LAYER)))
+        names = [name for name in self.columns if name.startswith(LAYER)]
+        return sorted(names, key=lambda name: int(name.removeprefix(LAYER)))
 
     def scores(self, columns: Columns) -> Columns:
-        """Return the columns with the combined score (B,) among them."""
+        """Return the columns, with the combined score (B,) as the first."""
         if COMBINED not in self.names or not columns:
             return columns
         parts_BJ = np.column_stack([columns[name] for name in self.components])
         known_NJ = np.column_stack([self.columns[name][: self.part_a] for name in self.components])
-        return {COMBINED: calibration.fisher(parts_BJ, known_NJ)} | columns
+        return {COMBINED: conformal.fisher(parts_BJ, known_NJ)} | columns
 
     def reference(self, name: str) -> Array:
         """Return the calibration scores that give a score its p-values.
 
         Raises:
-            CalibrationError: a score that the detector does not have.
+            CalibrationError: the detector does not have this score.
         """
         self.require([name])
         if name != COMBINED:
@@ -82,11 +89,7 @@ class Detector:
         return self.scores(part_b)[COMBINED]
 
     def require(self, names: Sequence[str]) -> None:
-        """Let names pass that the detector has.
-
-        Raises:
-            CalibrationError: one that it does not have.
-        """
+        """Raise CalibrationError unless the detector has all scores of these names."""
         unknown = [name for name in names if name not in self.names]
         if unknown:
             raise CalibrationError(
@@ -98,27 +101,126 @@ class Detector:
         """Return the score above which an input is flagged.
 
         Raises:
-            CalibrationError: too few calibration inputs for the guarantee.
+            CalibrationError: there are too few calibration inputs for the guarantee.
         """
-        return calibration.threshold(self.reference(name), fpr, guarantee)
+        return conformal.threshold(self.reference(name), fpr, guarantee)
 
     def surprised_layer(self, columns: Columns) -> list[int]:
         """Return, for each input, the layer whose energy is the most unusual one.
 
-        That of the least p-value; where several are least, the furthest beyond calibration.
+        It is the layer with the smallest p-value; among equal ones, the layer whose energy lies
+        furthest beyond the calibration inputs'.
         """
-        layers = self.layers
-        if not columns or not layers:
+        if not columns or not self.layers:
             return []
         unusual_BL = np.column_stack(
             [
-                calibration.fisher(columns[name][:, None], self.columns[name][:, None])
-                for name in layers
+                conformal.fisher(columns[name][:, None], self.columns[name][:, None])
+                for name in self.layers
             ]
         )
-        found: list[int] = unusual_BL.argmax(1).tolist()
-        return found
+        numbers: list[int] = unusual_BL.argmax(1).tolist()
+        return numbers
 
     def heat(self, error_BD: Tensor) -> Tensor:
         """Return prediction errors on the scale v / (v + v_cal99), the same for all images."""
         return error_BD / (error_BD + self.heat_scale)
+
+
+def save(path: Path, detector: Detector) -> dict[str, Any]:
+    """Write a detector as one safetensors file and return its header.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+    """
+    network = _on_cpu(detector.model.network.tensors())
+    columns = {name: torch.from_numpy(column) for name, column in detector.columns.items()}
+    tensors = _prefixed(_MODEL, network)
+    tensors |= _prefixed(_SCORES, _on_cpu(detector.scorers[0].tensors()))
+    tensors |= _prefixed(_COLUMNS, columns)
+    header = detector.header | {
+        "model": _without_tensors(detector.model.header) | {"sha256": digest(network)},
+        "heat_scale": detector.heat_scale,
+    }
+    if detector.classifier is not None:
+        tensors |= _prefixed(_CLASSIFIER, _on_cpu(detector.classifier.network.tensors()))
+        tensors |= _prefixed(_CLASSIFIER_SCORES, _on_cpu(detector.scorers[1].tensors()))
+        header["classifier"] = _without_tensors(detector.classifier.header)
+    checkpoint.save(path, tensors, header)
+    return header
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> Detector:
+    """Return the detector of a file, on a device.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged, or it is not a detector.
+        CalibrationError: the calibration belongs to another model than the file holds.
+    """
+    file = checkpoint.load(path)
+    if file.header.get("kind") != "detector":
+        raise CheckpointError(
+            f"{path}: a {file.header.get('kind', 'file')}, not a detector",
+            f"Make one of it: pcgen ood-calibrate {path} DATA --out detector.safetensors",
+        )
+    try:
+        return _detector_of(file, device)
+    except (LookupError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: incomplete: {error}", f"Show it: pcgen info {path}"
+        ) from None
+
+
+def _detector_of(file: Checkpoint, device: torch.device | str) -> Detector:
+    path, header = file.path, file.header
+    known = header["calibration"]
+    network = _with_prefix(file.tensors, _MODEL)
+    if digest(network) != header["model"]["sha256"]:
+        raise CalibrationError(
+            f"{path}: was calibrated with another model than it holds",
+            "Calibrate again: pcgen ood-calibrate MODEL DATA --out DETECTOR",
+        )
+    columns = _with_prefix(file.tensors, _COLUMNS)
+    if digest(columns) != known["sha256"]:
+        raise CalibrationError(f"{path}: its calibration scores are not those it was made with")
+    model = model_of(Checkpoint(path, header["model"], network), device)
+    tensors = _with_prefix(file.tensors, _SCORES)
+    scorers: list[StoredScorer] = [scores.load(model.network, model.recipe.inference, tensors)]
+    classifier = None
+    if "classifier" in header:
+        tensors = _with_prefix(file.tensors, _CLASSIFIER)
+        classifier = classifier_of(Checkpoint(path, header["classifier"], tensors), device)
+        tensors = _with_prefix(file.tensors, _CLASSIFIER_SCORES)
+        table = classifier.recipe.inference
+        scorers.append(ClassifierScorer.load(classifier.network, tensors, table))
+    return Detector(
+        model,
+        tuple(scorers),
+        tuple(header["scores"]),
+        tuple(header["components"]),
+        {name: np.asarray(column.numpy()) for name, column in columns.items()},
+        int(known["part_a"]),
+        float(header["heat_scale"]),
+        header,
+        classifier,
+    )
+
+
+def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+
+
+def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _without_tensors(header: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in header.items() if key != "tensors"}

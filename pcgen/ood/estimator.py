@@ -1,4 +1,4 @@
-"""A detector for scikit-learn: a network is trained, calibrated and asked, all in memory."""
+"""A detector for scikit-learn: a network is trained, calibrated and used, all in memory."""
 
 from __future__ import annotations
 
@@ -24,50 +24,47 @@ from pcgen.learning.initial import initial_network, sample
 from pcgen.learning.predictive_coding import PredictiveCoding
 from pcgen.learning.train import Training
 from pcgen.model.network import Network
-from pcgen.ood import conformal as calibration
-from pcgen.ood import scores
-from pcgen.ood.calibrate import Rows, calibrate
-from pcgen.ood.conformal import Guarantee
+from pcgen.ood import conformal, scores
+from pcgen.ood.calibrate import CalibrationRows, calibrate
+from pcgen.ood.conformal import Array, Guarantee
 from pcgen.ood.detector import Detector
 from pcgen.ood.scoring import scored
 from pcgen.storage.checkpoint import Model, model_header
 from pcgen.storage.runs import describe_data
 
-Array = NDArray[np.float64]
-
-# One to fit, and one for each part of the calibration.
+# Two rows to fit, and one for each part of the calibration.
 _FEWEST = 4
 
 
 class PCNOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     """Flags rows that are unlike the rows it was fitted to, with a bound on false alarms.
 
-    A predictive coding network is trained on some of the rows; the others calibrate its scores.
-    Columns are standardised. The signs are scikit-learn's, the reverse of pcgen's elsewhere:
-    `score_samples` and `decision_function` are *lower* for what is more unusual, `predict` is -1
-    for what is flagged and 1 for the rest.
+    A predictive coding network is trained on some of the rows, and the others calibrate its
+    scores. Columns are standardised. The signs are scikit-learn's, the opposite of those elsewhere
+    in pcgen: `score_samples` and `decision_function` are *lower* for more unusual rows, and
+    `predict` is -1 for flagged rows and 1 for the others.
 
     Parameters:
         layers: units from the latent to the last hidden layer.
         epochs: passes over the rows in training.
-        score_name: of the network, as `pc-fisher` or `free-energy`.
+        score_name: one of the network's scores, such as `pc-fisher` or `free-energy`.
         fpr: share of known rows that may be flagged.
-        guarantee: whether on average over calibrations (`marginal`) or with 95 % confidence for
-            this one (`pac`, which needs more rows).
+        guarantee: `fpr` holds on average over calibrations (`marginal`), or with 95 % confidence
+            for this one (`pac`, which needs more rows).
         calibration: share of the rows that calibrate.
         random_state: an int makes `fit` repeatable.
 
     Attributes:
-        offset_: `decision_function` is `score_samples` minus it.
-        statement_: the guarantee in words; empty where the rows are too few for it. Then what
-            scores above every calibration row is flagged.
-        detector_: the detector, as `pcgen.ood_score` has it.
+        offset_: `decision_function` is `score_samples` minus this number.
+        statement_: the guarantee in words. It is empty if there are too few rows for a guarantee;
+            then rows that score above every calibration row are flagged.
+        detector_: the detector, as `pcgen.ood_score` uses it.
 
     Example:
         >>> import numpy as np, pcgen
         >>> known = np.random.default_rng(0).normal(size=(400, 3))
-        >>> found = pcgen.PCNOutlierDetector(random_state=0).fit(known)
-        >>> found.predict([[0.0, 0.0, 0.0], [9.0, -9.0, 9.0]]).tolist()
+        >>> detector = pcgen.PCNOutlierDetector(random_state=0).fit(known)
+        >>> detector.predict([[0.0, 0.0, 0.0], [9.0, -9.0, 9.0]]).tolist()
         [1, -1]
     """
 
@@ -91,24 +88,24 @@ class PCNOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Train on some of the rows (N, D) and calibrate on the others; `y` is not looked at."""
+        """Train on some of the rows (N, D) and calibrate on the others; `y` is ignored."""
         values_ND = validate_data(self, X, dtype=np.float64, ensure_min_samples=_FEWEST)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         images = self._table(values_ND)
         fit, held_out = split(images, self.calibration, seed, "calibration")
-        rows = Rows(fit, held_out, "rows held out from fit")
+        rows = CalibrationRows(fit, held_out, "rows held out from fit")
         with _one_thread():
             model = _trained(self._recipe(seed), fit)
-            detector = calibrate(model, rows, [_Rounded(model, fit)])
+            detector = calibrate(model, rows, [_RoundedScorer(model, fit)])
         detector.require([self.score_name])
         self.detector_ = detector
         self.offset_, self.statement_ = -np.inf, ""
         reference = detector.reference(self.score_name)
         try:
-            above = calibration.threshold(reference, self.fpr, self.guarantee)
-            self.statement_ = calibration.statement(len(reference), self.fpr, self.guarantee)
+            above = conformal.threshold(reference, self.fpr, self.guarantee)
+            self.statement_ = conformal.statement(len(reference), self.fpr, self.guarantee)
         except CalibrationError:
-            above = float(calibration.finite(reference).max())
+            above = float(conformal.finite(reference).max())
         self.offset_ = -above
         return self
 
@@ -117,27 +114,25 @@ class PCNOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return -self._scores(X)
 
     def decision_function(self, X: Any) -> Array:
-        """Return `score_samples` (N,) minus `offset_`: below 0 for what is flagged."""
+        """Return `score_samples` minus `offset_` (N,): below 0 for flagged rows."""
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: Any) -> NDArray[np.int64]:
-        """Return -1 for each row that is flagged and 1 for the others (N,)."""
+        """Return -1 for flagged rows and 1 for the others (N,)."""
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
     def p_values(self, X: Any) -> Array:
-        """Return each row's conformal p-value (N,): small for what is unusual."""
-        return calibration.p_values(self._scores(X), self.detector_.reference(self.score_name))
+        """Return each row's conformal p-value (N,): small for unusual rows."""
+        return conformal.p_values(self._scores(X), self.detector_.reference(self.score_name))
 
     def _scores(self, X: Any) -> Array:
         check_is_fitted(self)
         values_ND = validate_data(self, X, dtype=np.float64, reset=False)
         detector: Detector = self.detector_
         images = self._table(values_ND, detector.model.scale)
-        found = [
-            detector.scores(batch.columns)[self.score_name]
-            for batch in scored(detector.scorers, images)
-        ]
-        return calibration.finite(np.concatenate(found))
+        batches = scored(detector.scorers, images)
+        columns = [detector.scores(batch.columns)[self.score_name] for batch in batches]
+        return conformal.finite(np.concatenate(columns))
 
     def _table(self, values_ND: Array, scale: Any = None) -> Images:
         width = values_ND.shape[1]
@@ -171,7 +166,7 @@ class PCNOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Let torch work in one thread: batches are too small for more to pay, and wait for them."""
+    """Use one thread of torch: on batches this small, more threads only wait for one another."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -181,7 +176,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _trained(recipe: Recipe, fit: Images) -> Model:
-    """Return a network trained on rows."""
+    """Return a model trained on rows."""
     sample_BD = sample(fit, recipe.seed)
     network = initial_network(recipe, sample_BD, fit.shape)
     for _ in Training(PredictiveCoding(network, recipe, sample_BD)).run(fit, None):
@@ -190,10 +185,10 @@ def _trained(recipe: Recipe, fit: Images) -> Model:
     return Model(Path(recipe.name), network, recipe, header)
 
 
-class _Rounded:
-    """A scorer that computes in float64 and rounds to float32.
+class _RoundedScorer:
+    """The network's scores, computed in float64 and rounded to float32.
 
-    A calibration row that is asked for again must equal its own score, whatever the batch.
+    So a calibration row that is scored again gets the same score, whatever the batch.
     """
 
     def __init__(self, model: Model, fit: Images) -> None:
@@ -203,7 +198,7 @@ class _Rounded:
         self.__setstate__((network, model.recipe.inference, fitted.tensors()))
 
     def __getstate__(self) -> tuple[Network, InferenceTable, dict[str, Tensor]]:
-        """Return what can be pickled: without what inference prepares from it."""
+        """Return the picklable state, without the prepared solver."""
         return self.scorer.network, self.scorer.table, self.scorer.tensors()
 
     def __setstate__(self, state: tuple[Network, InferenceTable, dict[str, Tensor]]) -> None:
@@ -211,7 +206,9 @@ class _Rounded:
         self.names, self.components = self.scorer.names, self.scorer.components
 
     def __call__(self, data_BD: Tensor) -> dict[str, Tensor]:
-        return {name: found.float() for name, found in self.scorer(data_BD.double()).items()}
+        """Return the scores (B,) of a batch."""
+        return {name: column.float() for name, column in self.scorer(data_BD.double()).items()}
 
     def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors that define the scores beside the network, by name."""
         return self.scorer.tensors()

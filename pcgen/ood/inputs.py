@@ -1,4 +1,4 @@
-"""Inputs, prepared as the calibration images were, or refused."""
+"""Inputs of a detector, prepared like its calibration images or refused."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from pcgen.data.sources import open_inputs
 from pcgen.errors import DataError
 from pcgen.ood.detector import Detector
 
-RESIZE = "As in calibration. To bring them to it, outside the guarantee: --resize"
+RESIZE = (
+    "The calibration images have that size. To resize the inputs, without the guarantee: --resize"
+)
 
 
 def open_like(
     detector: Detector, words: Sequence[str], resize: bool, data_dir: Path | None
 ) -> list[Images]:
-    """Return the inputs, prepared as the calibration images were.
+    """Return the inputs, prepared like the calibration images.
 
     Raises:
-        DataError: inputs that cannot be opened, or are prepared otherwise.
+        DataError: an input cannot be opened, or differs from the calibration images.
     """
     model, native = detector.model, detector.header["calibration"]["native"]
     try:
-        found = open_inputs(
+        inputs = open_inputs(
             words,
             data_dir=data_dir,
             like=model.shape,
@@ -34,25 +36,25 @@ def open_like(
         if ", must be " in error.message and not error.hint:
             error.hint = RESIZE
         raise
-    for images in found:
+    for images in inputs:
         require_columns(images, model.header["data"].get("columns"))
-    return found
+    return inputs
 
 
 def require_columns(images: Images, known: Sequence[str] | None) -> None:
-    """Let tables pass that have the model's columns in its order, or columns without names.
+    """Raise DataError if a table has other columns than the model, or another order.
 
-    Raises:
-        DataError: other columns.
+    Columns without names pass, because there is nothing to compare.
     """
-    found = images.columns
-    if not images.is_table or found is None or known is None or found == [*known]:
+    columns = images.columns
+    if not images.is_table or columns is None or known is None or columns == [*known]:
         return
-    unnamed = [f"column{i + 1}" for i in range(len(found))]
-    if unnamed in (found, [*known]):
+    unnamed = [f"column{i + 1}" for i in range(len(columns))]
+    if unnamed in (columns, [*known]):
         return
-    first = next(i for i, pair in enumerate(zip(found, known, strict=True)) if pair[0] != pair[1])
+    pairs = enumerate(zip(columns, known, strict=True))
+    first = next(i for i, (own, models) in pairs if own != models)
     raise DataError(
-        f"{images.source}: column {first + 1} is {found[first]}, the model's is {known[first]}",
+        f"{images.source}: column {first + 1} is {columns[first]}, the model's is {known[first]}",
         f"The model takes, in this order: {', '.join(known)}",
     )

@@ -1,4 +1,4 @@
-"""A scoring job: a detector, its inputs and what is asked, from the first row to the last file."""
+"""A scoring job: from a detector, inputs and a question to rows, a verdict for each, and files."""
 
 from __future__ import annotations
 
@@ -11,18 +11,25 @@ from typing import Any
 from pcgen.data.images import Images
 from pcgen.distributed import Group
 from pcgen.ood.detector import Detector
-from pcgen.ood.provenance import Tally, meta_of
+from pcgen.ood.provenance import Tally, metadata_of
 from pcgen.ood.rows import Question, Row, RowMaker, decide, with_verdicts
 from pcgen.ood.scoring import Scored, scored
-from pcgen.storage import row_formats as formats
-from pcgen.storage.rows_file import Kept, Part, Rows
+from pcgen.storage import row_formats
+from pcgen.storage.rows_file import RowsFile, RowsInMemory, RowStore
 
 Draw = Callable[[Scored, int], list[str]]
+"""Draws the heat maps of a batch whose first row has this number, and returns their paths."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Some rows, and how far the job is."""
+    """The rows of one batch, and the progress of the job.
+
+    Attributes:
+        rows: without verdicts.
+        done: rows finished by this process.
+        total: rows of this process.
+    """
 
     rows: list[Row]
     done: int
@@ -31,11 +38,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be scored, and what is asked.
+    """A detector, the inputs that it scores, and the question about them.
 
     Attributes:
-        inputs: in order; their rows are numbered through.
-        group: processes that share the rows, if there are several.
+        inputs: in order; their rows are numbered consecutively.
+        maker: turns scores into rows.
+        threshold: of the first score; NaN where inputs are flagged by q-value.
+        group: the processes that share the rows, if there are several.
     """
 
     detector: Detector
@@ -53,11 +62,11 @@ class Job:
         question: Question,
         group: Group | None = None,
     ) -> Job:
-        """Return the job, once it is known that it can be done.
+        """Return the job, after checking that the detector can answer the question.
 
         Raises:
-            CalibrationError: a score that the detector does not have, or a guarantee that it cannot
-                give.
+            CalibrationError: the detector does not have the score, or has too few calibration
+                inputs for the guarantee.
         """
         maker = RowMaker(detector, question)
         threshold = float("nan")
@@ -68,30 +77,36 @@ class Job:
 
     @property
     def total(self) -> int:
-        """Return the number of rows."""
+        """Return the number of rows of all inputs."""
         return sum(map(len, self.inputs))
 
-    def begin(self, out: Path | None, asked: dict[str, Any], resume: bool) -> tuple[Rows, int]:
-        """Return where rows go, and how many are there already.
-
-        Raises:
-            RunError: a file that cannot be written, or rows of another job.
-        """
-        if out is None:
-            return Kept(), 0
-        rank, size = (0, 1) if self.group is None else (self.group.rank, self.group.size)
-        part = Part(out, rank, size)
-        asked = asked | {"detector": self.detector.header.get("sha256"), "count": self.total}
-        if resume:
-            return part, part.resume(asked)
-        part.begin(asked)
-        return part, 0
-
-    def steps(self, done: int = 0, draw: Draw | None = None) -> Iterator[Step]:
-        """Score this process's rows in order and yield them, but for those that are done.
+    def begin(
+        self, out: Path | None, settings: dict[str, Any], resume: bool
+    ) -> tuple[RowStore, int]:
+        """Return the store for this process's rows, and the number of rows already in it.
 
         Args:
-            draw: draws the heat maps of a batch whose first row has that number.
+            settings: the settings that must be the same when the job is resumed.
+
+        Raises:
+            RunError: the file cannot be written, or it has rows of another job.
+        """
+        if out is None:
+            return RowsInMemory(), 0
+        rank, size = (0, 1) if self.group is None else (self.group.rank, self.group.size)
+        file = RowsFile(out, rank, size)
+        job = settings | {"detector": self.detector.header.get("sha256"), "count": self.total}
+        if resume:
+            return file, file.resume(job)
+        file.begin(job)
+        return file, 0
+
+    def steps(self, done: int = 0, draw: Draw | None = None) -> Iterator[Step]:
+        """Score this process's rows in order and yield them batch by batch.
+
+        Args:
+            done: rows that are finished already and are skipped.
+            draw: draws the heat maps of a batch.
         """
         mine = range(self.total) if self.group is None else self.group.share(self.total)
         for images, before in _between(self.inputs, mine.start + done, mine.stop):
@@ -102,42 +117,48 @@ class Job:
                 yield Step(rows, done, len(mine))
 
     def finish(
-        self, part: Rows, out: Path | None, argv: Sequence[str], *, complete: bool
+        self, store: RowStore, out: Path | None, argv: Sequence[str], *, complete: bool
     ) -> tuple[dict[str, Any], Callable[[], Iterator[Row]]]:
-        """Decide, write the files, and return the meta document and what yields the rows."""
-        if self.group is not None and out is None:
-            every, part = self.group.gather([*part.rows()]), Kept()
-            part.add(itertools.chain.from_iterable(every))
-        elif self.group is not None:
-            self.group.wait()
-        meta: dict[str, Any] = {}
-        rows: Callable[[], Iterator[Row]] = part.rows
+        """Decide on every input and write the files.
+
+        Returns:
+            The metadata, and a function that yields the rows with their verdicts.
+        """
+        stores = self._of_all_processes(store, out)
+        metadata: dict[str, Any] = {}
+        rows: Callable[[], Iterator[Row]] = stores[0].rows
         if self.group is None or self.group.writes:
-            meta, rows = self._write(part, out, argv, complete)
+            metadata, rows = self._decide(stores, argv, complete)
+            if out is not None:
+                row_formats.write_rows(rows(), self.maker.columns, out)
+                row_formats.write_metadata(metadata, out)
         if self.group is not None:
-            meta = self.group.gather(meta)[0]
-        if out is not None:
-            if complete and isinstance(part, Part):
-                part.remove()
-            return meta, lambda: formats.read_rows(out)
-        return meta, rows
+            metadata = self.group.gather(metadata)[0]
+        if out is None:
+            return metadata, rows
+        if complete and isinstance(store, RowsFile):
+            store.remove()
+        return metadata, lambda: row_formats.read_rows(out)
 
-    def _write(
-        self, part: Rows, out: Path | None, argv: Sequence[str], complete: bool
+    def _of_all_processes(self, store: RowStore, out: Path | None) -> Sequence[RowStore]:
+        """Return the rows of all processes, once these are finished, in the inputs' order."""
+        if self.group is None:
+            return [store]
+        if out is None:
+            every = self.group.gather([*store.rows()])
+            return [RowsInMemory(itertools.chain.from_iterable(every))]
+        self.group.wait()
+        return [RowsFile(out, rank, self.group.size) for rank in range(self.group.size)]
+
+    def _decide(
+        self, stores: Sequence[RowStore], argv: Sequence[str], complete: bool
     ) -> tuple[dict[str, Any], Callable[[], Iterator[Row]]]:
-        parts: list[Rows] = [part]
-        if self.group is not None and out is not None:
-            parts = [Part(out, rank, self.group.size) for rank in range(self.group.size)]
-
         def undecided() -> Iterator[Row]:
-            return itertools.chain.from_iterable(each.rows() for each in parts)
-
-        def rows() -> Iterator[Row]:
-            return with_verdicts(undecided(), verdicts)
+            return itertools.chain.from_iterable(store.rows() for store in stores)
 
         tally = Tally.of(undecided())
         verdicts = decide(*tally.arrays, self.threshold, self.question.fdr)
-        meta = meta_of(
+        metadata = metadata_of(
             self.detector,
             self.inputs,
             self.question,
@@ -146,14 +167,11 @@ class Job:
             argv=argv,
             complete=complete,
         )
-        if out is not None:
-            formats.write_rows(rows(), self.maker.columns, out)
-            formats.write_meta(meta, out)
-        return meta, rows
+        return metadata, lambda: with_verdicts(undecided(), verdicts)
 
 
 def _between(inputs: Sequence[Images], start: int, stop: int) -> Iterator[tuple[Images, int]]:
-    """Yield the inputs' rows from `start` to `stop`, and each part's first row number."""
+    """Yield the part of each input within rows `start` to `stop`, and its first row's number."""
     before = 0
     for images in inputs:
         first, last = max(0, start - before), min(len(images), stop - before)

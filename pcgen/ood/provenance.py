@@ -1,4 +1,4 @@
-"""What the numbers of a file of rows depend on, and what they promise."""
+"""The metadata beside a file of rows: where its numbers come from, and what is guaranteed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ import torch
 
 from pcgen import __version__
 from pcgen.data.images import Images
-from pcgen.ood import conformal as calibration
+from pcgen.ood import conformal
 from pcgen.ood.conformal import Array
 from pcgen.ood.detector import Detector
 from pcgen.ood.rows import Question, Row, Verdicts
 
+_FAULTS = ("unreadable", "nonfinite", "shape")
+
 
 @dataclass(slots=True)
 class Tally:
-    """What is counted of the rows: of the readable ones, score and p-value."""
+    """Counts of rows; score and p-value of each readable one."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     converged: int = 0
@@ -30,7 +32,7 @@ class Tally:
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Tally:
-        """Return the tally of rows; of each, two numbers stay in memory."""
+        """Return the tally of rows; two numbers of each row stay in memory."""
         tally = cls()
         for row in rows:
             tally.statuses[row["status"]] += 1
@@ -42,15 +44,16 @@ class Tally:
 
     @property
     def inputs(self) -> int:
+        """Return the number of rows."""
         return sum(self.statuses.values())
 
     @property
     def arrays(self) -> tuple[Array, Array]:
-        """Return scores and p-values (R,)."""
+        """Return scores and p-values (R,) of the readable rows."""
         return np.array(self.scores, np.float64), np.array(self.p_values, np.float64)
 
 
-def meta_of(
+def metadata_of(
     detector: Detector,
     inputs: Sequence[Images],
     question: Question,
@@ -60,12 +63,7 @@ def meta_of(
     argv: Sequence[str],
     complete: bool,
 ) -> dict[str, Any]:
-    """Return the document that goes beside a file of rows."""
-    header, first = detector.header, question.scores[0]
-    known, table = header["calibration"], detector.model.recipe.inference
-    flagged, readable = sum(verdicts.is_ood), tally.statuses["ok"]
-    low, high = calibration.share_interval(flagged, readable)
-    has_converged = "converged" in detector.columns and readable > 0
+    """Return the content of the metadata file that belongs to a file of rows."""
     return {
         "pcgen": __version__,
         "schema": 1,
@@ -78,11 +76,24 @@ def meta_of(
         },
         "device": str(detector.device),
         "complete": complete,
-        "detector": {"path": str(detector.model.path), "sha256": header.get("sha256")},
+        **_origins(detector, inputs, tally),
+        **_answer(detector, question, tally, verdicts),
+        "statement": statement(detector, inputs, question),
+        "warnings": warnings(detector, inputs, question, tally),
+    }
+
+
+def _origins(detector: Detector, inputs: Sequence[Images], tally: Tally) -> dict[str, Any]:
+    """Return the detector, model, calibration and settings that the scores depend on."""
+    model, known = detector.model, detector.header["calibration"]
+    table, readable = model.recipe.inference, tally.statuses["ok"]
+    has_converged = "converged" in detector.columns and readable > 0
+    return {
+        "detector": {"path": str(model.path), "sha256": detector.header.get("sha256")},
         "model": {
-            "name": detector.model.recipe.name,
-            "seed": detector.model.recipe.seed,
-            "sha256": detector.model.header.get("sha256"),
+            "name": model.recipe.name,
+            "seed": model.recipe.seed,
+            "sha256": model.header.get("sha256"),
         },
         "calibration": {
             key: known.get(key)
@@ -98,18 +109,29 @@ def meta_of(
             "tolerance": table.tolerance,
             "converged": tally.converged / readable if has_converged else None,
         },
+    }
+
+
+def _answer(
+    detector: Detector, question: Question, tally: Tally, verdicts: Verdicts
+) -> dict[str, Any]:
+    """Return the question, the thresholds, and how many inputs are flagged."""
+    first, flagged, readable = question.scores[0], sum(verdicts.is_ood), tally.statuses["ok"]
+    thresholds = {first: verdicts.threshold}
+    if question.fdr is None:
+        thresholds = {
+            name: detector.threshold(name, question.fpr, question.guarantee)
+            for name in question.scores
+        }
+    low, high = conformal.share_interval(flagged, readable)
+    return {
         "score": first,
         "scores": [*question.scores],
         "fpr": question.fpr,
         "guarantee": question.guarantee,
-        "confidence": calibration.CONFIDENCE if question.guarantee == "pac" else None,
+        "confidence": conformal.CONFIDENCE if question.guarantee == "pac" else None,
         "fdr": question.fdr,
-        "thresholds": {
-            name: detector.threshold(name, question.fpr, question.guarantee)
-            for name in question.scores
-        }
-        if question.fdr is None
-        else {first: verdicts.threshold},
+        "thresholds": thresholds,
         "counts": {
             "inputs": tally.inputs,
             **{status: tally.statuses[status] for status in ("ok", *_FAULTS)},
@@ -120,69 +142,65 @@ def meta_of(
             "ci_low": low,
             "ci_high": high,
         },
-        "statement": statement(detector, inputs, question),
-        "warnings": warnings(detector, inputs, question, tally),
     }
-
-
-_FAULTS = ("unreadable", "nonfinite", "shape")
 
 
 def statement(detector: Detector, inputs: Sequence[Images], question: Question) -> str:
     """Return the guarantee in words."""
     count = len(detector.reference(question.scores[0]))
     if question.fdr is None:
-        said = calibration.statement(count, question.fpr, question.guarantee)
+        words = conformal.statement(count, question.fpr, question.guarantee)
     else:
-        said = calibration.fdr_statement(count, question.fdr)
-    if _brought(detector, inputs):
-        said += " Inputs brought to another size are outside it."
-    return said
+        words = conformal.fdr_statement(count, question.fdr)
+    if _prepared_otherwise(detector, inputs):
+        words += " It does not hold for inputs that were brought to another size."
+    return words
 
 
 def warnings(
     detector: Detector, inputs: Sequence[Images], question: Question, tally: Tally
 ) -> list[str]:
-    """Return what a reader of the rows must know."""
-    said = []
-    known = detector.header["calibration"]
-    if sources := _brought(detector, inputs):
-        said.append(
-            f"{', '.join(sources)}: prepared otherwise than the calibration images; the guarantee "
-            "does not hold for them"
+    """Return the warnings that a reader of the rows needs."""
+    texts = []
+    if sources := _prepared_otherwise(detector, inputs):
+        texts.append(
+            f"{', '.join(sources)}: not prepared like the calibration images; the guarantee does "
+            "not hold for them"
         )
-    if "chose the epoch" in known["origin"]:
-        said.append(
+    if "chose the epoch" in detector.header["calibration"]["origin"]:
+        texts.append(
             "the calibration images also chose the model's epoch; for an exact guarantee train "
             "with data.calibration"
         )
     solver = detector.model.recipe.inference.solver
     if solver != "majorise" and detector.layers:
-        said.append(unsettled(solver))
+        texts.append(unsettled(solver))
     for status in _FAULTS:
         if tally.statuses[status]:
-            said.append(f"{tally.statuses[status]} of {tally.inputs} inputs: {status}")
+            texts.append(f"{tally.statuses[status]} of {tally.inputs} inputs: {status}")
     count, readable = len(detector.reference(question.scores[0])), tally.statuses["ok"]
     if question.fdr is not None and readable:
-        needed = calibration.needed_for_a_discovery(readable, count, question.fdr)
+        needed = conformal.needed_for_a_discovery(readable, count, question.fdr)
         if needed > 1:
-            said.append(
+            texts.append(
                 f"with {count:,} calibration inputs, {needed:,} of the {readable:,} inputs must be "
-                f"more unusual than all of these before any is flagged at FDR {question.fdr:g}"
+                "more unusual than every calibration input before any is flagged at FDR "
+                f"{question.fdr:g}"
             )
-    return said
+    return texts
 
 
 def unsettled(solver: str) -> str:
-    """Return what to know of the scores where a solver for high precisions infers."""
+    """Return the warning about scores of networks that need a solver for high precisions."""
     return (
-        f"inference.solver = {solver}: rounding moves energy-layers and latent-knn by a share of "
-        "their deviation, so that an image scored alone may differ from the same one among others"
+        f"inference.solver = {solver}: rounding changes energy-layers and latent-knn by a fraction "
+        "of their standard deviation, so the scores of an image can depend on the images scored "
+        "with it"
     )
 
 
-def _brought(detector: Detector, inputs: Sequence[Images]) -> list[str]:
-    """Return the inputs that were prepared otherwise than the calibration images."""
+def _prepared_otherwise(detector: Detector, inputs: Sequence[Images]) -> list[str]:
+    """Return the inputs that were not prepared like the calibration images."""
     known = detector.header["calibration"]
     if known["native"] is None:
         return []

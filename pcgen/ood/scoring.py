@@ -1,17 +1,18 @@
-"""Scores of new images: a column for every score, an image at a time independent of the others."""
+"""Scoring new images: what a scorer is, and its scores batch by batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcgen.data.images import Images, Rows
+from pcgen.data.images import Images, Rows, require_ok
+from pcgen.device import generator
 
 BATCH = 500
 
@@ -19,7 +20,7 @@ Columns = dict[str, NDArray[np.float64]]
 
 
 class Scorer(Protocol):
-    """What gives images their scores.
+    """A function that returns how unusual each image of a batch is.
 
     Attributes:
         names: the score columns, in order. In each, higher is more unusual.
@@ -29,17 +30,21 @@ class Scorer(Protocol):
     def names(self) -> tuple[str, ...]: ...
 
     def __call__(self, data_BD: Tensor) -> dict[str, Tensor]:
-        """Return a column (B,) for each name, and perhaps columns that are no scores.
+        """Return a column (B,) for each name, and possibly further columns that are no scores.
 
-        What an image gets depends on itself alone.
+        The values of an image depend on that image alone.
         """
 
+
+class StoredScorer(Scorer, Protocol):
+    """A scorer that a detector's file can hold."""
+
     def tensors(self) -> dict[str, Tensor]:
-        """Return all that a file must hold beside the network, by name."""
+        """Return the tensors that define the scorer beside its network, by name."""
 
 
 class MappingScorer(Scorer, Protocol):
-    """A scorer that can also say where an image is unusual."""
+    """A scorer that also shows where an image is unusual."""
 
     def heatmap(self, data_BD: Tensor) -> Tensor:
         """Return the size (B, D) of each pixel's prediction error."""
@@ -47,19 +52,24 @@ class MappingScorer(Scorer, Protocol):
 
 @dataclass(slots=True)
 class Scored:
-    """A batch of inputs and the scores of those that can be read.
+    """A batch of inputs and the scores of the readable ones.
 
     Attributes:
         first: the row number of the batch's first input.
-        rows: the inputs as read, with each one's status.
-        data_BD: the readable ones.
-        columns: (R,) each, of the readable ones.
+        rows: the inputs as they were read, each with its status.
+        data_BD: the readable inputs.
+        columns: the scorers' columns of the readable inputs, (R,) each.
     """
 
     first: int
     rows: Rows
     data_BD: Tensor
     columns: Columns
+
+    @property
+    def readable(self) -> list[int]:
+        """Return the positions in the batch of the readable inputs."""
+        return [i for i, status in enumerate(self.rows.status) if status == "ok"]
 
 
 def scored(
@@ -68,7 +78,7 @@ def scored(
     device: torch.device | str = "cpu",
     batch_size: int = BATCH,
 ) -> Iterator[Scored]:
-    """Yield every batch of images with its scores."""
+    """Yield the images batch by batch, with their scores."""
     for start in range(0, len(images), batch_size):
         rows = images.rows(range(start, min(start + batch_size, len(images))))
         data_BD = rows.pixels_BD[rows.ok].to(device)
@@ -76,7 +86,7 @@ def scored(
 
 
 def columns_of(scorers: Sequence[Scorer], data_BD: Tensor) -> Columns:
-    """Return the columns of all scorers as float64; of no images, no columns."""
+    """Return the columns of all scorers as float64; without images, no columns."""
     columns: Columns = {}
     if not len(data_BD):
         return columns
@@ -86,16 +96,35 @@ def columns_of(scorers: Sequence[Scorer], data_BD: Tensor) -> Columns:
     return columns
 
 
-def joined(batches: Iterator[Scored]) -> tuple[Columns, list[dict[str, Any]]]:
-    """Return the columns of all readable inputs, and what is wrong with each of the others."""
-    parts, failures = [], []
+def joined(batches: Iterable[Scored]) -> tuple[Columns, list[tuple[int, str]]]:
+    """Return the columns of all readable inputs, and row number and reason of the other inputs."""
+    parts: list[Columns] = []
+    unreadable: list[tuple[int, str]] = []
     for batch in batches:
         if batch.columns:
             parts.append(batch.columns)
-        failures += [
-            {"row": batch.first + i, "status": status, "reason": batch.rows.reason[i]}
-            for i, status in enumerate(batch.rows.status)
-            if status != "ok"
-        ]
+        for i, status in enumerate(batch.rows.status):
+            if status != "ok":
+                unreadable.append((batch.first + i, batch.rows.reason[i]))
     names = parts[0] if parts else {}
-    return {name: np.concatenate([part[name] for part in parts]) for name in names}, failures
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}, unreadable
+
+
+def chosen_rows(images: Images, most: int) -> Tensor:
+    """Return the row numbers (N,) of at most `most` images, in rising order, always the same."""
+    if len(images) <= most:
+        return torch.arange(len(images))
+    drawn = torch.randperm(len(images), generator=generator(0, "scorer"))
+    return drawn[:most].sort().values
+
+
+def readable_batches(images: Images, numbers: Tensor) -> Iterator[Tensor]:
+    """Yield the images of these row numbers, (B, D) at a time.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    for part in torch.split(numbers, BATCH):
+        rows = images.rows(part)
+        require_ok(rows, images)
+        yield rows.pixels_BD

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from pcgen.errors import CalibrationError, RunError
-from pcgen.ood.detector import Detector
-from pcgen.ood.detector_file import load
+from pcgen.ood.detector import Detector, load
 from pcgen.pages import page as html
 from pcgen.pages.charts import Bar, Series
 from pcgen.storage.checkpoint import read_header
-from pcgen.storage.row_formats import meta_path, read_rows
+from pcgen.storage.row_formats import metadata_path, read_rows
 
 _BINS = 40
 # The most unusual inputs, shown one by one; of those with a heat map, so many pictures.
@@ -27,7 +26,7 @@ _RATES = (0.05, 0.01, 0.001)
 
 def is_scores(path: Path) -> bool:
     """Return whether a file is one of `pcgen ood-score`."""
-    return path.suffix.lower() in (".csv", ".jsonl", ".npz") and meta_path(path).is_file()
+    return path.suffix.lower() in (".csv", ".jsonl", ".npz") and metadata_path(path).is_file()
 
 
 def is_detector(path: Path) -> bool:
@@ -150,12 +149,12 @@ def read_meta(path: Path) -> dict[str, Any]:
         RunError: nothing, or something else.
     """
     try:
-        found: dict[str, Any] = json.loads(meta_path(path).read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(metadata_path(path).read_text(encoding="utf-8"))
         found["counts"]["flagged"]
         return found
     except (OSError, ValueError, LookupError, TypeError):
         raise RunError(
-            f"{path}: no {meta_path(path).name} beside it", "Make both: pcgen ood-score"
+            f"{path}: no {metadata_path(path).name} beside it", "Make both: pcgen ood-score"
         ) from None
 
 

@@ -17,7 +17,7 @@ from pcgen.data.sources import open_data
 from pcgen.errors import CalibrationError, CheckpointError, DataError
 from pcgen.ood import conformal as calibration
 from pcgen.ood.calibrate import rows_for
-from pcgen.ood.detector import COMBINED, Detector
+from pcgen.ood.detector import COMBINED, Detector, save
 from pcgen.storage import checkpoint
 from pcgen.storage.checkpoint import Model
 from tests.data.pictures import random_pixels
@@ -86,9 +86,7 @@ def test_a_few_unreadable_rows_are_counted_and_too_few_are_refused(tmp_path: Pat
 def test_a_file_gives_back_the_detector_to_the_bit(
     detector: Detector, detector_file: Path, tmp_path: Path
 ) -> None:
-    from pcgen.ood import detector_file as file
-
-    file.save(tmp_path / "again.safetensors", detector)
+    save(tmp_path / "again.safetensors", detector)
     again = open_detector(tmp_path / "again.safetensors")
     assert again.names == detector.names
     data_BD = open_data("digits:test").rows(range(50)).pixels_BD

@@ -154,7 +154,7 @@ def test_the_interval_of_a_share_is_exact() -> None:
 
 def test_statements_name_the_number_the_rate_the_confidence_and_the_assumption() -> None:
     pac = calibration.statement(5000, 0.05, "pac")
-    for words in ("95 % confidence", "5,000", "at most 5 %", "exchangeable", "not promised"):
+    for words in ("95 % confidence", "5,000", "at most 5 %", "exchangeable", "not guaranteed"):
         assert words in pac
     assert "On average" in calibration.statement(100, 0.05, "marginal")
     assert "10 %" in calibration.fdr_statement(100, 0.1)

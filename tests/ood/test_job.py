@@ -24,7 +24,7 @@ from pcgen.ood import conformal as calibration
 from pcgen.ood.detector import Detector
 from pcgen.ood.job import Job
 from pcgen.ood.provenance import Tally, warnings
-from pcgen.ood.rows import Question
+from pcgen.ood.rows import Question, most_unusual
 from pcgen.ood.scoring import scored
 from pcgen.storage.row_formats import read_rows
 from tests.data.pictures import png, random_pixels, write_idx
@@ -281,7 +281,7 @@ def test_inputs_prepared_otherwise_than_in_calibration_are_refused(
         pcgen.ood_score(detector_file, str(tmp_path / "x.png"))
     assert "--resize" in caught.value.hint
     result = pcgen.ood_score(detector_file, str(tmp_path / "large.npy"), resize=True)
-    assert "outside it" in result.document()["statement"]
+    assert "does not hold for inputs" in result.document()["statement"]
     assert "large.npy" in result.document()["warnings"][0]
 
 
@@ -408,12 +408,33 @@ def test_heat_maps_are_pictures_of_each_readable_input(detector_file: Path, tmp_
         (tmp_path / "x" / f"{i}.png").write_bytes(png(pixels) if i != 1 else b"")
     rows = rows_of(detector_file, tmp_path / "x", heatmaps=tmp_path / "maps")
     assert [row["heatmap"] for row in rows] == [
-        str(tmp_path / "maps" / "000000.png"),
+        str(tmp_path / "maps" / "0.png"),
         None,
-        str(tmp_path / "maps" / "000002.png"),
+        str(tmp_path / "maps" / "2.png"),
     ]
     with Image.open(rows[0]["heatmap"]) as picture:
         assert picture.size == (2 * 88 + 4, 88)
+
+
+def test_heat_maps_are_not_drawn_over_the_inputs(detector_file: Path, tmp_path: Path) -> None:
+    before = png(digits(1)[0])
+    for name in ("0.png", "0.bmp"):
+        (tmp_path / name).write_bytes(before)
+    for inputs in (tmp_path, tmp_path / "0.bmp"):
+        with pytest.raises(RunError, match="holds inputs"):
+            rows_of(detector_file, inputs, heatmaps=tmp_path)
+    assert (tmp_path / "0.png").read_bytes() == before
+
+
+def test_the_most_unusual_rows_have_the_highest_scores(detector_file: Path, tmp_path: Path) -> None:
+    values = np.concatenate([digits(20), random_pixels(3, 8, 8)]).astype(np.float32) / 255
+    values[4] = np.nan
+    np.save(tmp_path / "x.npy", values)
+    rows = rows_of(detector_file, tmp_path / "x.npy")
+    worst = most_unusual(iter(rows), 3)
+    assert {row["id"] for row in worst} == {f"x.npy[{i}]" for i in (20, 21, 22)}
+    assert worst == sorted(worst, key=lambda row: -row["score"])
+    assert len(most_unusual(rows, 100)) == 22
 
 
 def test_a_heat_map_s_scale_is_the_same_in_every_image(detector: Detector) -> None:

@@ -14,13 +14,14 @@ import msgspec
 import torch
 
 from pcgen.benchmarks.baselines import seeded, train_autoencoder
+from pcgen.benchmarks.ood.baselines import AutoencoderScorer, PPCAScorer, TrivialScorer
 from pcgen.benchmarks.ood.sets import Known
 from pcgen.benchmarks.reconstruction import Tell, train_network
 from pcgen.classification.network import Classifier
 from pcgen.classification.training import ClassifierLearner, initial_classifier
 from pcgen.config import ClassifierTable, InferenceTable, Recipe, to_dict, units
 from pcgen.learning.train import Training
-from pcgen.ood.baselines import AutoencoderScorer, ClassifierScorer, PPCAScorer, TrivialScorer
+from pcgen.ood.scores import ClassifierScorer
 from pcgen.ood.scoring import Scorer
 
 # The autoencoder's rate, and its epochs per PC epoch, so that it never has less time.

@@ -101,11 +101,11 @@ def measure(
 
 
 def _columns(scorer: Any, images: Images, device: torch.device) -> Columns:
-    columns, failures = joined(scored([scorer], images, device))
-    if failures:
-        first = failures[0]
+    columns, unreadable = joined(scored([scorer], images, device))
+    if unreadable:
+        row, reason = unreadable[0]
         raise DataError(
-            f"{images.source}: {images.id(first['row'])}: {first['reason']}",
+            f"{images.source}: {images.id(row)}: {reason}",
             "The benchmark needs every image",
         )
     return {name: columns[name] for name in scorer.names}

@@ -1,17 +1,21 @@
-"""Scores of the generative network: how unusual an image is, in several senses.
+"""Scores: how unusual an image is, in several senses. Higher is more unusual in every one.
+
+Of the predictive coding network:
 
     free-energy     the network's energy at equilibrium, nats
     energy-layers   Mahalanobis length of the layers' log energies: too easy is unusual too
     class-energy    least energy over the classes' own linear networks, in its class's deviations
     class-latent    the latent's part of that energy: an unusual shape rather than unusual pixels
     class-layers    Mahalanobis length of that energy's parts, coarse to fine, within the class
-    delta-energy    nats that inference wins from where it starts
+    delta-energy    nats by which inference lowers the energy of its starting point
     typicality      distance of the free energy from its median, nats
     latent-knn      distance of the latent to its neighbours among known images
 
-Higher is more unusual in every one. `PCScorer.components` are those that `pc-fisher` combines.
+`PCScorer.components` names those that `pc-fisher` combines. `classifier` has the scores of a
+classifier, and `registered` those that a user has added with `pcgen.register_score`.
 """
 
+from pcgen.ood.scores.classifier import ClassifierScorer as ClassifierScorer
 from pcgen.ood.scores.scorer import PCScorer as PCScorer
 from pcgen.ood.scores.scorer import fit as fit
 from pcgen.ood.scores.scorer import load as load

@@ -1,4 +1,4 @@
-"""What is usual of known images' numbers: their mean and spread, and their neighbours."""
+"""The Gaussian of known images' features, and the distance to their neighbours."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Added to variances, as a share of their mean: numbers that depend on one another.
+# Added to the variances, as a share of their mean: features may depend linearly on one another.
 _RIDGE = 1e-4
-# The neighbour whose distance counts; a single one may be a stray.
+# The distance to this neighbour counts, because the nearest one may be an outlier itself.
 _NEIGHBOUR = 5
-# Distances at once: 64 MiB.
+# Distances computed at once: 64 MiB in float32.
 _BLOCK = 2**24
 
 
@@ -29,7 +29,7 @@ class Normal:
 
     @classmethod
     def of(cls, features_BF: Tensor) -> Normal:
-        """Return the Gaussian of these rows; of fewer than two, one of unit variance."""
+        """Return the Gaussian of these rows; one of unit variance if there are fewer than two."""
         features = features_BF.double()
         mean_F = features.mean(0) if len(features) else features.new_zeros(features.shape[1])
         covariance = torch.eye(features.shape[1], dtype=torch.float64, device=features.device)
@@ -38,11 +38,17 @@ class Normal:
         return cls.with_covariance(mean_F, covariance, features_BF.dtype)
 
     @classmethod
-    def with_covariance(cls, mean_F: Tensor, covariance_FF: Tensor, dtype: torch.dtype) -> Normal:
-        """Return the Gaussian of this mean and covariance."""
-        ridge = _RIDGE * covariance_FF.diagonal().mean() + 1e-12
+    def with_covariance(
+        cls, mean_F: Tensor, covariance_FF: Tensor, dtype: torch.dtype, ridge: float = _RIDGE
+    ) -> Normal:
+        """Return the Gaussian of this mean and covariance.
+
+        Args:
+            ridge: added to the variances, as a share of their mean.
+        """
+        added = ridge * (covariance_FF.diagonal().mean() + 1e-8)
         eye = torch.eye(len(mean_F), dtype=covariance_FF.dtype, device=mean_F.device)
-        root_FF = torch.linalg.cholesky(torch.linalg.inv(covariance_FF + ridge * eye))
+        root_FF = torch.linalg.cholesky(torch.linalg.inv(covariance_FF + added * eye))
         return cls(mean_F.to(dtype), root_FF.to(dtype))
 
     def whitened(self, features_BF: Tensor) -> Tensor:
@@ -54,10 +60,13 @@ class Normal:
         return self.whitened(features_BF).square().sum(1)
 
 
-def neighbour_distance(points_BF: Tensor, bank_NF: Tensor) -> Tensor:
-    """Return the distance (B,) of each point to its fifth nearest in the bank."""
-    nearest = min(_NEIGHBOUR, len(bank_NF))
-    blocks = torch.split(points_BF, max(1, _BLOCK // len(bank_NF)))
+def neighbour_distance(points_BF: Tensor, known_NF: Tensor) -> Tensor:
+    """Return the distance (B,) of each point to its fifth nearest neighbour among known points."""
+    nearest = min(_NEIGHBOUR, len(known_NF))
+    blocks = torch.split(points_BF, max(1, _BLOCK // len(known_NF)))
     return torch.cat(
-        [torch.cdist(block, bank_NF).topk(nearest, largest=False).values[:, -1] for block in blocks]
+        [
+            torch.cdist(block, known_NF).topk(nearest, largest=False).values[:, -1]
+            for block in blocks
+        ]
     )

@@ -1,8 +1,10 @@
-"""The scores of one network: fitted to known images, then asked about new ones."""
+"""The scores of a predictive coding network: fitted to known images, then given to new ones."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,120 +18,117 @@ from pcgen.model.network import Network
 from pcgen.ood.scores.experts import Experts, fit_experts
 from pcgen.ood.scores.moments import Normal, neighbour_distance
 
-NAMES = (
-    "free-energy",
-    "energy-layers",
-    "class-energy",
-    "class-latent",
-    "class-layers",
-    "delta-energy",
-    "typicality",
-    "latent-knn",
-)
-COMPONENTS = ("energy-layers", "class-energy", "class-latent", "class-layers")
-"""What `pc-fisher` combines. Chosen on distorted validation images, see docs/ood-scores.md."""
-
-# Known images that the networks of the classes are fitted to, at most, and values of them: 256 MiB.
+# Known images that the networks of the classes are fitted to, and values in them, at most
+# (256 MiB).
 _FITTED = 60_000
 _FITTED_VALUES = 2**26
-# Known images whose equilibrium is taken, and latents kept for `latent-knn`, at most.
+# Known images whose equilibrium is computed, and latents (and values in them) kept for
+# `latent-knn`, at most.
 _INFERRED = 10_000
-_BANK = 4096
-_BANK_VALUES = 2**19
+_KEPT = 4096
+_KEPT_VALUES = 2**19
 _BATCH = 500
-# The solver whose images may stop one by one: the energies of its layers have settled by then.
+# With this solver images may stop one by one: the energies of their layers are settled by then.
 _STOPS_ALONE = "majorise"
-# Least share of the energy that a hidden layer must hold to be looked at by itself. Where the
-# precision is so high that it holds a hundred-thousandth, rounding changes that by a tenth.
+# A hidden layer must hold this share of the energy to count in `energy-layers`. Where its precision
+# is so high that it holds less, rounding changes its energy by a tenth.
 _SHARE = 1e-4
 
 
+@dataclass(eq=False)
 class PCScorer:
-    """Gives images the scores of a network. Each image's depend on itself alone.
+    """All scores of one network. The scores of an image depend on that image alone.
 
     Attributes:
         network: the predictive coding network, without labels clamped.
-        table: how its states reach their equilibrium.
+        table: the settings of inference.
         experts: the linear networks of the classes.
-        looked_at_F: the layers whose energies are told apart.
-        layers: what is usual of the logs of their energies.
+        counted_F: the layers whose energies count in `energy-layers`.
+        layers: the Gaussian of the logs of those energies.
         median: of the free energy, nats, ().
-        latents: what is usual of a class's latents, which makes a distance of them.
-        bank_NL: known latents, in that measure.
+        latents: the Gaussian of the latents within a class, which defines their distances.
+        known_NL: latents of known images, whitened by that Gaussian.
     """
 
-    names = NAMES
-    components = COMPONENTS
+    names: ClassVar[tuple[str, ...]] = (
+        "free-energy",
+        "energy-layers",
+        "class-energy",
+        "class-latent",
+        "class-layers",
+        "delta-energy",
+        "typicality",
+        "latent-knn",
+    )
+    components: ClassVar[tuple[str, ...]] = (
+        "energy-layers",
+        "class-energy",
+        "class-latent",
+        "class-layers",
+    )
+    """The scores that `pc-fisher` combines. Chosen on distorted validation images, see
+    docs/ood-scores.md."""
 
-    def __init__(
-        self,
-        network: Network,
-        table: InferenceTable,
-        experts: Experts,
-        looked_at_F: Tensor,
-        layers: Normal,
-        median: Tensor,
-        latents: Normal,
-        bank_NL: Tensor,
-    ) -> None:
-        self.network = network
-        self.table = table
-        self.experts = experts
-        self.looked_at_F = looked_at_F
-        self.layers = layers
-        self.median = median
-        self.latents = latents
-        self.bank_NL = bank_NL
+    network: Network
+    table: InferenceTable
+    experts: Experts
+    counted_F: Tensor
+    layers: Normal
+    median: Tensor
+    latents: Normal
+    known_NL: Tensor
 
     @cached_property
     def method(self) -> Method:
-        """Return the solver at the network's weights."""
+        """Return the solver, prepared for the network's weights."""
         return prepare(self.network, self.table)
 
     def __call__(self, data_BD: Tensor) -> dict[str, Tensor]:
-        """Return all scores (B,), higher for what is more unusual, and what is said beside them.
+        """Return all scores (B,), higher for more unusual images, and some facts beside them.
 
-        Beside them: `converged` (0 or 1), `class_argmin` (the label of the class with the least
+        The facts are `converged` (0 or 1), `class_argmin` (the label of the class with the least
         energy, where labels are known), and in nats `free_energy_nats`, `delta_energy_nats`,
         `class_energy_nats` and `energy_layer_0` from the data upwards, the prior's last.
         """
         network = self.network
-        found = equilibrium(self.method, self.table, data_BD)
-        energies = layer_energies(network, found.states)
+        end = equilibrium(self.method, self.table, data_BD)
         first = network.states_from(network.start_latent(data_BD), data_BD)
-        delta_B = network.energy(first) - found.energy_B
+        delta_B = network.energy(first) - end.energy_B
         classes = self.experts(data_BD)
-        latent_BL = self.latents.whitened(found.states[network.latent])
+        latent_BL = self.latents.whitened(end.states[network.latent])
+        logs_BF = _log_energies(network, end.states)
         columns = {
-            "free-energy": found.energy_B,
-            "energy-layers": self.layers.length(_logs(network, found.states)[:, self.looked_at_F]),
+            "free-energy": end.energy_B,
+            "energy-layers": self.layers.length(logs_BF[:, self.counted_F]),
             "class-energy": classes.energy_B,
             "class-latent": classes.latent_B,
             "class-layers": classes.layers_B,
             "delta-energy": delta_B,
-            "typicality": (found.energy_B - self.median).abs(),
-            "latent-knn": neighbour_distance(latent_BL, self.bank_NL),
-            "free_energy_nats": found.energy_B,
+            "typicality": (end.energy_B - self.median).abs(),
+            "latent-knn": neighbour_distance(latent_BL, self.known_NL),
+            "free_energy_nats": end.energy_B,
             "delta_energy_nats": delta_B,
             "class_energy_nats": classes.nats_B,
-            "converged": found.converged_B.to(found.energy_B.dtype),
+            "converged": end.converged_B.to(end.energy_B.dtype),
         }
         if (self.experts.known_K >= 0).all():
             columns["class_argmin"] = self.experts.known_K[classes.class_B]
+        energies = [terms.energy_B for terms in network.terms(end.states)]
+        energies.append(network.prior_energy(end.states[-1]))
         return columns | {f"energy_layer_{i}": energy for i, energy in enumerate(energies)}
 
     def heatmap(self, data_BD: Tensor) -> Tensor:
-        """Return the size (B, D) of each unit's prediction error at equilibrium."""
-        found = equilibrium(self.method, self.table, data_BD)
-        return (found.states[0] - self.network.terms(found.states)[0].prediction_BD).abs()
+        """Return the size (B, D) of each pixel's prediction error at equilibrium."""
+        end = equilibrium(self.method, self.table, data_BD)
+        return (end.states[0] - self.network.terms(end.states)[0].prediction_BD).abs()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all that a file must hold beside the network, by name."""
-        named = {f"experts.{name}": tensor for name, tensor in self.experts.tensors().items()}
+        """Return the tensors that define the scores beside the network, by name."""
+        tensors = {f"experts.{name}": tensor for name, tensor in self.experts.tensors().items()}
         for name, normal in (("layers", self.layers), ("latents", self.latents)):
-            named |= {f"{name}.mean": normal.mean_F, f"{name}.root": normal.root_FF}
-        whole = {"looked_at": self.looked_at_F, "median": self.median, "bank": self.bank_NL.half()}
-        return named | whole
+            tensors |= {f"{name}.mean": normal.mean_F, f"{name}.root": normal.root_FF}
+        rest = {"looked_at": self.counted_F, "median": self.median, "bank": self.known_NL.half()}
+        return tensors | rest
 
 
 def fit(
@@ -140,18 +139,49 @@ def fit(
     labels: Tensor | None = None,
     device: torch.device | str = "cpu",
 ) -> PCScorer:
-    """Return the scores that known images make of a network.
+    """Return the scores of a network, fitted to known images.
 
     Args:
         network: on `device`.
-        images: known ones; of more than 60,000, so many are drawn, always the same.
-        table: how its states reach their equilibrium.
-        labels: the images' classes (N,), if not their own; without any, those that look alike are
-            a class.
+        images: known images; of more than 60,000, this number is drawn, always the same ones.
+        table: the settings of inference.
+        labels: the images' classes (N,), if not their own; without labels, images that look alike
+            form a class.
 
     Raises:
-        DataError: fewer than two images that can be read.
+        DataError: fewer than two images can be read.
     """
+    data_ND, own_N = _known(network, images, labels, device)
+    experts = fit_experts(data_ND, own_N)
+    method = prepare(network, table)
+    logs, energies, latents = [], [], []
+    for data_BD in torch.split(data_ND[:_INFERRED], _BATCH):
+        end = equilibrium(method, table, data_BD)
+        logs.append(_log_energies(network, end.states))
+        energies.append(end.energy_B)
+        latents.append(end.states[network.latent])
+    latents_NL, logs_NF = torch.cat(latents), torch.cat(logs)
+    class_N = None if own_N is None else own_N[: len(latents_NL)].to(latents_NL.device)
+    within = _within_classes(latents_NL, class_N)
+    kept = max(2, min(_KEPT, _KEPT_VALUES // latents_NL.shape[1]))
+    counted_F = _counted(logs_NF)
+    return PCScorer(
+        network,
+        table,
+        experts,
+        counted_F,
+        Normal.of(logs_NF[:, counted_F]),
+        torch.cat(energies).median(),
+        within,
+        # Rounded as in the file, so that a loaded detector gives the same scores.
+        within.whitened(latents_NL[:kept]).half().to(latents_NL.dtype),
+    )
+
+
+def _known(
+    network: Network, images: Images, labels: Tensor | None, device: torch.device | str
+) -> tuple[Tensor, Tensor | None]:
+    """Return the known images (N, D) that scores are fitted to, and their labels (N,)."""
     limit = max(2, min(_FITTED, _FITTED_VALUES // network.sizes[0]))
     chosen = order(len(images), 0, -2)[:limit]
     rows = images.rows(chosen)
@@ -159,38 +189,14 @@ def fit(
     if len(data_ND) < 2:
         raise DataError(f"{images.source}: scores are fitted to two images or more")
     labels = images.labels if labels is None else labels
-    own_N = None if labels is None else labels[chosen][rows.ok]
-    experts = fit_experts(data_ND, own_N)
-    method = prepare(network, table)
-    logs, energies, latents = [], [], []
-    for data_BD in torch.split(data_ND[:_INFERRED], _BATCH):
-        found = equilibrium(method, table, data_BD)
-        logs.append(_logs(network, found.states))
-        energies.append(found.energy_B)
-        latents.append(found.states[network.latent])
-    latents_NL = torch.cat(latents)
-    class_N = None if own_N is None else own_N[: len(latents_NL)].to(latents_NL.device)
-    usual = _within(latents_NL, class_N)
-    kept = max(2, min(_BANK, _BANK_VALUES // latents_NL.shape[1]))
-    logs_NF = torch.cat(logs)
-    looked_at_F = _large(logs_NF)
-    return PCScorer(
-        network,
-        table,
-        experts,
-        looked_at_F,
-        Normal.of(logs_NF[:, looked_at_F]),
-        torch.cat(energies).median(),
-        usual,
-        usual.whitened(latents_NL[:kept]).half().to(latents_NL.dtype),
-    )
+    return data_ND, None if labels is None else labels[chosen][rows.ok]
 
 
 def load(network: Network, table: InferenceTable, tensors: dict[str, Tensor]) -> PCScorer:
-    """Return what `PCScorer.tensors` was taken from.
+    """Return the scores whose `PCScorer.tensors()` these are.
 
     Raises:
-        KeyError: tensors that are not those of scores.
+        KeyError: a tensor is missing.
     """
     like = network.layers[0].weight
     experts = {
@@ -215,10 +221,10 @@ def load(network: Network, table: InferenceTable, tensors: dict[str, Tensor]) ->
 
 
 def equilibrium(method: Method, table: InferenceTable, data_BD: Tensor) -> Equilibrium:
-    """Return the states of least energy with the images clamped and all above them free.
+    """Return the states of least energy with the images clamped and all layers above them free.
 
-    What rounding does to the step at which an image stops shows in layers of high precision: with
-    a solver for such layers all images take all steps.
+    Rounding moves the step at which an image stops, and that shows in layers of high precision.
+    So with a solver for such layers every image takes all steps.
     """
     return infer(
         method,
@@ -229,36 +235,30 @@ def equilibrium(method: Method, table: InferenceTable, data_BD: Tensor) -> Equil
     )
 
 
-def layer_energies(network: Network, states: list[Tensor]) -> list[Tensor]:
-    """Return each layer's energy (B,), nats, the data's first and the prior's last."""
-    energies = [terms.energy_B for terms in network.terms(states)]
-    return [*energies, network.prior_energy(states[-1])]
+def _log_energies(network: Network, states: list[Tensor]) -> Tensor:
+    """Return the logs (B, L + 1) of the layers' energies, the top one at precision 1.
 
-
-def _logs(network: Network, states: list[Tensor]) -> Tensor:
-    """Return the logs (B, L + 1) of the layers' energies, the uppermost at precision 1.
-
-    Logs, because energies are products of many small causes: a share more is as unusual in any.
+    Energies are products of many small causes, so that a ratio is as unusual in any layer.
     """
     energies = [terms.energy_B for terms in network.terms(states)]
     energies.append(0.5 * states[-1].square().sum(1))
     return torch.stack(energies, 1).clamp_min(1e-9).log()
 
 
-def _large(logs_NF: Tensor) -> Tensor:
-    """Return the layers (F,) that hold enough energy; always the data's, first, and the prior's."""
+def _counted(logs_NF: Tensor) -> Tensor:
+    """Return the layers (F,) that hold enough energy; always the data's and the prior's."""
     typical_F = logs_NF.exp().median(0).values
     large_F = typical_F >= _SHARE * typical_F.sum()
     large_F[0] = large_F[-1] = True
     return large_F.nonzero().squeeze(1)
 
 
-def _within(latents_NL: Tensor, class_N: Tensor | None) -> Normal:
+def _within_classes(latents_NL: Tensor, class_N: Tensor | None) -> Normal:
     """Return the Gaussian of latents within their classes, around the mean of all."""
     mean_L = latents_NL.double().mean(0)
-    centred = latents_NL.double() - mean_L
+    centred_NL = latents_NL.double() - mean_L
     if class_N is not None:
         for label in torch.unique(class_N):
-            centred[class_N == label] -= centred[class_N == label].mean(0)
-    covariance = centred.T @ centred / len(centred)
-    return Normal.with_covariance(mean_L, covariance, latents_NL.dtype)
+            centred_NL[class_N == label] -= centred_NL[class_N == label].mean(0)
+    covariance_LL = centred_NL.T @ centred_NL / len(centred_NL)
+    return Normal.with_covariance(mean_L, covariance_LL, latents_NL.dtype)

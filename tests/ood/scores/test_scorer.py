@@ -184,7 +184,7 @@ def test_layers_that_hold_no_energy_to_speak_of_are_not_looked_at(
     network = build(ModelTable(layers=[8, 16], precision=precision), images.shape, generator(0))
     table = InferenceTable(solver="errors", test_steps=100)
     found = scores.fit(network, images, table)
-    assert found.looked_at_F.tolist() == looked_at
+    assert found.counted_F.tolist() == looked_at
     assert found(_pixels(images))["energy-layers"].isfinite().all()
 
 

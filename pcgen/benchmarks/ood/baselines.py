@@ -1,4 +1,7 @@
-"""Scores without a classifier: probabilistic PCA, an autoencoder, statistics without a model."""
+"""Scores without a classifier: probabilistic PCA, an autoencoder, statistics without a model.
+
+In every one a higher score is more unusual, and an image's score depends on that image alone.
+"""
 
 from __future__ import annotations
 
@@ -10,47 +13,65 @@ import torch
 from torch import Tensor, nn
 
 from pcgen.data.images import Images, Shape
-from pcgen.ood.baselines.rows import batches, chosen_rows, moments
+from pcgen.ood.scoring import chosen_rows, readable_batches
 
-# A pixel from here on is bright.
+# A pixel with this value or more counts as bright.
 _BRIGHT = 0.5
-# Added to a variance, as a share of the mean one: pixels that never change have none.
+# Added to a variance, as a share of it: a statistic may be the same in all images.
 _RIDGE = 1e-6
+# Known images that the trivial statistics are fitted to, at most.
+_FITTED = 20_000
 
 
+def moments(images: Images) -> tuple[Tensor, Tensor]:
+    """Return the mean (D,) and the covariance (D, D) of all images, in float64.
+
+    The images are read batch by batch; the covariance of D pixels takes 8 D^2 bytes.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    size = math.prod(images.shape)
+    total_D = torch.zeros(size, dtype=torch.float64)
+    products_DD = torch.zeros(size, size, dtype=torch.float64)
+    for data_BD in readable_batches(images, torch.arange(len(images))):
+        pixels_BD = data_BD.double()
+        total_D += pixels_BD.sum(0)
+        products_DD.addmm_(pixels_BD.T, pixels_BD)
+    mean_D = total_D / len(images)
+    return mean_D, products_DD / len(images) - torch.outer(mean_D, mean_D)
+
+
+@dataclass(frozen=True, slots=True)
 class PPCAScorer:
     """The negative log-likelihood of probabilistic PCA: the free energy of a linear network.
 
         x ~ N(mean, C),  C = U (L - s I) U' + s I
 
     U and L are the leading eigenvectors and eigenvalues of the data's covariance, s the mean of
-    the others.
+    the others. scikit-learn's PCA has the same likelihood, but needs all images in memory.
 
     Source: Tipping and Bishop (1999), eqs. 7 to 9.
 
     Attributes:
-        mean_D: of the known images.
-        components_QD: rows scaled so that the distance is the sum of two squares.
-        noise: s, the variance beside the components.
-        constant: log det C and 2 pi, halved.
+        mean_D: the mean of the known images.
+        components_QD: rows scaled so that the distance is a difference of two sums of squares.
+        noise: s, the variance outside the components.
+        constant: half of log det C + D log(2 pi).
     """
 
-    names = ("ppca",)
-
-    def __init__(
-        self, mean_D: Tensor, components_QD: Tensor, noise: float, constant: float
-    ) -> None:
-        self.mean_D = mean_D
-        self.components_QD = components_QD
-        self.noise = noise
-        self.constant = constant
+    mean_D: Tensor
+    components_QD: Tensor
+    noise: float
+    constant: float
+    names: tuple[str, ...] = ("ppca",)
 
     @classmethod
     def fit(cls, images: Images, components: int) -> PPCAScorer:
-        """Return the model of known images, with so many components, in float64.
+        """Return the model of known images with this number of components, in float64.
 
         Raises:
-            DataError: an image that cannot be read.
+            DataError: an image cannot be read.
         """
         mean_D, covariance_DD = moments(images)
         size = len(mean_D)
@@ -72,17 +93,6 @@ class PPCAScorer:
         distance_B = (centred_BD.square().sum(1) - explained_B) / self.noise
         return {"ppca": 0.5 * distance_B + self.constant}
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return all that a file must hold."""
-        numbers = torch.tensor([self.noise, self.constant], dtype=torch.float64)
-        return {"mean": self.mean_D, "components": self.components_QD, "numbers": numbers}
-
-    @classmethod
-    def load(cls, tensors: dict[str, Tensor]) -> PPCAScorer:
-        """Return the scorer whose `tensors()` these are."""
-        noise, constant = tensors["numbers"].tolist()
-        return cls(tensors["mean"], tensors["components"], noise, constant)
-
 
 @dataclass(frozen=True, slots=True)
 class AutoencoderScorer:
@@ -99,13 +109,9 @@ class AutoencoderScorer:
             error_BD = (self.model(data_BD).clamp(0, 1) - data_BD).double()
         return {"autoencoder": 0.5 * error_BD.square().sum(1).cpu()}
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return all that a file must hold."""
-        return dict(self.model.state_dict())
-
 
 def statistics(data_BD: Tensor, shape: Shape) -> dict[str, Tensor]:
-    """Return what needs no model: columns (B,) in float64, more of each being more unusual.
+    """Return three statistics of each image that need no model, (B,) each, in float64.
 
     `trivial-bright`: the share of bright pixels. `trivial-zlib`: bytes of the 8-bit image,
     compressed. `trivial-variation`: the mean difference of neighbouring pixels.
@@ -122,31 +128,35 @@ def statistics(data_BD: Tensor, shape: Shape) -> dict[str, Tensor]:
     }
 
 
+@dataclass(frozen=True, slots=True)
 class TrivialScorer:
-    """Statistics without a model, and how far the three together are from known images.
+    """Statistics without a model, and the distance of all three from those of known images.
 
     Attributes:
-        mean_3: of the statistics of known images.
+        shape: channels, height, width of the images.
+        mean_3: the mean statistics of the known images.
         precision_33: their inverse covariance.
     """
 
-    names = ("trivial-bright", "trivial-zlib", "trivial-variation", "trivial-distance")
-
-    def __init__(self, shape: Shape, mean_3: Tensor, precision_33: Tensor) -> None:
-        self.shape = shape
-        self.mean_3 = mean_3
-        self.precision_33 = precision_33
+    shape: Shape
+    mean_3: Tensor
+    precision_33: Tensor
+    names: tuple[str, ...] = (
+        "trivial-bright",
+        "trivial-zlib",
+        "trivial-variation",
+        "trivial-distance",
+    )
 
     @classmethod
     def fit(cls, images: Images) -> TrivialScorer:
         """Return the scorer of known images.
 
         Raises:
-            DataError: an image that cannot be read.
+            DataError: an image cannot be read.
         """
-        numbers = chosen_rows(images, 20_000)
-        parts = [_columns(data_BD, images.shape) for data_BD in batches(images, numbers)]
-        table_N3 = torch.cat(parts)
+        batches = readable_batches(images, chosen_rows(images, _FITTED))
+        table_N3 = torch.cat([_table(statistics(data_BD, images.shape)) for data_BD in batches])
         covariance_33 = torch.cov(table_N3.T)
         scale = covariance_33.diagonal().clamp_min(1e-12)
         covariance_33 = covariance_33 + torch.diag(_RIDGE * scale)
@@ -154,22 +164,11 @@ class TrivialScorer:
 
     def __call__(self, data_BD: Tensor) -> dict[str, Tensor]:
         """Return a column (B,) for each of `names`."""
-        found = statistics(data_BD, self.shape)
-        centred_B3 = torch.stack(list(found.values()), 1) - self.mean_3
+        columns = statistics(data_BD, self.shape)
+        centred_B3 = _table(columns) - self.mean_3
         distance_B = ((centred_B3 @ self.precision_33) * centred_B3).sum(1)
-        return {**found, "trivial-distance": distance_B}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return all that a file must hold."""
-        shape = torch.tensor(self.shape)
-        return {"shape": shape, "mean": self.mean_3, "precision": self.precision_33}
-
-    @classmethod
-    def load(cls, tensors: dict[str, Tensor]) -> TrivialScorer:
-        """Return the scorer whose `tensors()` these are."""
-        channels, height, width = tensors["shape"].tolist()
-        return cls((channels, height, width), tensors["mean"], tensors["precision"])
+        return {**columns, "trivial-distance": distance_B}
 
 
-def _columns(data_BD: Tensor, shape: Shape) -> Tensor:
-    return torch.stack(list(statistics(data_BD, shape).values()), 1)
+def _table(columns: dict[str, Tensor]) -> Tensor:
+    return torch.stack(list(columns.values()), 1)
