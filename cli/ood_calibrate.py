@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .options import data_dir_option, device_option, json_option, quiet_option
+from .options import data_dir_option, device_option, json_option, names_option, quiet_option
 from .output import write_json, write_pairs
 from .progress import Story
 
@@ -26,6 +26,13 @@ from .progress import Story
     metavar="MODEL",
     help="A trained classifier; its scores (msp, odin, ...) are stored too.",
 )
+@click.option(
+    "--score",
+    "scores",
+    metavar="NAME,...",
+    callback=names_option,
+    help="Scores of your own (pcgen.register_score) that stand beside MODEL's.",
+)
 @device_option
 @data_dir_option
 @json_option
@@ -35,6 +42,7 @@ def command(
     data: str,
     out: Path,
     classifier: str | None,
+    scores: tuple[str, ...],
     device: str,
     data_dir: Path | None,
     as_json: bool,
@@ -58,6 +66,7 @@ def command(
             data,
             out,
             classifier=classifier,
+            scores=scores,
             device=device,
             data_dir=data_dir,
             on_progress=story,

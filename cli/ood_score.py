@@ -15,6 +15,7 @@ from .options import (
     is_first_process,
     json_option,
     jsonl_option,
+    names_option,
     quiet_option,
 )
 from .output import write_json, write_json_lines, write_pairs, write_rows
@@ -55,6 +56,7 @@ def _format(ctx: click.Context, param: click.Parameter, out: Path | None) -> Pat
     "--score",
     "scores",
     metavar="NAME,...",
+    callback=names_option,
     help="Scores to write; the first decides. [default: all, pc-fisher first]",
 )
 @click.option(
@@ -101,7 +103,7 @@ def command(
     detector: str,
     inputs: tuple[str, ...],
     out: Path | None,
-    scores: str | None,
+    scores: tuple[str, ...],
     fpr: float,
     guarantee: Any,
     fdr: float | None,
@@ -134,7 +136,7 @@ def command(
             detector,
             inputs,
             out,
-            scores=_names(scores),
+            scores=scores,
             fpr=fpr,
             guarantee=guarantee,
             fdr=fdr,
@@ -152,15 +154,6 @@ def command(
         for warning in document["warnings"]:
             story.say(f"Note: {warning}")
     return FLAGGED if fail_on_ood and document["flagged"] else 0
-
-
-def _names(scores: str | None) -> tuple[str, ...]:
-    if scores is None:
-        return ()
-    names = tuple(dict.fromkeys(word.strip() for word in scores.split(",") if word.strip()))
-    if not names:
-        raise click.BadParameter("nothing named", param_hint="--score")
-    return names
 
 
 def _show(result: OodScoreResult, document: dict[str, Any], as_json: bool, as_jsonl: bool) -> None:

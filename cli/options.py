@@ -60,6 +60,14 @@ def out_option(help: str, default: str | None = None) -> Callable[[Function], Fu
     )
 
 
+def names_option(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Return the names of a comma-separated option, each once; none where it is not given."""
+    names = tuple(dict.fromkeys(filter(None, map(str.strip, (value or "").split(",")))))
+    if value is not None and not names:
+        raise click.BadParameter("nothing named", ctx, param)
+    return names
+
+
 def settings_of(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Return the settings that PCGEN_SET_* variables give, as --set words, in the order of names.
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -111,6 +112,7 @@ SOLVERS = Table(
 SCORES = Table(
     "score",
     (
+        "pc-fisher",
         "free-energy",
         "energy-layers",
         "class-energy",
@@ -119,6 +121,15 @@ SCORES = Table(
         "delta-energy",
         "typicality",
         "latent-knn",
+        "msp",
+        "max-logit",
+        "energy-lse",
+        "entropy",
+        "odin",
+        "mahalanobis",
+        "relative-mahalanobis",
+        "knn",
+        "label-energy",
     ),
 )
 DATA_SETS = Table(
@@ -143,9 +154,34 @@ DATA_SETS = Table(
 _loaded: set[str] = set()
 
 
-def register_score(name: str, make: Any) -> None:
-    """Make a score known by its name to `pcgen ood-calibrate` and `pcgen.ood_calibrate`."""
-    SCORES.register(name, make)
+def register_score(name: str, score: Any, fit: Any = None) -> None:
+    """Make a score known by its name to `pcgen ood-calibrate` and `pcgen.ood_calibrate`.
+
+    Args:
+        name: lower-case letters, digits and hyphens.
+        score: a function of the network, the images' equilibrium and the fitted tensors that
+            returns one number for each image (B,), higher for more unusual images. The number of an
+            image must depend on that image alone.
+        fit: a function of the network and the equilibrium of known images that returns these
+            tensors by name; without it there are none. The detector's file keeps them.
+
+    Raises:
+        RecipeError: the name belongs to a score of pcgen, or has other characters.
+
+    Example:
+        >>> import pcgen
+        >>> pcgen.register_score(
+        ...     "latent-distance",
+        ...     lambda network, end, known: (end.states[-1] - known["mean"]).square().sum(1),
+        ...     fit=lambda network, end: {"mean": end.states[-1].mean(0)},
+        ... )
+    """
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise RecipeError(
+            f"register score: {name!r} is not made of lower-case letters, digits and hyphens",
+            "Choose another name",
+        )
+    SCORES.register(name, (score, fit))
 
 
 def register_data_set(name: str, read: Any) -> None:

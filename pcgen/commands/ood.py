@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pcgen.ood.conformal import Guarantee
     from pcgen.ood.detector import Detector
     from pcgen.ood.rows import Row
-    from pcgen.ood.scoring import StoredScorer
 
 
 class ScoringInterrupted(KeyboardInterrupt):
@@ -106,6 +105,7 @@ def ood_calibrate(
     out: Path | str,
     *,
     classifier: str | Path | None = None,
+    scores: Sequence[str] = (),
     device: str = "auto",
     data_dir: Path | None = None,
     on_progress: OnProgress = lambda event: None,
@@ -118,6 +118,7 @@ def ood_calibrate(
             other data of the same kind.
         out: the detector's file.
         classifier: a trained classifier, whose scores are to stand beside the model's.
+        scores: names of your own scores (`pcgen.register_score`), to stand beside the model's.
 
     Raises:
         PcgenError: a model or data that cannot be used.
@@ -126,8 +127,7 @@ def ood_calibrate(
     from pcgen.commands.api import open_classifier, open_model
     from pcgen.data.sources import open_data
     from pcgen.device import choose_device, choose_products, choose_threads
-    from pcgen.ood import scores
-    from pcgen.ood.calibrate import calibrate, require_unseen, rows_for
+    from pcgen.ood.calibrate import calibrate, fitted_scorers, require_unseen, rows_for
     from pcgen.ood.detector import save
     from pcgen.ood.inputs import require_columns
     from pcgen.ood.scoring import BATCH
@@ -144,17 +144,7 @@ def ood_calibrate(
         judge = open_classifier(classifier, chosen)
         require_unseen(judge, images, rows)
     on_progress(Event("fitting scores", 0, len(rows.fit)))
-    scorers: list[StoredScorer] = [
-        scores.fit(
-            loaded.network,
-            rows.fit,
-            loaded.recipe.inference,
-            labels=rows.fit.labels,
-            device=str(chosen),
-        )
-    ]
-    if judge is not None:
-        scorers.append(scores.ClassifierScorer.fit(judge.network, rows.fit, judge.recipe.inference))
+    scorers = fitted_scorers(loaded, rows.fit, judge, scores)
 
     def tell(done: int) -> None:
         on_progress(Event("calibrating", done, len(rows.held_out)))

@@ -13,9 +13,12 @@ from pcgen import __version__
 from pcgen.classification.network import ClassifierModel
 from pcgen.data.images import Images, parts, split
 from pcgen.errors import CalibrationError, DataError
-from pcgen.ood import conformal
+from pcgen.ood import conformal, scores
 from pcgen.ood.detector import COMBINED, Detector
+from pcgen.ood.scores import registered
+from pcgen.ood.scores.classifier import CLASSIFIER_SCORES
 from pcgen.ood.scoring import Columns, MappingScorer, Scored, StoredScorer, joined, scored
+from pcgen.registry import SCORES
 from pcgen.storage.checkpoint import LoadedModel, Model, digest
 
 FPR = 0.05
@@ -105,14 +108,54 @@ def require_unseen(classifier: ClassifierModel, images: Images, rows: Calibratio
     if trained_on is None and images.source != classifier.header["data"]["source"]:
         return
     held_out = rows.held_out
-    both = None if trained_on is None else (held_out.index, trained_on.index)
-    if both is not None and None not in both and not torch.isin(*both).any():
+    seen = None if trained_on is None else trained_on.index
+    index = held_out.index
+    if seen is not None and index is not None and not torch.isin(index, seen).any():
         return
     raise CalibrationError(
         f"{classifier.path}: was trained on rows of {images.source} that calibrate",
         f"Train it with the model's own data.calibration and seed, so that the {len(held_out)} "
         "rows are set aside for both",
     )
+
+
+def fitted_scorers(
+    model: Model,
+    images: Images,
+    classifier: ClassifierModel | None = None,
+    names: Sequence[str] = (),
+) -> list[StoredScorer]:
+    """Return the scorers of a model, fitted to known images.
+
+    Args:
+        images: the rows that scores are fitted to.
+        classifier: a classifier whose scores are added.
+        names: registered scores that are added; a score that is there already is not added again.
+
+    Raises:
+        UnknownNameError: no score is registered under a name.
+        CalibrationError: a name belongs to a classifier's score, and there is no classifier.
+        DataError: the images have no labels, which a classifier's scores need, or are too few.
+    """
+    network, table = model.network, model.recipe.inference
+    own = [name for name in dict.fromkeys(names) if name not in (COMBINED, *scores.PCScorer.names)]
+    for name in own:
+        SCORES.require(name)
+        if name in CLASSIFIER_SCORES and classifier is None:
+            raise CalibrationError(
+                f"{name}: is a score of a classifier", "Name one: --classifier MODEL"
+            )
+    device = network.layers[0].weight.device
+    scorers: list[StoredScorer] = [
+        scores.fit(network, images, table, labels=images.labels, device=device)
+    ]
+    if classifier is not None:
+        table = classifier.recipe.inference
+        scorers.append(scores.ClassifierScorer.fit(classifier.network, images, table))
+    own = [name for name in own if name not in CLASSIFIER_SCORES]
+    if own:
+        scorers.append(registered.fit(network, images, model.recipe.inference, own))
+    return scorers
 
 
 def calibrate(
@@ -205,7 +248,7 @@ def _heat_scale(scorer: StoredScorer, images: Images, device: torch.device) -> f
     """Return the 99 % quantile of the pixels' prediction errors; 1 if the scorer draws no map."""
     if not hasattr(scorer, "heatmap"):
         return 1.0
-    mapper: MappingScorer = scorer
+    mapper: MappingScorer = scorer  # type: ignore[assignment]
     rows = images.rows(range(min(_MAPPED, len(images))))
     error_BD = mapper.heatmap(rows.pixels_BD[rows.ok].to(device)).cpu()
     # Not torch.quantile: it takes at most 2^24 values.

@@ -15,8 +15,9 @@ from pcgen.classification.network import ClassifierModel, classifier_of
 from pcgen.errors import CalibrationError, CheckpointError
 from pcgen.ood import conformal, scores
 from pcgen.ood.conformal import Array, Guarantee
-from pcgen.ood.scores import ClassifierScorer
+from pcgen.ood.scores import ClassifierScorer, registered
 from pcgen.ood.scoring import Columns, StoredScorer
+from pcgen.registry import SCORES
 from pcgen.storage import checkpoint
 from pcgen.storage.checkpoint import Checkpoint, Model, digest, model_of
 
@@ -25,7 +26,7 @@ LAYER = "energy_layer_"
 
 # How the names of the tensors in a detector's file begin.
 _MODEL, _SCORES, _COLUMNS = "model.", "scores.", "calibration."
-_CLASSIFIER, _CLASSIFIER_SCORES = "classifier.", "baselines."
+_CLASSIFIER, _CLASSIFIER_SCORES, _REGISTERED = "classifier.", "baselines.", "registered."
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Detector:
 
     Attributes:
         model: the predictive coding network.
-        scorers: the network's own first, then the classifier's.
+        scorers: the network's own first, then the classifier's and the users'.
         names: the score columns, the combined one first.
         components: the scores that the combined one is made of.
         columns: the scorers' columns of the calibration inputs (N,), part A first.
@@ -136,7 +137,6 @@ def save(path: Path, detector: Detector) -> dict[str, Any]:
     network = _on_cpu(detector.model.network.tensors())
     columns = {name: torch.from_numpy(column) for name, column in detector.columns.items()}
     tensors = _prefixed(_MODEL, network)
-    tensors |= _prefixed(_SCORES, _on_cpu(detector.scorers[0].tensors()))
     tensors |= _prefixed(_COLUMNS, columns)
     header = detector.header | {
         "model": _without_tensors(detector.model.header) | {"sha256": digest(network)},
@@ -144,8 +144,14 @@ def save(path: Path, detector: Detector) -> dict[str, Any]:
     }
     if detector.classifier is not None:
         tensors |= _prefixed(_CLASSIFIER, _on_cpu(detector.classifier.network.tensors()))
-        tensors |= _prefixed(_CLASSIFIER_SCORES, _on_cpu(detector.scorers[1].tensors()))
         header["classifier"] = _without_tensors(detector.classifier.header)
+    for scorer in detector.scorers:
+        prefix = _SCORES
+        if isinstance(scorer, ClassifierScorer):
+            prefix = _CLASSIFIER_SCORES
+        elif isinstance(scorer, registered.RegisteredScorer):
+            prefix, header["registered"] = _REGISTERED, list(scorer.names)
+        tensors |= _prefixed(prefix, _on_cpu(scorer.tensors()))
     checkpoint.save(path, tensors, header)
     return header
 
@@ -156,6 +162,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Detector:
     Raises:
         CheckpointError: there is no such file, it is damaged, or it is not a detector.
         CalibrationError: the calibration belongs to another model than the file holds.
+        UnknownNameError: the file has a user's score that is not registered.
     """
     file = checkpoint.load(path)
     if file.header.get("kind") != "detector":
@@ -193,6 +200,11 @@ def _detector_of(file: Checkpoint, device: torch.device | str) -> Detector:
         tensors = _with_prefix(file.tensors, _CLASSIFIER_SCORES)
         table = classifier.recipe.inference
         scorers.append(ClassifierScorer.load(classifier.network, tensors, table))
+    if names := header.get("registered"):
+        for name in names:
+            SCORES.require(name, str(path))
+        tensors = _with_prefix(file.tensors, _REGISTERED)
+        scorers.append(registered.load(model.network, model.recipe.inference, names, tensors))
     return Detector(
         model,
         tuple(scorers),

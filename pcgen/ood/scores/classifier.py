@@ -32,6 +32,7 @@ _BATCH = 100
 
 LOGIT_SCORES = ("msp", "max-logit", "energy-lse", "entropy")
 FEATURE_SCORES = ("mahalanobis", "relative-mahalanobis", "knn")
+CLASSIFIER_SCORES = (*LOGIT_SCORES, "odin", *FEATURE_SCORES, "label-energy")
 
 
 def msp(logits_BK: Tensor) -> Tensor:
@@ -151,8 +152,7 @@ class ClassifierScorer:
     @property
     def names(self) -> tuple[str, ...]:
         """Return the score columns; `label-energy` only where the rule `pc` trained the network."""
-        own = ("label-energy",) if self.network.table.rule == "pc" else ()
-        return (*LOGIT_SCORES, "odin", *FEATURE_SCORES, *own)
+        return CLASSIFIER_SCORES if self.network.table.rule == "pc" else CLASSIFIER_SCORES[:-1]
 
     @classmethod
     def fit(
