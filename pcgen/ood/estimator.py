@@ -29,7 +29,7 @@ from pcgen.ood.calibrate import CalibrationRows, calibrate
 from pcgen.ood.conformal import Array, Guarantee
 from pcgen.ood.detector import Detector
 from pcgen.ood.scoring import scored
-from pcgen.storage.checkpoint import Model, model_header
+from pcgen.storage.checkpoint import LoadedModel, Model, model_header
 from pcgen.storage.runs import describe_data
 
 # Two rows to fit, and one for each part of the calibration.
@@ -182,7 +182,7 @@ def _trained(recipe: Recipe, fit: Images) -> Model:
     for _ in Training(PredictiveCoding(network, recipe, sample_BD)).run(fit, None):
         pass
     header = model_header(network, recipe, describe_data(fit, len(fit)), {})
-    return Model(Path(recipe.name), network, recipe, header)
+    return LoadedModel(Path(recipe.name), network, recipe, header)
 
 
 class _RoundedScorer:
