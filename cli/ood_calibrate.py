@@ -31,7 +31,7 @@ from .progress import Story
     "scores",
     metavar="NAME,...",
     callback=names_option,
-    help="Scores of your own (pcgen.register_score) that stand beside MODEL's.",
+    help="Your own scores (pcgen.register_score), stored too.",
 )
 @device_option
 @data_dir_option
