@@ -67,7 +67,7 @@ class PCScorer:
         "class-layers",
     )
     """The scores that `pc-fisher` combines. Chosen on distorted validation images, see
-    docs/ood-scores.md."""
+    docs/results/ood-scores.md."""
 
     network: Network
     table: InferenceTable
