@@ -1,1 +1,1 @@
-"""Data: names and paths become `Images`, tables whose rows are read when they are asked for."""
+"""Data: names, paths and arrays become `Images`, tables whose rows are read when asked for."""

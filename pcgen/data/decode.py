@@ -1,4 +1,4 @@
-"""One picture's bytes to 8 bits a channel, or the reason why not."""
+"""Decode a picture's bytes to 8 bits a channel, or give the reason why they cannot be decoded."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SUFFIXES = (
 MAX_BYTES = 256 * 2**20
 MAX_PIXELS = 2**26
 
-# Formats read in this process alone: no Ghostscript, no network, no plug-ins.
+# Formats that Pillow decodes in this process: without Ghostscript, network or plug-ins.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _COLOURED = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
 
-# Pictures this large become rows with a status below; Pillow would say so on stderr as well.
+# Such large pictures become rows with a status; Pillow would also write to stderr.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
@@ -33,10 +33,11 @@ class UnreadableError(Exception):
 def decode(data: bytes) -> Tensor:
     """Return a picture as uint8 (C, H, W) with C 1 or 3.
 
-    The first frame, turned upright as its EXIF says, transparency over black, 16 bits rounded to 8.
+    An animation gives its first frame. The picture is turned upright by its EXIF orientation,
+    transparency is laid over black, and 16 bits are rounded to 8.
 
     Raises:
-        UnreadableError: it is no picture, is damaged, or is too large.
+        UnreadableError: the bytes are no picture, are damaged, or hold too large a picture.
     """
     try:
         with _open(data) as picture:
@@ -53,7 +54,7 @@ def header(data: bytes) -> tuple[int, int, int]:
     """Return channels, height and width without decoding the pixels.
 
     Raises:
-        UnreadableError: it is no picture, or is too large.
+        UnreadableError: the bytes are no picture, or hold too large a picture.
     """
     try:
         with _open(data) as picture:
@@ -84,7 +85,7 @@ def _open(data: bytes) -> Image.Image:
 
 def _is_coloured(picture: Image.Image) -> bool:
     if picture.mode in ("P", "PA"):
-        # A palette of greys alone is a grey picture.
+        # A picture whose palette holds greys alone is grey.
         palette = np.array(picture.getpalette("RGB") or []).reshape(-1, 3)
         return bool((palette != palette[:, :1]).any())
     return picture.mode in _COLOURED
@@ -101,8 +102,8 @@ def _array(picture: Image.Image) -> NDArray[np.uint8]:
         over = upright.convert("RGBA")
         black = Image.new("RGBA", over.size, (0, 0, 0, 255))
         upright = Image.alpha_composite(black, over)
-    found = np.array(upright.convert("RGB" if coloured else "L"))
-    return np.ascontiguousarray(found.transpose(2, 0, 1)) if coloured else found[None]
+    pixels = np.array(upright.convert("RGB" if coloured else "L"))
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)) if coloured else pixels[None]
 
 
 def _deep(values: NDArray[np.generic]) -> NDArray[np.uint8]:

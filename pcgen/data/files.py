@@ -1,4 +1,4 @@
-"""Where pictures lie: a folder, a zip or a list of paths."""
+"""Picture files in a folder, in a zip or in a list of paths."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from typing import Protocol
 from pcgen.data.decode import MAX_BYTES, SUFFIXES, UnreadableError
 from pcgen.errors import DataError
 
-# Deflate cannot shrink a real picture by more; a member that says it did is a bomb.
+# Deflate never shrinks a real picture by more; a member that announces more is a zip bomb.
 _MAX_RATIO = 1000
 
 
 class Files(Protocol):
-    """Named files in sorted order; `names` are paths inside the folder or zip."""
+    """Files in sorted order; `names` are their paths inside the folder or zip."""
 
     @property
     def names(self) -> Sequence[str]: ...
 
     def head(self, keep: Sequence[int]) -> Files:
-        """Return these files alone."""
+        """Return the files of these numbers alone."""
 
     def bytes_of(self, row: int) -> bytes:
         """Return a file's bytes.
 
         Raises:
-            UnreadableError: why not.
+            UnreadableError: the file cannot be read; the message is the reason.
         """
 
     def text_of(self, name: str) -> str | None:
-        """Return a text file that lies among the pictures, or None."""
+        """Return the content of a text file among the pictures, or None."""
 
     def digest(self) -> bytes:
-        """Return a hash of names, sizes and (in a zip) check sums."""
+        """Return a hash of names and sizes, and of some content or (in a zip) check sums."""
 
 
 class FolderFiles:
-    """Pictures in a folder and the folders within, or those of a list."""
+    """Pictures in a folder and its sub-folders, or in a list of paths."""
 
     def __init__(self, root: Path | None, names: Sequence[str]) -> None:
         self.root = root
@@ -50,7 +50,7 @@ class FolderFiles:
 
     @classmethod
     def of(cls, root: Path) -> FolderFiles:
-        """Return the pictures of a folder, nested folders included, links followed once."""
+        """Return the pictures of a folder and its sub-folders; a link is followed once."""
         names: list[str] = []
         seen: set[tuple[int, int]] = set()
         for folder, inner, files in os.walk(root, followlinks=True):
@@ -64,7 +64,7 @@ class FolderFiles:
         return cls(root, sorted(name for name in names if is_picture(name)))
 
     def head(self, keep: Sequence[int]) -> FolderFiles:
-        """Return these files alone."""
+        """Return the files of these numbers alone."""
         return FolderFiles(self.root, [self.names[i] for i in keep])
 
     def _path(self, name: str) -> Path:
@@ -84,14 +84,14 @@ class FolderFiles:
             raise UnreadableError("no path can hold a NUL byte") from None
 
     def text_of(self, name: str) -> str | None:
-        """Return a text file that lies among the pictures, or None."""
+        """Return the content of a text file among the pictures, or None."""
         try:
             return self._path(name).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             return None
 
     def digest(self) -> bytes:
-        """Return a hash of names and sizes, and of the content of 64 files spread evenly."""
+        """Return a hash of the names and sizes, and of the content of 64 files spread evenly."""
         hashed = hashlib.sha256()
         every = max(1, len(self.names) // 64)
         for row, name in enumerate(self.names):
@@ -110,13 +110,13 @@ class FolderFiles:
 
 
 class ZipFiles:
-    """Pictures in a zip, which is never unpacked."""
+    """Pictures in a zip, read without unpacking it."""
 
     def __init__(self, path: Path) -> None:
         """Read the zip's list of members.
 
         Raises:
-            DataError: no zip, or one with members that point outside it.
+            DataError: the file is no zip, or a member's path points outside it.
         """
         self.path = path
         try:
@@ -125,7 +125,7 @@ class ZipFiles:
             raise DataError(
                 f"{path}: not a zip, or a truncated one: {error}", "Fetch the file again"
             ) from None
-        # One file handle: reads take turns, decoding does not.
+        # All threads share one file handle: they read in turn and decode at once.
         self._lock = threading.Lock()
         for member in self._archive.infolist():
             name = PurePosixPath(member.filename.replace("\\", "/"))
@@ -140,7 +140,7 @@ class ZipFiles:
         self.names: Sequence[str] = [member.filename for member in self._members]
 
     def head(self, keep: Sequence[int]) -> ZipFiles:
-        """Return these files alone."""
+        """Return the files of these numbers alone."""
         fewer = object.__new__(ZipFiles)
         fewer.path, fewer._archive, fewer._lock = self.path, self._archive, self._lock
         fewer._members = [self._members[i] for i in keep]
@@ -165,7 +165,7 @@ class ZipFiles:
             raise UnreadableError(f"cannot be unpacked: {error}") from None
 
     def text_of(self, name: str) -> str | None:
-        """Return a text file that lies among the pictures, or None."""
+        """Return the content of a text file among the pictures, or None."""
         try:
             with self._lock:
                 return self._archive.read(name).decode()
@@ -173,7 +173,7 @@ class ZipFiles:
             return None
 
     def digest(self) -> bytes:
-        """Return a hash of names, sizes and check sums."""
+        """Return a hash of the names, sizes and check sums."""
         hashed = hashlib.sha256()
         for member in self._members:
             words = f"{member.filename}\0{member.file_size}\0{member.CRC}\0"
@@ -182,9 +182,9 @@ class ZipFiles:
 
 
 def is_picture(name: str) -> bool:
-    """Return whether a path names a picture that the user put there.
+    """Return whether a path names a picture of the user.
 
-    What systems leave behind (.DS_Store, ._0001.png, __MACOSX/) is none.
+    Files that systems leave behind (.DS_Store, ._0001.png, __MACOSX/) are no pictures.
     """
     parts = PurePosixPath(name).parts
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)

@@ -2,7 +2,8 @@
 
 First an image gets the model's channels: grey is repeated to RGB, and RGB becomes grey by its luma
 (ITU-R BT.601). Then it gets the model's height and width: it is scaled (bilinear, antialiased)
-until it covers them, and its centre is cut out.
+until it covers them, and its centre is cut out. Last, if a threshold is set, pixels above it become
+1 and the others 0.
 
 A guarantee covers the inputs that were prepared like the calibration images. So scoring accepts
 only images whose own height and width are those of the calibration images (`native_size`), because
@@ -12,6 +13,8 @@ pixels whether its file stores grey or RGB, and the files of one data set often 
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pcgen.data.images import Shape
+from pcgen.data.images import ChangedStore, Images, Shape, Store
 
 # ITU-R BT.601: the weights of red, green and blue in the brightness of a grey picture.
 _LUMA = (0.299, 0.587, 0.114)
@@ -75,6 +78,29 @@ def preprocessing_of(own_shapes: set[Shape], shape: Shape) -> dict[str, Any]:
     if sizes != {shape[1:]}:
         words["size"] = "bilinear, antialiased, to cover the new size; centre cut out"
     return words
+
+
+@dataclass(frozen=True, slots=True)
+class _BinaryStore(ChangedStore):
+    """Rows whose pixels are 1 above a threshold, else 0."""
+
+    base: Store
+    threshold: float
+
+    def read(self, index_B: Tensor) -> tuple[Tensor, list[str], list[str]]:
+        """Return pixels (B, D) of 0 and 1, statuses and reasons."""
+        pixels_BD, status, reason = self.base.read(index_B)
+        return (pixels_BD > self.threshold).to(pixels_BD), status, reason
+
+    def digest(self) -> bytes:
+        """Return a hash of the content and the threshold."""
+        return hashlib.sha256(self.base.digest() + str(self.threshold).encode()).digest()
+
+
+def binarised(images: Images, threshold: float) -> Images:
+    """Return the images with pixels of 1 above the threshold, else 0."""
+    preprocessing = {**images.preprocessing, "pixels": f"1 above {threshold:g}, else 0"}
+    return replace(images, store=_BinaryStore(images.store, threshold), preprocessing=preprocessing)
 
 
 def _grey(pixels_BCHW: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What paths say: splits (train/, val/, test/) and classes (sub-folders, Tiny ImageNet's lists)."""
+"""Splits (train/, val/, test/) and classes (sub-folders, Tiny ImageNet's lists) from paths."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _SPLITS = {
 }
 
 
-def _wrapper(names: Sequence[str]) -> int:
-    """Return how many leading folders hold everything and say nothing: `photos/` in a photos.zip.
+def _wrapper_depth(names: Sequence[str]) -> int:
+    """Return the number of leading folders that hold everything, as `photos/` in a photos.zip.
 
-    A split's folder says something, and so does the last folder before the pictures.
+    Neither a split's folder nor the last folder before the pictures counts, because they may name a
+    split or a class.
     """
     parts = [name.split("/")[:-1] for name in (min(names), max(names))]
     shortest = min(name.count("/") for name in names)
@@ -35,30 +36,30 @@ def _wrapper(names: Sequence[str]) -> int:
 
 
 def rows_of_split(names: Sequence[str], split: str, source: str) -> list[int]:
-    """Return the rows of a split, or all where none is asked for.
+    """Return the row numbers of a split, or of all rows for an empty split.
 
     Raises:
         DataError: there is no such split.
     """
     if not split:
         return list(range(len(names)))
-    depth = _wrapper(names)
-    of_row = [_SPLITS.get(name.split("/")[depth], "") for name in names]
-    wanted = _SPLITS.get(split, split)
-    keep = [row for row, found in enumerate(of_row) if found == wanted]
-    if not keep:
-        there = ", ".join(sorted(set(of_row) - {""})) or "no splits"
-        raise DataError(f"{source}: no split {split} in it; it has {there}")
-    return keep
+    depth = _wrapper_depth(names)
+    splits = [_SPLITS.get(name.split("/")[depth], "") for name in names]
+    split = _SPLITS.get(split, split)
+    rows = [row for row, own in enumerate(splits) if own == split]
+    if not rows:
+        known = ", ".join(sorted(set(splits) - {""})) or "no splits"
+        raise DataError(f"{source}: no split {split} in it; it has {known}")
+    return rows
 
 
 def classes_of(files: Files) -> tuple[Tensor | None, list[str] | None]:
-    """Return a label for every file and the classes' names; None where a file has no class.
+    """Return a label for every file and the classes' names; None and None if a file has no class.
 
-    The class is the first folder below the split, as in train/CLASS/x.png and, in Tiny ImageNet,
-    train/CLASS/images/x.JPEG; for its val/images/x.JPEG it stands in val/val_annotations.txt.
+    The class is the first folder below the split: train/CLASS/x.png or, in Tiny ImageNet,
+    train/CLASS/images/x.JPEG. The classes of its val/images/x.JPEG are in val/val_annotations.txt.
     """
-    depth = _wrapper(files.names)
+    depth = _wrapper_depth(files.names)
     listed: dict[str, dict[str, str]] = {}
     names: list[str] = []
     for path in files.names:
@@ -80,7 +81,7 @@ def classes_of(files: Files) -> tuple[Tensor | None, list[str] | None]:
 
 
 def _annotations(files: Files, split: str) -> dict[str, str]:
-    """Return the class of each picture that Tiny ImageNet's list names."""
+    """Return the class of each picture in Tiny ImageNet's list."""
     text = files.text_of(f"{split}/val_annotations.txt" if split else "val_annotations.txt")
     lines = (line.split("\t") for line in (text or "").splitlines())
     return {cells[0]: cells[1] for cells in lines if len(cells) > 1}

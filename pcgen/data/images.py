@@ -1,4 +1,4 @@
-"""Tables of images: rows are read when asked for, so that data larger than memory pass through."""
+"""Tables of images, read row by row, so that the data may be larger than memory."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from pcgen.device import generator
 from pcgen.errors import DataError
 
 Shape = tuple[int, int, int]
-"""Channels, height, width. A table's row of D columns is (1, 1, D)."""
+"""Channels, height and width of an image. A table's row of D columns is (1, 1, D)."""
 
 
 @dataclass(slots=True)
 class Rows:
-    """Some rows, in the order asked for.
+    """Some rows of a table, in the order they were asked for.
 
     Attributes:
-        pixels_BD: float32, C H W flattened, in [0, 1]; standardised for tables; 0 where not ok.
-        status: `ok`, `unreadable`, `nonfinite` or `shape`.
-        reason: why not, where not ok; else empty.
-        index_B: the row numbers asked for.
-        labels_B: int64, where known.
+        pixels_BD: float32. An image is C H W flattened, in [0, 1]; a table's row is standardised; a
+            row that is not ok is 0.
+        status: `ok`, `unreadable`, `nonfinite` or `shape` for each row.
+        reason: why a row is not ok; empty for a row that is.
+        index_B: the row numbers that were asked for.
+        labels_B: int64; None if the table has no labels.
     """
 
     pixels_BD: Tensor
@@ -39,12 +40,12 @@ class Rows:
 
     @property
     def ok(self) -> Tensor:
-        """Return which rows can be used, (B,) of bool."""
+        """Return for each row whether it can be used, (B,) of bool."""
         return torch.tensor([status == "ok" for status in self.status], dtype=torch.bool)
 
 
 class Store(Protocol):
-    """Where rows come from: an array, or files that are decoded on demand."""
+    """The source of a table's rows: an array, or files that are decoded when they are read."""
 
     @property
     def shape(self) -> Shape:
@@ -53,13 +54,13 @@ class Store(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index_B: Tensor) -> tuple[Tensor, list[str], list[str]]:
-        """Return pixels (B, D), statuses and reasons."""
+        """Return pixels (B, D), statuses and reasons of the rows of these numbers."""
 
     def id(self, row: int) -> str:
-        """Return what the user would call the row."""
+        """Return the row's name for users."""
 
     def digest(self) -> bytes:
-        """Return a hash of the content, equal wherever the same content lies."""
+        """Return a hash of the content; it does not depend on the place of the files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +68,15 @@ class Images:
     """Images, or a table's rows, in a fixed order.
 
     Attributes:
-        name: a data set's name, or a file's.
-        source: what the user asked for.
-        store: where the rows are read.
-        index: the store's rows that belong to this table; None is all of them.
-        labels: (N,) int64, where known.
-        classes: the labels' names, where they have names.
+        name: the name of the data set or of the file.
+        source: the name or path that the user gave.
+        store: the source of the rows.
+        index: the numbers of the store's rows that belong to this table; None for all of them.
+        labels: (N,) int64; None if there are none.
+        classes: the names of the labels, if they have names.
         columns: the names of a table's columns.
-        scale: mean and standard deviation (D,) that a table's columns were standardised with.
-        preprocessing: what was done to bring the images to `shape`; empty where nothing was.
+        scale: means and standard deviations (D,) by which a table's columns are standardised.
+        preprocessing: the changes that brought the images to `shape`, in words; empty for none.
     """
 
     name: str
@@ -90,17 +91,17 @@ class Images:
 
     @property
     def shape(self) -> Shape:
-        """Return channels, height, width of every row."""
+        """Return channels, height and width of every row."""
         return self.store.shape
 
     @property
     def is_table(self) -> bool:
-        """Return whether rows are standardised columns instead of pixels."""
+        """Return whether the rows are standardised columns instead of pixels."""
         return self.scale is not None
 
     @property
     def class_count(self) -> int:
-        """Return the number of classes; 0 where no labels are known."""
+        """Return the number of classes; 0 if there are no labels."""
         if self.labels is None or not len(self.labels):
             return 0
         return len(self.classes) if self.classes else int(self.labels.max()) + 1
@@ -113,7 +114,7 @@ class Images:
         return self.store.id(row if self.index is None else int(self.index[row]))
 
     def rows(self, indices: Sequence[int] | Tensor) -> Rows:
-        """Return the rows of these numbers, in this order; one that cannot be read has a status."""
+        """Return the rows of these numbers, in this order; an unusable row has a status."""
         index_B = _as_index(indices)
         numbers_B = index_B if self.index is None else self.index[index_B]
         pixels_BD, status, reason = self.store.read(numbers_B)
@@ -130,11 +131,11 @@ class Images:
         )
 
     def head(self, n: int) -> Images:
-        """Return the first n rows, or all where there are fewer."""
+        """Return the first n rows, or all if there are fewer."""
         return self if n >= len(self) else self.subset(range(n))
 
     def fingerprint(self) -> str:
-        """Return a hash of the rows' content, labels, order and shape, not of their place."""
+        """Return a hash of the rows' content, labels, order and shape; not of the files' place."""
         digest = hashlib.sha256(self.store.digest())
         digest.update(repr(self.shape).encode())
         for tensor in (self.index, self.labels):
@@ -143,6 +144,25 @@ class Images:
             for tensor in self.scale:
                 digest.update(tensor.numpy().tobytes())
         return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedStore:
+    """Base of stores that read the rows of another store, or of a table, and change them."""
+
+    base: Store | Images
+
+    @property
+    def shape(self) -> Shape:
+        """Return channels, height and width of every row."""
+        return self.base.shape
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def id(self, row: int) -> str:
+        """Return the row's name in the base."""
+        return self.base.id(row)
 
 
 def _as_index(indices: Sequence[int] | Tensor) -> Tensor:
@@ -154,14 +174,15 @@ def _as_index(indices: Sequence[int] | Tensor) -> Tensor:
 def split(
     images: Images, validation: float, seed: int, purpose: str = "split"
 ) -> tuple[Images, Images]:
-    """Return the rows to train on and those held out, each in its old order.
+    """Return the rows to train on and the rows held out, each in their old order.
+
+    The choice depends on the seed, the purpose and the number of rows alone.
 
     Args:
-        validation: held-out share of the rows if below 1, else their number.
-        seed: with the purpose and the number of rows, all that the choice depends on.
+        validation: the share of rows to hold out if below 1, else their number.
 
     Raises:
-        DataError: a number that leaves nothing to train on.
+        DataError: a number that leaves no rows to train on.
     """
     total = len(images)
     if validation < 0 or (validation >= 1 and validation != int(validation)):
@@ -180,21 +201,21 @@ def split(
 def parts(
     images: Images, validation: float, calibration: float, seed: int
 ) -> tuple[Images, Images, Images]:
-    """Return the rows to train on, those that choose the epoch, and those for calibration.
+    """Return the rows for training, those that choose the epoch, and those for calibration.
 
     Args:
-        calibration: share or number of all rows.
-        validation: share or number of the rest.
+        calibration: the share or the number of all rows.
+        validation: the share or the number of the other rows.
 
     Raises:
-        DataError: numbers that leave nothing to train on.
+        DataError: numbers that leave no rows to train on.
     """
-    rest, aside = split(images, calibration, seed, "calibration")
-    return *split(rest, validation, seed), aside
+    rest, calibration_rows = split(images, calibration, seed, "calibration")
+    return *split(rest, validation, seed), calibration_rows
 
 
 def order(n: int, seed: int, epoch: int) -> Tensor:
-    """Return the order (n,) in which an epoch sees its rows; it depends on these three alone."""
+    """Return the order (n,) of the rows in an epoch; it depends on these three numbers alone."""
     return torch.randperm(n, generator=generator(seed, "order", epoch))
 
 
@@ -204,40 +225,41 @@ def epoch_batches(
     seed: int,
     epoch: int,
     first: int = 0,
-    own: Callable[[Tensor], Tensor] = lambda indices: indices,
+    share: Callable[[Tensor], Tensor] = lambda indices: indices,
 ) -> Iterator[tuple[Rows, Tensor]]:
-    """Yield the rows and the row numbers of an epoch's batches, reading one ahead.
+    """Yield the rows of each batch of an epoch, and the row numbers of the whole batch.
+
+    The next batch is read while the caller works on this one.
 
     Args:
-        first: number of the batch to begin with.
-        own: which of a batch's row numbers to read, where other processes read the rest.
+        first: the number of the first batch to read.
+        share: returns this process's share of a batch's row numbers.
 
     Raises:
         DataError: a row that cannot be used.
     """
-    chosen = torch.split(order(len(images), seed, epoch), size)[first:]
+    batches = torch.split(order(len(images), seed, epoch), size)[first:]
     with ThreadPoolExecutor(1) as reader:
-        following = reader.submit(images.rows, own(chosen[0]))
-        for present, indices in zip_longest(chosen, chosen[1:]):
-            rows = following.result()
-            if indices is not None:
-                following = reader.submit(images.rows, own(indices))
-            require_ok(rows, images)
-            yield rows, present
+        future = reader.submit(images.rows, share(batches[0]))
+        for batch, next_batch in zip_longest(batches, batches[1:]):
+            rows = future.result()
+            if next_batch is not None:
+                future = reader.submit(images.rows, share(next_batch))
+            require_readable(rows, images)
+            yield rows, batch
 
 
-def require_ok(rows: Rows, images: Images) -> None:
-    """Let rows pass that can all be used.
-
-    Raises:
-        DataError: one cannot; it says how many, which is the first, and why.
-    """
+def require_readable(rows: Rows, images: Images) -> None:
+    """Raise DataError unless every row is readable; it names the first that is not, and why."""
     bad = [i for i, status in enumerate(rows.status) if status != "ok"]
     if not bad:
         return
     number = int(rows.index_B[bad[0]])
-    which = "" if len(bad) == 1 else f"{len(bad)} of {len(rows.status)} rows cannot be used; first "
+    count = "" if len(bad) == 1 else f"{len(bad)} of {len(rows.status)} rows cannot be used; first "
     raise DataError(
-        f"{images.source}: {which}row {number}, {images.id(number)}: {rows.reason[bad[0]]}",
-        "Training needs every row: repair or remove those that cannot be read",
+        f"{images.source}: {count}row {number}, {images.id(number)}: {rows.reason[bad[0]]}",
+        "Every row is needed here: repair or remove those that cannot be read",
     )
+
+
+require_ok = require_readable

@@ -1,8 +1,8 @@
-"""Images made unusual: each shift changes every image of a table in one known way.
+"""Shifts: images made unusual, each shift in one known way.
 
-A shifted table is read row by row like any other. What a row becomes depends on the row, its place
-in the table and the seed alone, so it is the same in any batch and order. A new shift is one
-function and one row in `SHIFTS`.
+A shifted table is read row by row like any other. A shifted row depends on the row, its number and
+the seed alone, so it is the same in every batch and order. A new shift is one function and one
+entry of `SHIFTS`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pcgen.data.images import Images, Shape, Store
+from pcgen.data.images import ChangedStore, Images, Store
 from pcgen.data.vision import blurred
 from pcgen.device import generator
 from pcgen.errors import DataError
 
 Shift = Callable[[Tensor, Tensor, int], Tensor]
-"""Images (B, C, H, W) in [0, 1], their numbers (B,) and the seed, to images of the same shape."""
+"""Takes images (B, C, H, W) in [0, 1], their row numbers (B,) and the seed; returns images."""
 
 BLUR = 2.0
-"""Standard deviation of the blur, in pixels of a 28x28 image; in proportion for other sizes."""
+"""Standard deviation of the blur in pixels of a 28x28 image; it grows with the image's size."""
 CONTRAST = 0.3
-"""Share of an image's contrast around its mean that low contrast leaves."""
+"""Share of each pixel's distance from the image's mean that low contrast keeps."""
 
 
 def hflip(pixels: Tensor, numbers_B: Tensor, seed: int) -> Tensor:
@@ -49,17 +49,17 @@ def negative(pixels: Tensor, numbers_B: Tensor, seed: int) -> Tensor:
 
 
 def constant(pixels: Tensor, numbers_B: Tensor, seed: int) -> Tensor:
-    """Return images of a single value, uniform in [0, 1), drawn for each channel of each."""
+    """Return images of one value for each channel, drawn uniformly from [0, 1) for each image."""
     return _uniform(pixels.shape[1], numbers_B, seed, "constant")[..., None, None].expand_as(pixels)
 
 
 def noise(pixels: Tensor, numbers_B: Tensor, seed: int) -> Tensor:
-    """Return pixels uniform in [0, 1), drawn for each image."""
+    """Return pixels drawn uniformly from [0, 1) for each image."""
     return _uniform(pixels[0].numel(), numbers_B, seed, "noise").reshape(pixels.shape)
 
 
 def shuffle(pixels: Tensor, numbers_B: Tensor, seed: int) -> Tensor:
-    """Return the images with their pixels in one random order, the same for all of them."""
+    """Return the images with their pixels in one random order, the same for all images."""
     places = torch.randperm(pixels[0, 0].numel(), generator=generator(seed, "shuffle"))
     return pixels.flatten(2)[..., places].reshape(pixels.shape)
 
@@ -70,7 +70,7 @@ def blur(pixels: Tensor, numbers_B: Tensor, seed: int) -> Tensor:
 
 
 def low_contrast(pixels: Tensor, numbers_B: Tensor, seed: int) -> Tensor:
-    """Return the images with `CONTRAST` of their deviations from their own mean."""
+    """Return the images with each pixel moved towards the image's own mean."""
     mean = pixels.mean((2, 3), keepdim=True)
     return mean + CONTRAST * (pixels - mean)
 
@@ -89,54 +89,37 @@ SHIFTS: dict[str, Shift] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Changed:
-    """A table whose rows are changed as they are read: as many, of the same shape and names."""
-
-    images: Images
-
-    @property
-    def shape(self) -> Shape:
-        """Return channels, height, width of every row."""
-        return self.images.shape
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def id(self, row: int) -> str:
-        """Return the row's own name."""
-        return self.images.id(row)
-
-
-@dataclass(frozen=True, slots=True)
-class ShiftedStore(_Changed):
+class ShiftedStore(ChangedStore):
     """Rows of a table, shifted as they are read; rows that cannot be read stay as they are."""
 
+    base: Images
     name: str
     seed: int
 
     def read(self, index_B: Tensor) -> tuple[Tensor, list[str], list[str]]:
         """Return pixels (B, D), statuses and reasons."""
-        rows = self.images.rows(index_B)
+        rows = self.base.rows(index_B)
         pixels_BD, ok_B = rows.pixels_BD.clone(), rows.ok
         if bool(ok_B.any()):
-            maps = pixels_BD[ok_B].reshape(-1, *self.shape)
-            shifted = SHIFTS[self.name](maps, index_B[ok_B], self.seed)
-            pixels_BD[ok_B] = shifted.reshape(len(maps), -1).clamp(0, 1)
+            images = pixels_BD[ok_B].reshape(-1, *self.shape)
+            shifted = SHIFTS[self.name](images, index_B[ok_B], self.seed)
+            pixels_BD[ok_B] = shifted.reshape(len(images), -1).clamp(0, 1)
         return pixels_BD, rows.status, rows.reason
 
     def digest(self) -> bytes:
-        """Return a hash of the table's content and of the shift."""
-        return _digest(self.images.fingerprint(), self.name, self.seed)
+        """Return a hash of the table's content, the shift and the seed."""
+        return _digest(self.base.fingerprint(), self.name, self.seed)
 
 
 def shifted(images: Images, name: str, seed: int = 0) -> Images:
     """Return images under a shift of `SHIFTS`.
 
     Raises:
-        DataError: an unknown shift, a table of numbers, or a quarter turn of what is not square.
+        DataError: an unknown shift, a table of numbers, or a quarter turn of images that are not
+            square.
     """
     if name not in SHIFTS:
-        raise DataError(f"{name}: no such shift", f"There are: {', '.join(SHIFTS)}")
+        raise DataError(f"{name}: no such shift", f"Known shifts: {', '.join(SHIFTS)}")
     if images.is_table:
         raise DataError(f"{images.source}: holds a table of numbers; a shift takes images")
     if name == "rot90" and images.shape[1] != images.shape[2]:
@@ -145,21 +128,22 @@ def shifted(images: Images, name: str, seed: int = 0) -> Images:
 
 
 @dataclass(frozen=True, slots=True)
-class MatchedStore(_Changed):
-    """Rows of a table, each with the pixel values of a row of another table.
+class MatchedStore(ChangedStore):
+    """Rows of a table, each with the pixel values of a random row of another table.
 
-    The brightest pixel gets the other row's largest value, and so on down to the darkest: what is
-    where stays, how much of each value there is becomes the other's. Both are of one shape.
+    The brightest pixel gets the largest value of the other row, and so on down to the darkest. So a
+    row keeps its forms and gets the histogram of the other row.
     """
 
+    base: Images
     like: Images
     seed: int
 
     def read(self, index_B: Tensor) -> tuple[Tensor, list[str], list[str]]:
         """Return pixels (B, D), statuses and reasons."""
         source = generator(self.seed, "match")
-        partners = torch.randint(len(self.like), (len(self.images),), generator=source)
-        rows, others = self.images.rows(index_B), self.like.rows(partners[index_B])
+        partners = torch.randint(len(self.like), (len(self.base),), generator=source)
+        rows, others = self.base.rows(index_B), self.like.rows(partners[index_B])
         status, reason = list(rows.status), list(rows.reason)
         for i, other in enumerate(others.status):
             if status[i] == "ok" and other != "ok":
@@ -168,18 +152,18 @@ class MatchedStore(_Changed):
         # Equal pixels, as a black ground, take their values in the order of their places.
         ranks_BD = rows.pixels_BD.argsort(dim=1, stable=True).argsort(1)
         matched_BD = values_BD.gather(1, ranks_BD)
-        usable_B = torch.tensor([word == "ok" for word in status])
+        usable_B = torch.tensor([value == "ok" for value in status])
         return torch.where(usable_B[:, None], matched_BD, 0.0), status, reason
 
     def digest(self) -> bytes:
         """Return a hash of both tables' content."""
-        return _digest(self.images.fingerprint(), self.like.fingerprint(), self.seed)
+        return _digest(self.base.fingerprint(), self.like.fingerprint(), self.seed)
 
 
 def intensity_matched(images: Images, like: Images, seed: int = 0) -> Images:
     """Return images, each with the pixel values of a random image of another table.
 
-    No score that looks at brightness alone can tell them from the other table's.
+    A score that uses brightness alone cannot tell them from the images of the other table.
 
     Raises:
         DataError: tables of numbers, or images of different shapes.
@@ -194,31 +178,31 @@ def intensity_matched(images: Images, like: Images, seed: int = 0) -> Images:
 
 
 def of_label(images: Images, label: int) -> tuple[Images, Images]:
-    """Return the images of a label, and all others, whose labels have no gap.
+    """Return the images of a label, and all others with their labels renumbered without a gap.
 
     Raises:
-        DataError: images without labels, or none of this label or of another.
+        DataError: the images have no labels, or none has this label, or all have.
     """
     if images.labels is None:
-        raise DataError(f"{images.source}: has no labels, so none can be left out")
+        raise DataError(f"{images.source}: has no labels, so no class can be left out")
     chosen = images.labels == label
     if not bool(chosen.any()) or bool(chosen.all()):
-        raise DataError(f"{images.source}: label {label} is not one of several there")
+        raise DataError(f"{images.source}: label {label} is not one of several labels in it")
     own, others = chosen.nonzero().squeeze(1), (~chosen).nonzero().squeeze(1)
     rest, classes = images.subset(others), images.classes
     assert rest.labels is not None
-    closed = rest.labels - (rest.labels > label).to(rest.labels.dtype)
+    renumbered = rest.labels - (rest.labels > label).to(rest.labels.dtype)
     names = None if classes is None else [*classes[:label], *classes[label + 1 :]]
-    return images.subset(own), replace(rest, labels=closed, classes=names)
+    return images.subset(own), replace(rest, labels=renumbered, classes=names)
 
 
 def _wrapped(images: Images, store: Store, words: str) -> Images:
-    done = {**images.preprocessing, "shift": words}
-    return replace(images, store=store, index=None, name=words, preprocessing=done)
+    preprocessing = {**images.preprocessing, "shift": words}
+    return replace(images, store=store, index=None, name=words, preprocessing=preprocessing)
 
 
 def _uniform(count: int, numbers_B: Tensor, seed: int, purpose: str) -> Tensor:
-    """Return (B, count) of [0, 1), a row for each number whatever stands beside it."""
+    """Return numbers (B, count) in [0, 1); a row depends on its own number and the seed alone."""
     sources = (generator(seed, purpose, int(number)) for number in numbers_B)
     return torch.stack([torch.rand(count, generator=source) for source in sources])
 

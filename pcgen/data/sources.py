@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcgen.data.arrays import images_of, in_native_order
-from pcgen.data.binary import binarised
 from pcgen.data.catalogue import BUILT_IN
 from pcgen.data.catalogue import listing as listing
 from pcgen.data.decode import SUFFIXES
 from pcgen.data.files import FolderFiles, ZipFiles
+from pcgen.data.fit import binarised
 from pcgen.data.folders import open_files
 from pcgen.data.idx import looks_like_idx, read_images
 from pcgen.data.images import Images, Shape

@@ -1,4 +1,4 @@
-"""Tables of numbers from .csv files: each column standardised, its own units kept in `scale`."""
+"""Tables of numbers, from .csv files or arrays; every column is standardised."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ _MISSING = ("", "na", "n/a", "null", "?")
 
 
 def read_csv(path: Path) -> tuple[Array, list[str], Array | None]:
-    """Return the numbers (N, D), the columns' names, and the labels (N,) where a column has them.
+    """Return the numbers (N, D), the columns' names, and the labels (N,) if a column holds them.
 
     The first line is a header if at least half of its cells are words. A column named y, label,
-    labels, target or class holds the labels. An empty cell is a number that is missing (NaN).
+    labels, target or class holds the labels. An empty cell is a missing number (NaN).
 
     Raises:
-        DataError: no text, no rows, rows of different lengths, or a word where a number belongs.
+        DataError: the file is no text, has no rows, has rows of different lengths, or has a word in
+            the place of a number.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -49,44 +50,44 @@ def read_csv(path: Path) -> tuple[Array, list[str], Array | None]:
     if not has_header:
         names = [f"column{i + 1}" for i in range(len(names))]
     label = next((i for i, name in enumerate(names) if name.lower() in _LABEL_COLUMNS), None)
-    numbers = _fast(text, delimiter, has_header, len(names))
+    numbers = _at_once(text, delimiter, has_header, len(names))
     if numbers is None:
-        return _slow(path, text, delimiter, has_header, names, label)
+        return _by_cell(path, text, delimiter, has_header, names, label)
     if not len(numbers):
         raise DataError(f"{path}: a header but no rows")
-    return _apart(numbers, names, label)
+    return _without_labels(numbers, names, label)
 
 
-def _apart(
+def _without_labels(
     numbers: Array, names: list[str], label: int | None, words: Sequence[str] | None = None
 ) -> tuple[Array, list[str], Array | None]:
-    """Take the column of labels out of the others."""
+    """Return the other columns, their names, and the column of labels."""
     if label is None:
         return numbers, names, None
     labels = numbers[:, label] if words is None else np.array(words)
     return np.delete(numbers, label, 1), names[:label] + names[label + 1 :], labels
 
 
-def _fast(text: str, delimiter: str, has_header: bool, width: int) -> Array | None:
-    """Return the numbers, or None where the lines need a closer look."""
+def _at_once(text: str, delimiter: str, has_header: bool, width: int) -> Array | None:
+    """Return the numbers of a whole table; None if `_by_cell` must read it."""
     skip = 0
     if has_header:
         skip = next(i for i, line in enumerate(text.split("\n")) if line.strip()) + 1
         if not text.split("\n", skip)[-1].strip():
             return np.empty((0, width))
     try:
-        found = np.loadtxt(
+        numbers = np.loadtxt(
             io.StringIO(text), delimiter=delimiter, skiprows=skip, ndmin=2, comments=None
         )
     except ValueError:
         return None
-    return found if found.shape[1] == width else None
+    return numbers if numbers.shape[1] == width else None
 
 
-def _slow(
+def _by_cell(
     path: Path, text: str, delimiter: str, has_header: bool, names: list[str], label: int | None
 ) -> tuple[Array, list[str], Array | None]:
-    """Read cell by cell, which finds the cell that is wrong, and labels that are words."""
+    """Return the same as `read_csv`, cell by cell: to name a wrong cell, or for word labels."""
     reader = csv.reader(io.StringIO(text), delimiter=delimiter)
     numbers: list[list[float]] = []
     words: list[str] = []
@@ -118,11 +119,12 @@ def _slow(
     values = [_number(word) for word in words]
     if label is not None and all(value is not None and value == value for value in values):
         table[:, label] = values
-        return _apart(table, names, label)
-    return _apart(table, names, label, words)
+        return _without_labels(table, names, label)
+    return _without_labels(table, names, label, words)
 
 
 def _cell(cell: str, path: Path, line: int, column: str) -> float:
+    """Return a cell's number, NaN if it is missing."""
     value = _number(cell)
     if value is None:
         shown = cell.strip() if len(cell) < 40 else cell.strip()[:37] + "..."
@@ -134,7 +136,7 @@ def _cell(cell: str, path: Path, line: int, column: str) -> float:
 
 
 def _number(cell: str) -> float | None:
-    """Return a cell's number, NaN where it is missing, None where it is a word."""
+    """Return a cell's number, NaN if it is missing, None if it is a word."""
     if cell.strip().lower() in _MISSING:
         return float("nan")
     try:
@@ -155,12 +157,12 @@ def table_of(
     """Return a table whose columns are standardised: (value - mean) / standard deviation.
 
     Args:
-        values: (N, D) in the columns' own units; NaN where missing, which the scale ignores.
+        values: (N, D) in the columns' own units. The means and deviations ignore NaN.
 
     Raises:
-        DataError: another number of columns than the model's, or none of a name asked for.
+        DataError: the number of columns is not the model's, or a column asked for is missing.
     """
-    values, columns = _chosen(values, columns, request)
+    values, columns = _selected(values, columns, request)
     width = values.shape[1]
     if not width:
         raise DataError(f"{request.source}: has no columns of numbers")
@@ -168,9 +170,9 @@ def table_of(
         takes = request.row_width or "images of " + "x".join(map(str, request.like))
         raise DataError(f"{request.source}: has {width} columns, the model takes {takes}")
     numbers, names = labels_of(labels, classes, len(values), request)
-    # What float32 cannot hold is as good as infinite, and is left out of the scale.
+    # A number too large for float32 counts as infinite; the means and deviations ignore it.
     values = np.where(np.abs(values) > np.finfo(np.float32).max, np.inf, values)[: request.limit]
-    scale = _scale(values) if request.like_scale is None else _given(request.like_scale)
+    scale = _scale(values) if request.like_scale is None else _as_scale(request.like_scale)
     with np.errstate(over="ignore", invalid="ignore"):
         standardised = (values - scale[0].numpy()) / scale[1].numpy()
     shape = (1, 1, width)
@@ -186,8 +188,8 @@ def table_of(
     )
 
 
-def _chosen(values: Array, columns: list[str], request: DataRequest) -> tuple[Array, list[str]]:
-    """Return the columns that are request by name, in that order."""
+def _selected(values: Array, columns: list[str], request: DataRequest) -> tuple[Array, list[str]]:
+    """Return the columns that the request names, in its order."""
     if request.columns is None:
         return values, columns
     missing = [name for name in request.columns if name not in columns]
@@ -195,26 +197,26 @@ def _chosen(values: Array, columns: list[str], request: DataRequest) -> tuple[Ar
         return values, columns
     if missing:
         raise DataError(
-            f"{request.source}: no column {missing[0]!r}", f"There are: {', '.join(columns)}"
+            f"{request.source}: no column {missing[0]!r}", f"Its columns: {', '.join(columns)}"
         )
     return values[:, [columns.index(name) for name in request.columns]], list(request.columns)
 
 
 def open_csv(path: Path, request: DataRequest) -> Images:
-    """Return a .csv file as a table; as images where a size is asked for.
+    """Return a .csv file as a table; as images if the request has a size or a model of images.
 
     Raises:
-        DataError: no table of numbers, or not one that fits.
+        DataError: the file is no table of numbers, or does not fit the model.
     """
     values, columns, labels = read_csv(path)
-    takes_images = request.like_scale is None and (request.like or request.size)
-    if takes_images:
+    are_images = request.like_scale is None and (request.like or request.size)
+    if are_images:
         return images_of(values, path.name, request, labels=labels)
     return table_of(values, columns, path.name, request, labels=labels)
 
 
 def _scale(values_ND: Array) -> Scale:
-    """Return mean and deviation of each column; a constant column has deviation 1."""
+    """Return the mean and the standard deviation of each column; 1 for a constant column."""
     finite = np.isfinite(values_ND)
     count = np.maximum(finite.sum(0), 1)
     mean = np.where(finite, values_ND, 0).sum(0) / count
@@ -223,6 +225,6 @@ def _scale(values_ND: Array) -> Scale:
     return torch.from_numpy(mean), torch.from_numpy(deviation)
 
 
-def _given(like_scale: Sequence[Any]) -> Scale:
-    mean, deviation = (torch.as_tensor(part, dtype=torch.float64) for part in like_scale)
+def _as_scale(like_scale: Sequence[Any]) -> Scale:
+    mean, deviation = (torch.as_tensor(row, dtype=torch.float64) for row in like_scale)
     return mean, deviation

@@ -1,4 +1,4 @@
-"""torchvision, imported here alone: it downloads data sets, and reads some."""
+"""The one module that imports torchvision, which downloads data sets and reads some of them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _SIGNATURES = (
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
 _OFFLINE = "Without a network: copy the files into a folder and name it with --data-dir"
-# Kept alive: the signatures go when the library does.
+# The signatures exist as long as their library does.
 _defined: list[torch.library.Library] = []
 
 
 def torchvision() -> ModuleType:
-    """Return torchvision, mended where PyPI's build stands beside a CPU-only torch.
+    """Return torchvision, repaired if PyPI's build is used with a CPU-only torch.
 
-    That pair fails at import as two operators are missing, which data sets do not use. Their
-    signatures alone make the import work; they are defined only where it failed for that reason.
+    The import of this pair fails because two operators are missing. Data sets do not use them, and
+    their signatures are enough for the import. They are defined only if it fails for this reason.
 
     Raises:
         DataError: torchvision is not installed, or does not fit this torch.
@@ -38,9 +38,9 @@ def torchvision() -> ModuleType:
         return _import()
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
-            raise _misfit(error) from None
+            raise _import_error(error) from None
     except ImportError as error:
-        raise _misfit(error) from None
+        raise _import_error(error) from None
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         del sys.modules[name]
     library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
@@ -50,7 +50,7 @@ def torchvision() -> ModuleType:
     try:
         return _import()
     except (RuntimeError, ImportError) as error:
-        raise _misfit(error) from None
+        raise _import_error(error) from None
 
 
 def _import() -> ModuleType:
@@ -61,13 +61,13 @@ def _import() -> ModuleType:
     return module
 
 
-def _misfit(error: Exception) -> DataError:
+def _import_error(error: Exception) -> DataError:
     reason = str(error).splitlines()[0]
     return DataError(f"torchvision cannot be imported: {reason}", "Show versions: pcgen doctor")
 
 
 def state() -> str:
-    """Return torchvision's version, and whether it had to be mended or cannot be imported."""
+    """Return torchvision's version and whether it was repaired, or why it cannot be imported."""
     try:
         torchvision()
     except DataError as error:
@@ -77,10 +77,10 @@ def state() -> str:
 
 
 def download(dataset: str, split: str, root: Path) -> None:
-    """Fetch a split of a data set into a folder; torchvision checks the sums.
+    """Download a split of a data set to a folder; torchvision verifies the check sums.
 
     Raises:
-        DataError: no network, no space, or files other than were published.
+        DataError: there is no network or no space, or the files are not those that were published.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -95,19 +95,19 @@ def download(dataset: str, split: str, root: Path) -> None:
 
 
 def pixels(dataset: str, split: str, root: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return images (N, H, W, C) or (N, C, H, W) as uint8, and labels, of a split that is there.
+    """Return images (N, H, W, C) or (N, C, H, W) as uint8, and labels, of a split in a folder.
 
     Raises:
-        DataError: files that are damaged.
+        DataError: the files are damaged.
     """
     try:
-        found = _dataset(dataset, split, root, fetch=False)
+        data_set = _dataset(dataset, split, root, fetch=False)
     except (RuntimeError, OSError, ValueError, EOFError) as error:
         raise DataError(
-            f"{root}: damaged: {error}", "Remove the files; they are fetched anew"
+            f"{root}: damaged: {error}", "Remove the files; they are then downloaded again"
         ) from None
-    labels = found.targets if hasattr(found, "targets") else found.labels
-    return np.asarray(found.data), np.asarray(labels)
+    labels = data_set.targets if hasattr(data_set, "targets") else data_set.labels
+    return np.asarray(data_set.data), np.asarray(labels)
 
 
 def _dataset(dataset: str, split: str, root: Path, *, fetch: bool) -> Any:
@@ -120,10 +120,10 @@ def _dataset(dataset: str, split: str, root: Path, *, fetch: bool) -> Any:
 
 
 def blurred(pixels_BCHW: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Return images under a Gaussian blur of a standard deviation in pixels, cut at three of it."""
+    """Return the images under a Gaussian blur of `sigma` pixels, cut off at three sigma."""
     torchvision()
     from torchvision.transforms.v2 import functional
 
     size = 2 * math.ceil(3 * sigma) + 1
-    found: torch.Tensor = functional.gaussian_blur(pixels_BCHW, [size, size], [sigma, sigma])
-    return found
+    blurry: torch.Tensor = functional.gaussian_blur(pixels_BCHW, [size, size], [sigma, sigma])
+    return blurry
