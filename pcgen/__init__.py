@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from pcgen.errors import PcgenError as PcgenError
     from pcgen.errors import RecipeError as RecipeError
     from pcgen.errors import RunError as RunError
+    from pcgen.inference.solvers import register_solver as register_solver
+    from pcgen.model.activations import register_activation as register_activation
+    from pcgen.model.energy import register_likelihood as register_likelihood
     from pcgen.ood.estimator import PCNOutlierDetector as PCNOutlierDetector
     from pcgen.registry import register_data_set as register_data_set
     from pcgen.registry import register_score as register_score
@@ -78,6 +81,9 @@ _HOMES = {
         "RecipeError",
         "RunError",
     ),
+    "pcgen.inference.solvers": ("register_solver",),
+    "pcgen.model.activations": ("register_activation",),
+    "pcgen.model.energy": ("register_likelihood",),
     "pcgen.registry": ("register_data_set", "register_score"),
     "pcgen.commands.sample": ("sample",),
     "pcgen.commands.memory": ("forget", "memorise", "recall"),

@@ -1,7 +1,9 @@
-"""The recipe: frozen, typed tables read from TOML, and the only place defaults are written.
+"""The recipe: typed tables read from TOML. This is the only place where defaults are written.
 
-A recipe says everything a run depends on but the data's bytes. Precedence: default < recipe file <
-`PCGEN_SET_*` environment < `--set` flag.
+A recipe holds every setting of a run. Later sources override earlier ones: defaults, the recipe
+file, environment variables `PCGEN_SET_*`, the flag `--set`.
+
+The text below each key is its entry in the reference of recipes.
 """
 
 from __future__ import annotations
@@ -16,111 +18,114 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from pcgen import registry
 from pcgen.errors import RecipeError
 
-# Beyond this, products leave float32.
+# Larger numbers overflow float32 once they are squared or multiplied.
 _LARGEST = 1e30
 Positive = Annotated[float, msgspec.Meta(gt=0, le=_LARGEST)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0, le=_LARGEST)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+CountOrZero = Annotated[int, msgspec.Meta(ge=0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Map = Annotated[list[Count], msgspec.Meta(min_length=3, max_length=3)]
 Kernel = Annotated[int, msgspec.Meta(ge=1, le=15)]
 
-ActivationName = Literal["linear", "tanh", "hard_tanh", "relu", "gelu", "sigmoid"]
-LikelihoodName = Literal["gaussian", "bernoulli", "categorical"]
-SolverName = Literal[
-    "majorise",
-    "newton",
-    "errors",
-    "redblack",
-    "auto",
-    "descent",
-    "langevin",
-    "momentum",
-    "kinetic",
-]
+# Names that users can add to: `from_dict` looks them up in the table that `extra` holds.
+ActivationName = Annotated[str, msgspec.Meta(extra={"names": registry.ACTIVATIONS})]
+LikelihoodName = Annotated[str, msgspec.Meta(extra={"names": registry.LIKELIHOODS})]
+SolverName = Annotated[str, msgspec.Meta(extra={"names": registry.SOLVERS})]
 ProductsName = Literal["float32", "tf32", "bfloat16"]
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A recipe's table: no unknown keys, no changes after reading."""
+    """One table of a recipe. It refuses unknown keys and cannot be changed."""
 
 
 class DataTable(Table, frozen=True):
-    """Which data, and how much of it is held out."""
+    """The data, and which rows are held out. A row is one image, or one line of a table."""
 
     source: str = "digits"
-    """A data set's name (`pcgen datasets`) or a path; empty where it must be given with --data."""
-    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """Use the first so many rows only."""
-    validation: Annotated[float, msgspec.Meta(ge=0)] = 0.1
-    """Held-out share of the training rows if below 1, else their number. Drawn with the seed."""
-    calibration: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-    """Share or number of rows set aside before, for `pcgen ood-calibrate`: neither trained on nor
-    used to choose the epoch. Drawn with the seed."""
+    """The name of a data set (`pcgen datasets` lists them) or a path. If it is empty, the command
+    needs `--data`."""
+    limit: Count | None = None
+    """Use only this many rows, the first ones. Without it all rows are used."""
+    validation: NonNegative = 0.1
+    """The rows that choose the best epoch and are never trained on: a share of the training rows
+    if the value is below 1, else their number. The seed draws them."""
+    calibration: NonNegative = 0.0
+    """The rows kept aside for `pcgen ood-calibrate`: a share or a number, as for `validation`. They
+    are neither trained on nor used to choose the epoch. The seed draws them."""
     size: Annotated[list[Count], msgspec.Meta(min_length=2, max_length=2)] | None = None
-    """Height and width that images are brought to; none keeps the source's own."""
+    """The height and width to which every image is resized. Without it images keep their size."""
     channels: Literal[1, 3] | None = None
-    """Channels that images are brought to; none keeps the source's own."""
-    threshold: Annotated[float, msgspec.Meta(ge=0, lt=1)] | None = None
-    """Pixels above it become 1, the others 0; none leaves them as they are."""
+    """The number of channels to which every image is converted: 1 is grey, 3 is colour. Without it
+    images keep their own."""
+    threshold: Fraction | None = None
+    """Pixels above this value become 1 and all others 0. Without it pixels keep their values."""
     columns: Annotated[list[str], msgspec.Meta(min_length=1)] | None = None
-    """A table's columns to take, by name; none takes all."""
-    memory: Annotated[int, msgspec.Meta(ge=0)] = 1024
-    """MiB of decoded pictures, or of an array mapped from disk, to keep in memory."""
+    """The names of the table's columns to use. Without it all columns are used."""
+    memory: CountOrZero = 1024
+    """How many MiB of decoded images, or of an array read from disk, may stay in memory."""
 
 
 class PrecisionTable(Table, frozen=True):
-    """Precisions (inverse variances) of the prediction errors."""
+    """Precisions: the inverse variances that weight the prediction errors in the energy."""
 
     data: Positive = 1.0
+    """The precision of the data layer's errors."""
     hidden: Positive | list[Positive] = 1.0
-    """One for all hidden layers, or one a layer, from the data upwards."""
+    """The precision of the hidden layers' errors: one for all, or a list from the data upwards."""
     latent: NonNegative = 0.0
-    """Of the Gaussian prior on the latent around zero; 0 is no prior."""
+    """The precision of the latent's Gaussian prior around zero. With 0 there is no prior, and the
+    model cannot sample."""
     learned: bool = False
+    """Learn the precisions with the weights."""
     diagonal: bool = False
-    """One precision a unit instead of one a layer."""
+    """Give every unit a precision of its own, instead of one to each layer."""
     rate: Positive = 1e-3
-    """Step of the log precisions (Adam), when learned."""
+    """The learning rate of the logarithms of learned precisions (Adam)."""
     floor: Positive = 1e-4
-    """Least variance a learned precision may reach."""
-    warmup: Annotated[int, msgspec.Meta(ge=0)] = 1
-    """Epochs before precisions start to learn."""
+    """The smallest variance that a learned precision may reach."""
+    warmup: CountOrZero = 1
+    """The number of epochs before precisions begin to learn."""
 
 
 class ModelTable(Table, frozen=True):
-    """The network, from the latent down to the data."""
+    """The network, from the latent (the uppermost hidden layer) down to the data."""
 
     layers: Annotated[list[Count | Map], msgspec.Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: [32, 128]
     )
-    """From the latent to the last hidden layer: units, or [channels, height, width] of a map; the
-    data's size is appended. Between two maps stands a transposed convolution, else a dense
-    layer."""
+    """The layers from the latent to the last hidden one: a number of units each, or
+    [channels, height, width] for a map of features. The data layer follows by itself. Two
+    neighbouring maps are joined by a transposed convolution, all other layers by a dense map."""
     kernel: Kernel | list[Kernel] = 4
-    """Side of the transposed convolutions' kernels; one for all, or one each, from the latent
+    """The side of the transposed convolutions' kernels: one for all, or a list from the latent
     downwards."""
     skips: list[Annotated[list[int], msgspec.Meta(min_length=2, max_length=2)]] = msgspec.field(
         default_factory=list
     )
-    """Skip connections [from, to]: numbers of `layers` from 0, the latent; the data is the last."""
+    """Skip connections, each a pair [from, to] of positions in `layers`. Position 0 is the latent,
+    and the position after the last layer is the data."""
     activation: ActivationName = "tanh"
-    """Of the hidden layers' predictions."""
+    """The activation of the hidden layers' predictions."""
     output: ActivationName = "linear"
-    """Of the data layer's prediction (Gaussian data only)."""
+    """The activation of the data layer's prediction, where the likelihood is `gaussian`."""
     likelihood: LikelihoodName = "gaussian"
+    """How the data vary around their prediction: `gaussian` for grey values and tables, `bernoulli`
+    for pixels of 0 and 1, `categorical` for one class out of many."""
     labels: bool = False
-    """A label layer above the latent: each image's class, one-hot, clamped in training. The latent
-    is then drawn to what the class predicts, with the precision `precision.latent`."""
+    """Put a layer of labels above the latent. In training it is clamped to each image's class,
+    and the class predicts the latent with the precision `precision.latent`."""
     causes: Count = 1
-    """Of the latent's prior: a mixture of so many Gaussians, learned from the chains of a sampler
-    that is `persistent`. One is the fixed prior of `precision.latent`."""
+    """The number of Gaussians in the latent's prior. More than one make a mixture, which is learned
+    and needs a sampler with `inference.sampling.persistent`."""
     start: Literal["zero", "linear"] = "zero"
-    """Where inference starts the latent: at its prior mean, or where a linear regression of earlier
-    equilibria on their data puts it (linear amortisation)."""
+    """Where inference starts the latent: at `zero`, or at a `linear` regression on the data that
+    is learned from earlier equilibria."""
     precision: PrecisionTable = PrecisionTable()
+    """The precisions of the prediction errors."""
 
 
 def units(entry: int | list[int]) -> int:
@@ -129,130 +134,155 @@ def units(entry: int | list[int]) -> int:
 
 
 class ClassifierTable(Table, frozen=True):
-    """A network that tells classes apart, in the place of `model`: a baseline for scores.
+    """A network that tells classes apart, as a baseline. It takes the place of `model`.
 
-    Beside this table `model` is unused, and `inference` serves the rule `pc` alone.
+    With this table `model` is not used, and `inference` is used by the rule `pc` only.
     """
 
     kind: Literal["convnet", "mlp"] = "convnet"
+    """The architecture: convolutions and dense layers (`convnet`), or dense layers only (`mlp`)."""
     channels: Annotated[list[Count], msgspec.Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: [16, 32]
     )
-    """Of a convnet's 3x3 convolutions; each is followed by a 2x2 maximum."""
+    """The channels of a convnet's 3x3 convolutions, each followed by 2x2 max pooling."""
     hidden: Annotated[list[Count], msgspec.Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: [128]
     )
-    """Units of the dense layers between the pixels, or the last map, and the classes."""
+    """The units of the dense hidden layers, which come before the classes."""
     activation: ActivationName = "relu"
+    """The activation of all hidden layers."""
     dropout: Fraction = 0.0
-    """Share of the last hidden layer's units that a training image does without."""
+    """The share of the last hidden layer's units that is set to 0 for each training image."""
     rule: Literal["backprop", "pc"] = "backprop"
-    """`pc`: a discriminative predictive coding network, pixels and label clamped, learns from local
-    errors; for `mlp` only."""
+    """How the weights learn: by `backprop`, or with `pc` from local errors while pixels and label
+    are clamped (discriminative predictive coding, `mlp` only)."""
 
 
 class SamplingTable(Table, frozen=True):
-    """How the states are drawn where a sampler (`langevin`, `momentum`, `kinetic`) is the solver,
-    and by `pcgen sample`."""
+    """How states are drawn: in training, if the solver is a sampler (`langevin`, `momentum` or
+    `kinetic`), and by `pcgen sample`."""
 
     step: Positive | None = None
-    """In the units of the preconditioner, where none is needed; without it, in those of the
-    energy's slopes."""
+    """The sampler's step size, in units of the preconditioner. Without it each sampler has its own
+    default. It must be set where `precondition` is false, and is then in units of the states."""
     friction: Positive = 1.0
-    """Of `kinetic`, per unit of time; of `momentum`, 1 - its momentum."""
+    """The friction of `kinetic`, per unit of time. For `momentum` it is 1 minus the momentum."""
     temperature: Positive = 1.0
+    """The temperature T of the distribution exp(-E / T) that is sampled."""
     coordinates: Literal["states", "errors"] = "states"
-    """What moves; the distribution is the same. Errors mix faster where hidden precisions are
-    high."""
+    """The variables that move: the states or the prediction errors. The distribution is the same;
+    errors mix faster where hidden precisions are high."""
     precondition: bool = True
-    """Take steps in the metric of the curvature's bound, fixed while chains run."""
+    """Scale the steps by a bound of the energy's curvature, which stays fixed while chains run."""
     metropolis: bool = False
-    """Refuse steps so that the distribution is exact at any step (not `momentum`). Each chain's
-    step is then led, in its burn-in, to `acceptance`."""
+    """Accept or reject each step (Metropolis test), which makes the distribution exact for any step
+    size. Each chain then adapts its step during burn-in until it reaches `acceptance`. Not for
+    `momentum`."""
     acceptance: Fraction = 0.8
-    warm: Annotated[int, msgspec.Meta(ge=0)] = 20
-    """In training: steps down the energy before an image's first chain."""
-    burn_in: Annotated[int, msgspec.Meta(ge=0)] = 5
-    """In training: steps of a batch's chains before the first sample."""
+    """The share of accepted steps to which the step size adapts."""
+    warm: CountOrZero = 20
+    """In training: inference steps before an image's first chain begins."""
+    burn_in: CountOrZero = 5
+    """In training: steps of the chains before the first sample of a batch."""
     samples: Count = 5
-    """In training: samples per image whose weight gradients are averaged."""
+    """In training: samples of each image over which the weight gradient is averaged."""
     thin: Count = 1
-    """In training: steps between two of them."""
-    relax: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """In training: steps down the energy, the latent held at its sample, before the weights look.
-    They then learn from the mean of the hidden errors instead of a draw, which has the same
-    expectation (to the order of a Laplace approximation) and at high precisions far less noise."""
+    """In training: steps between two samples."""
+    relax: CountOrZero = 0
+    """In training: inference steps, with the latent held at its sample, before the weight gradient
+    is taken. The gradient then uses the mean of the hidden errors instead of one draw: nearly the
+    same expectation (up to a Laplace approximation), and far less noise at high precisions."""
     persistent: bool = False
-    """An image's chain goes on in the next epoch from the latent where it ended in the last."""
-    jump: Annotated[int, msgspec.Meta(ge=0)] = 5
-    """In `pcgen sample`, over errors: steps between two proposals of a new latent from a mixture
-    prior; 0 makes none."""
+    """Continue each image's chain in the next epoch from the latent where it ended."""
+    jump: CountOrZero = 5
+    """In `pcgen sample` with `coordinates` = "errors" and a mixture prior: steps between two
+    proposals of a new latent drawn from the prior. With 0 there are none."""
 
 
 class InferenceTable(Table, frozen=True):
-    """How the states reach their equilibrium."""
+    """How the states reach their equilibrium, the states of least energy."""
 
     solver: SolverName = "majorise"
+    """The rule that moves the states. `majorise`, `newton`, `errors`, `redblack`, `auto` and
+    `descent` find the states of least energy; `langevin`, `momentum` and `kinetic` are samplers."""
     steps: Count = 20
-    """In training: gradient evaluations per batch; of a sampler, see `sampling`."""
+    """In training: gradient evaluations per batch. A sampler uses the `sampling` table instead."""
     test_steps: Count = 200
-    """At most so many when the model is used; the tolerance stops it earlier."""
+    """The most gradient evaluations when a trained model is used. The tolerance may stop it
+    earlier."""
     tolerance: NonNegative = 1e-4
-    """An image has converged when its energy's relative change and relative gradient are below."""
+    """An image has converged when one step changes its energy by less than this share, and the
+    gradient promises no larger change."""
     rate: Positive = 0.05
-    """Step of `descent`; the other solvers need none."""
+    """The step size of `descent`. The other solvers need none."""
     momentum: Fraction = 0.5
-    """Of `descent`."""
+    """The momentum of `descent`."""
     sampling: SamplingTable = SamplingTable()
+    """The settings of the samplers."""
     products: ProductsName = "float32"
-    """What the factors of matrix products are rounded to: `tf32` on a GPU, `bfloat16` there and on
-    CPUs that have it. Sums stay float32. docs/speed.md says how far the energies move."""
+    """The precision of the factors in matrix products. `tf32` (on a GPU) and `bfloat16` (on a GPU
+    and on CPUs that support it) are faster and less exact; sums stay float32."""
 
     @property
     def draws(self) -> bool:
         """Return whether the solver samples the states instead of finding their equilibrium."""
-        return self.solver in ("langevin", "momentum", "kinetic")
+        return self.solver in registry.SAMPLERS
 
 
 class LearningTable(Table, frozen=True):
-    """How the weights follow."""
+    """How the weights learn."""
 
     epochs: Count = 10
+    """The number of passes over the training rows."""
     batch_size: Count = 200
+    """The number of rows in a batch. Each batch makes one update of the weights."""
     optimiser: Literal["adamw", "sgd", "least-squares"] = "adamw"
-    """`least-squares`: of a memory, each layer's regression, from all images as one batch. With
-    more images than the last hidden layer has units, the layers above take steps of adamw."""
+    """The rule that turns gradients into weight updates. `least-squares` is for a memory: it solves
+    each layer's regression on all rows at once. With more rows than units in the last hidden
+    layer, the layers above it use `adamw`."""
     rate: Positive = 1e-3
+    """The learning rate of the weights."""
     momentum: Fraction = 0.9
-    """Of `sgd`."""
+    """The momentum of `sgd`."""
     weight_decay: NonNegative = 0.0
-    warmup: Annotated[int, msgspec.Meta(ge=0)] = 50
-    """Weight updates over which the rate rises to its value."""
+    """How strongly weights are drawn to zero: the weight decay of the optimiser."""
+    warmup: CountOrZero = 50
+    """The number of updates over which the learning rate rises from 0 to `rate`."""
     schedule: Literal["constant", "cosine"] = "cosine"
-    causes_warmup: Annotated[int, msgspec.Meta(ge=0)] = 5
-    """Epochs before the causes of a mixture prior (`model.causes`) begin to learn."""
+    """The learning rate after the warm-up: `constant`, or falling to 0 along a `cosine`."""
+    causes_warmup: CountOrZero = 5
+    """The number of epochs before a mixture prior (`model.causes`) begins to learn."""
     incremental: bool = False
-    """Incremental PC: a weight step after every state step."""
+    """Update the weights after every inference step (incremental predictive coding), not once per
+    batch."""
     memory: bool = False
-    """Memorise: every image's latent is carried from epoch to epoch and kept in the model, which
-    `pcgen recall` needs."""
+    """Memorise the rows: carry every image's latent from epoch to epoch and store it in the model.
+    `pcgen recall` needs it."""
 
 
 class Recipe(Table, frozen=True):
-    """All a run depends on but the data's bytes."""
+    """Everything that determines a run, except the data themselves."""
 
     name: str = "unnamed"
+    """The recipe's name."""
     description: str = ""
+    """One sentence that says what the recipe is for."""
     seed: int = 0
+    """The number that all random choices follow from: held-out rows, weights, order, noise."""
     data: DataTable = DataTable()
+    """The data, and which rows are held out."""
     model: ModelTable = ModelTable()
+    """The network."""
     classifier: ClassifierTable | None = None
+    """A network that tells classes apart, in the place of `model`."""
     inference: InferenceTable = InferenceTable()
+    """How the states reach their equilibrium."""
     learning: LearningTable = LearningTable()
+    """How the weights learn."""
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """Return the recipe as plain tables, every default written out (`None` left out)."""
+    """Return the recipe as plain tables with every default, without the keys that are `None`."""
     return _without_none(msgspec.to_builtins(recipe))
 
 
@@ -267,8 +297,9 @@ def from_dict(tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """Return the recipe that plain tables describe.
 
     Raises:
-        RecipeError: unknown keys, all at once, each with the nearest known one; or the first value
-            of a wrong type or range.
+        RecipeError: unknown keys (the message names them all, with suggestions); or a value of a
+            wrong type or range.
+        UnknownNameError: a name that is in no open table.
     """
     if not isinstance(tables, Mapping):
         raise RecipeError(f"{where}: not a table")
@@ -278,18 +309,20 @@ def from_dict(tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
             f"{where}: " + "; ".join(unknown), "Show a complete one: pcgen recipes digits"
         )
     try:
-        return msgspec.convert(tables, Recipe)
+        recipe = msgspec.convert(tables, Recipe)
     except msgspec.ValidationError as error:
         raise RecipeError(
             f"{where}: {_path_of(error)}", "Show a complete one: pcgen recipes digits"
         ) from None
+    _require_names(recipe, f"{where}: ")
+    return recipe
 
 
 def from_toml(text: str, where: str = "recipe") -> Recipe:
     """Return the recipe that a TOML text describes.
 
     Raises:
-        RecipeError: text that is not TOML, or tables that are no recipe.
+        RecipeError: text that is not TOML, or tables that are not a recipe.
     """
     return from_dict(parse_toml(text, where), where)
 
@@ -307,12 +340,12 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
 
 
 def with_settings(tables: Mapping[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """Return the tables with `key.path=value` settings laid over them; values parse as TOML.
+    """Return the tables, changed by settings of the form `key.path=value`. Values are TOML.
 
-    A value that is not TOML is taken as a string, so that `data.source=mnist` needs no quotes.
+    A value that is not TOML is a string, so that `data.source=mnist` needs no quotes.
 
     Raises:
-        RecipeError: a setting without `=`, or a path through something that is no table.
+        RecipeError: a setting without `=`, or a path that leads through a plain value.
     """
     result = _copy(tables)
     for setting in settings:
@@ -335,7 +368,7 @@ def read(path: Path) -> dict[str, Any]:
     """Return the tables of a recipe file.
 
     Raises:
-        RecipeError: no such file, or no TOML.
+        RecipeError: a file that does not exist, cannot be read, or is not TOML.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -365,6 +398,17 @@ def _without_none(tables: dict[str, Any]) -> dict[str, Any]:
         for key, value in tables.items()
         if value is not None
     }
+
+
+def _require_names(table: Table, prefix: str) -> None:
+    """Raise UnknownNameError unless every name of an open table is registered."""
+    for field in msgspec.structs.fields(table):
+        value, where = getattr(table, field.name), prefix + field.name
+        if isinstance(value, Table):
+            _require_names(value, f"{where}.")
+        for meta in getattr(field.type, "__metadata__", ()):
+            if meta.extra is not None:
+                meta.extra["names"].require(value, where)
 
 
 def _unknown_keys(tables: Mapping[str, Any], kind: type[Table], prefix: str) -> Iterable[str]:

@@ -13,6 +13,7 @@ from pcgen.model.network import Network, build
 
 DATA = 7
 ACTIVATIONS = ["linear", "tanh", "hard_tanh", "relu", "gelu", "sigmoid"]
+SOLVERS = ["majorise", "newton", "errors", "redblack", "auto", "descent"]
 
 
 def network(
@@ -33,9 +34,9 @@ def network(
         layers=list(layers),
         kernel=kernel,
         skips=list(skips),
-        activation=activation,  # type: ignore[arg-type]
-        output=output,  # type: ignore[arg-type]
-        likelihood=likelihood,  # type: ignore[arg-type]
+        activation=activation,
+        output=output,
+        likelihood=likelihood,
         precision=PrecisionTable(**precision),  # type: ignore[arg-type]
     )
     source = generator(seed, "test")

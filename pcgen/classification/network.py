@@ -17,7 +17,7 @@ from torch.nn import functional
 from pcgen.config import ClassifierTable, ModelTable, Recipe
 from pcgen.device import generator
 from pcgen.errors import CheckpointError, RecipeError
-from pcgen.model.activations import ACTIVATIONS
+from pcgen.model.activations import activation
 from pcgen.model.layers import Dense, Shape
 from pcgen.model.network import Network, build
 from pcgen.storage.checkpoint import Checkpoint, LoadedModel, load, rebuild
@@ -48,7 +48,7 @@ class Classifier:
         self.shape = shape
         self.convolutions = convolutions
         self.dense = dense
-        self.activation = ACTIVATIONS[table.activation].value
+        self.activation = activation(table.activation).value
 
     @property
     def classes(self) -> int:

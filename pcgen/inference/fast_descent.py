@@ -115,6 +115,7 @@ def fits(network: Network) -> bool:
         and not network.table.precision.learned
         and all(p.ndim == 0 for p in network.log_precisions)
         and isinstance(network.energies()[0], Gaussian)
+        and {network.table.activation, network.table.output} <= _FUSED.keys()
     )
 
 

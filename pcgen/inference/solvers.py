@@ -29,6 +29,7 @@ from pcgen.inference.redblack import RedBlackInference
 from pcgen.inference.reduction import ReducedInference, reduce
 from pcgen.inference.states import Inference, StateInference
 from pcgen.model.network import Network
+from pcgen.registry import SAMPLERS, SOLVERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +135,34 @@ def _sampled(network: Network, table: InferenceTable) -> Method:
     return (_errors if table.sampling.coordinates == "errors" else _majorise)(network, table)
 
 
-SOLVERS: dict[str, Callable[[Network, InferenceTable], Method]] = {
-    "descent": _descent,
-    "majorise": _majorise,
-    "newton": _newton,
-    "errors": _errors,
-    "redblack": _redblack,
-    "auto": _auto,
-}
+SOLVERS.define(
+    {
+        "descent": _descent,
+        "majorise": _majorise,
+        "newton": _newton,
+        "errors": _errors,
+        "redblack": _redblack,
+        "auto": _auto,
+        **dict.fromkeys(SAMPLERS, _sampled),
+    }
+)
+
+
+def register_solver(name: str, make: Callable[[Network, InferenceTable], Method]) -> None:
+    """Make a solver known by its name, for `inference.solver`.
+
+    Args:
+        make: (network, inference table) -> `Method` at the network's present weights. It is called
+            once per weight update.
+
+    Example:
+        >>> from pcgen.inference.directions import Descent
+        >>> from pcgen.inference.states import StateInference
+        >>> def slow(network, table):
+        ...     return Method(network, StateInference, lambda: Descent(0.01, momentum=0.0))
+        >>> register_solver("slow-descent", slow)
+    """
+    SOLVERS.register(name, make)
 
 
 def prepare(
@@ -156,7 +177,7 @@ def prepare(
     """
     if table.solver == "descent":
         return earlier or _descent(network, table)
-    make = _sampled if table.draws else SOLVERS[table.solver]
+    make = SOLVERS.get(table.solver)
     reduction = reduce(network) if reduced else None
     if reduction is None:
         return make(network, table)

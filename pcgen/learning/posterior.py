@@ -183,10 +183,9 @@ class PosteriorLearning:
 
     def _noise(self, data_BD: Tensor, rows: Rows, update: int) -> SampleNoise:
         """Return streams that depend on seed, update and each image's number alone."""
-        network, table = self.network, self.table
-        like: Layers = [data_BD.new_empty(0, size) for size in network.sizes[1:]][: network.latent]
-        steps = 2 + table.burn_in + 1 + (table.samples - 1) * table.thin
-        return SampleNoise(self.recipe.seed, f"learning/{update}", rows.index_B, like, steps)
+        sizes = self.network.sizes[1 : self.network.latent + 1]
+        like: Layers = [data_BD.new_empty(0, size) for size in sizes]
+        return SampleNoise(self.recipe.seed, f"learning/{update}", rows.index_B, like)
 
 
 def _add(total: list, more: list) -> list:  # type: ignore[type-arg]

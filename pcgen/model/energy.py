@@ -1,12 +1,14 @@
-"""The energy of one layer: what its value costs, given the drive from above.
+"""The energy of one layer, as a function of the layer's value and of its drive.
 
-Every kind answers the same questions, so that inference and learning need not know which it is. A
-mask (1 visible, 0 hidden) drops units from the energy. Energies are in nats per image, summed over
-units. Additive constants (2 pi) are left out.
+The drive a = W x_above + b is the input from the layer above. Each kind of energy has the same
+methods, so that inference and learning work with all of them. A mask (1 visible, 0 hidden) drops
+units from the energy. Energies are in nats per image, summed over units, without the constants that
+contain 2 pi.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pcgen.errors import RecipeError
 from pcgen.model.activations import Activation
+from pcgen.registry import LIKELIHOODS
 
 
 @dataclass(slots=True)
@@ -24,15 +28,16 @@ class Terms:
     energy_B: Tensor
     """Nats per image."""
     prediction_BD: Tensor
+    """The expected value of the layer."""
     pull_BD: Tensor
-    """dE/dx: the precision-weighted error, which pulls the layer to its prediction."""
+    """dE/dx: the precision-weighted error, which pulls the value towards the prediction."""
     signal_BD: Tensor
-    """-dE/da, a the drive: the error as it is sent to the layer above."""
+    """-dE/da: the error that is sent to the layer above."""
     slope_BD: Tensor | None
-    """f'(a) of a Gaussian layer; the others need none."""
+    """The activation's derivative f'(a) in a Gaussian layer; None in the others."""
 
     def of(self, index: Tensor) -> Terms:
-        """Return the terms of some of the images."""
+        """Return the terms of the images with these numbers."""
         return Terms(
             self.energy_B[index],
             self.prediction_BD[index],
@@ -42,7 +47,7 @@ class Terms:
         )
 
     def where_not(self, images_B: Tensor, other: Terms) -> Terms:
-        """Return these terms, but another point's for the marked images."""
+        """Return these terms, except that the marked images (B,) have those of another point."""
         column = images_B[:, None]
         slope = self.slope_BD
         if slope is not None and other.slope_BD is not None:
@@ -57,7 +62,7 @@ class Terms:
 
 
 class LayerEnergy(Protocol):
-    """A layer's energy as a function of its value x and its drive a = W x_above + b."""
+    """A layer's energy as a function of its value x and its drive a."""
 
     def terms(self, value_BD: Tensor, drive_BD: Tensor, mask_BD: Tensor | None) -> Terms:
         """Return the energy and its slopes."""
@@ -65,13 +70,17 @@ class LayerEnergy(Protocol):
     def curvature(
         self, terms: Terms, move_BD: Tensor | None, drive_move_BD: Tensor, mask_BD: Tensor | None
     ) -> Tensor:
-        """Return the Gauss-Newton second derivative (B,) along a move of value and drive.
+        """Return the second derivative (B,) along a move of value and drive.
 
-        `move_BD` is None where the layer's value is clamped.
+        It is the Gauss-Newton approximation, which leaves out the curvature of the activation and
+        is never negative.
+
+        Args:
+            move_BD: the move of the value; None where the value is clamped.
         """
 
     def predict(self, drive_BD: Tensor) -> Tensor:
-        """Return the layer's expected value."""
+        """Return the layer's expected value (B, D)."""
 
     def bound(self) -> Tensor:
         """Return an upper bound of d2E/da2, () or (D,)."""
@@ -79,10 +88,16 @@ class LayerEnergy(Protocol):
     def mean_curvature(self, drive_BD: Tensor) -> tuple[Tensor, Tensor]:
         """Return the batch means (D,) of -d2E/dadx and of d2E/da2 (Gauss-Newton)."""
 
+    def draw(self, prediction_BD: Tensor, normal_BD: Tensor) -> Tensor:
+        """Return a random value (B, D) around the prediction, made of standard normal numbers."""
+
 
 @dataclass(slots=True)
 class Gaussian:
-    """E = 1/2 sum pi (x - f(a))^2, pi () or (D,); -1/2 log det pi is `Network.log_det`'s."""
+    """E = 1/2 sum pi (x - f(a))^2 with a precision pi of shape () or (D,).
+
+    `Network.log_det` adds the term -1/2 log det pi of learned precisions.
+    """
 
     activation: Activation
     precision: Tensor
@@ -95,7 +110,7 @@ class Gaussian:
         return self._terms(error, drive_BD, prediction)
 
     def terms_at_error(self, error_BD: Tensor, drive_BD: Tensor) -> Terms:
-        """Return the energy and its slopes where the value is the prediction plus an error."""
+        """Return the energy and its slopes where the value is the prediction plus this error."""
         return self._terms(error_BD, drive_BD, self.activation.value(drive_BD))
 
     def _terms(self, error: Tensor, drive_BD: Tensor, prediction: Tensor) -> Terms:
@@ -119,18 +134,21 @@ class Gaussian:
         return self.activation.value(drive_BD)
 
     def bound(self) -> Tensor:
-        return self.precision * self.activation.steepest**2
+        return self.precision * self.activation.largest_slope**2
 
     def mean_curvature(self, drive_BD: Tensor) -> tuple[Tensor, Tensor]:
         slope = self.activation.slope(drive_BD, self.activation.value(drive_BD))
         return self.precision * slope.mean(0), self.precision * slope.square().mean(0)
 
+    def draw(self, prediction_BD: Tensor, normal_BD: Tensor) -> Tensor:
+        return prediction_BD + normal_BD * self.precision.rsqrt()
+
 
 @dataclass(slots=True)
 class Bernoulli:
-    """E = sum softplus(a) - x a: minus the log-likelihood of x in [0, 1] with logits a.
+    """E = sum softplus(a) - x a: the negative log-likelihood of x in [0, 1] with logits a.
 
-    For x strictly between 0 and 1 this is the cross entropy, whose least value is not 0.
+    For x between 0 and 1 it is the cross entropy, whose least value is not 0.
     """
 
     def terms(self, value_BD: Tensor, drive_BD: Tensor, mask_BD: Tensor | None) -> Terms:
@@ -161,12 +179,15 @@ class Bernoulli:
         variance = prediction * (1 - prediction)
         return torch.ones_like(variance[0]), variance.mean(0)
 
+    def draw(self, prediction_BD: Tensor, normal_BD: Tensor) -> Tensor:
+        return (torch.special.ndtr(normal_BD) < prediction_BD).to(prediction_BD)
+
 
 @dataclass(slots=True)
 class Categorical:
-    """E = logsumexp(a) - x'a: minus the log-likelihood of a one-hot x with logits a.
+    """E = logsumexp(a) - x'a: the negative log-likelihood of a one-hot x with logits a.
 
-    The layer is one observation: a mask hides all of an image's classes or none.
+    The layer is a single observation: a mask hides all classes of an image or none.
     """
 
     def terms(self, value_BD: Tensor, drive_BD: Tensor, mask_BD: Tensor | None) -> Terms:
@@ -188,9 +209,87 @@ class Categorical:
         return torch.softmax(drive_BD, 1)
 
     def bound(self) -> Tensor:
-        # diag(p) - p p' has no eigenvalue above 1/2 (Boehning, 1992).
+        # The eigenvalues of diag(p) - p p' are at most 1/2 (Boehning, 1992).
         return torch.tensor(0.5)
 
     def mean_curvature(self, drive_BD: Tensor) -> tuple[Tensor, Tensor]:
         prediction = torch.softmax(drive_BD, 1)
         return torch.ones_like(prediction[0]), prediction.mean(0)
+
+    def draw(self, prediction_BD: Tensor, normal_BD: Tensor) -> Tensor:
+        # The largest of log p plus Gumbel noise is a draw from p.
+        gumbel_BD = -(-torch.special.log_ndtr(normal_BD)).log()
+        chosen_B = (prediction_BD.log() + gumbel_BD).argmax(1)
+        return functional.one_hot(chosen_B, prediction_BD.shape[1]).to(prediction_BD)
+
+
+@dataclass(slots=True)
+class AutogradEnergy:
+    """E = sum cost(x, a): a likelihood given by its cost, with slopes by autograd.
+
+    Wherever the others use the curvature in the drive, this energy uses its upper bound. Steps are
+    then shorter than they could be, but still lower the energy.
+
+    Attributes:
+        cost: (value, drive) -> nats of each unit, elementwise.
+        mean: drive -> expected value of each unit, elementwise.
+        largest_curvature: an upper bound of the cost's second derivative in the drive.
+        sample: (prediction, standard normal numbers) -> a random value of each unit, for
+            `pcgen sample`; optional.
+    """
+
+    cost: Callable[[Tensor, Tensor], Tensor]
+    mean: Callable[[Tensor], Tensor]
+    largest_curvature: float
+    sample: Callable[[Tensor, Tensor], Tensor] | None = None
+
+    def terms(self, value_BD: Tensor, drive_BD: Tensor, mask_BD: Tensor | None) -> Terms:
+        with torch.enable_grad():
+            value, drive = (x.detach().requires_grad_() for x in (value_BD, drive_BD))
+            cost = self.cost(value, drive)
+            if mask_BD is not None:
+                cost = cost * mask_BD
+            pull, slope = torch.autograd.grad(cost.sum(), (value, drive))
+        return Terms(cost.detach().sum(1), self.mean(drive_BD), pull, -slope, None)
+
+    def curvature(
+        self, terms: Terms, move_BD: Tensor | None, drive_move_BD: Tensor, mask_BD: Tensor | None
+    ) -> Tensor:
+        move = drive_move_BD if mask_BD is None else drive_move_BD * mask_BD
+        return self.largest_curvature * torch.linalg.vecdot(move, move)
+
+    def predict(self, drive_BD: Tensor) -> Tensor:
+        return self.mean(drive_BD)
+
+    def bound(self) -> Tensor:
+        return torch.tensor(self.largest_curvature)
+
+    def mean_curvature(self, drive_BD: Tensor) -> tuple[Tensor, Tensor]:
+        bound_D = torch.full_like(drive_BD[0], self.largest_curvature)
+        return bound_D, bound_D
+
+    def draw(self, prediction_BD: Tensor, normal_BD: Tensor) -> Tensor:
+        if self.sample is None:
+            raise RecipeError(
+                "model.likelihood: this likelihood has no `sample` function to draw data with",
+                "Register it with one, or draw what is predicted (without --draw)",
+            )
+        return self.sample(prediction_BD, normal_BD)
+
+
+LIKELIHOODS.define({"gaussian": Gaussian, "bernoulli": Bernoulli, "categorical": Categorical})
+
+
+def register_likelihood(name: str, make: Callable[[], LayerEnergy]) -> None:
+    """Make a likelihood of the data known by its name, for `model.likelihood`.
+
+    Args:
+        make: returns the energy of the data layer: an `AutogradEnergy`, or any object with the
+            methods of `LayerEnergy`.
+
+    Example:
+        >>> def log_cosh(value, drive):
+        ...     return torch.log(torch.cosh(value - drive))
+        >>> register_likelihood("log-cosh", lambda: AutogradEnergy(log_cosh, lambda a: a, 1.0))
+    """
+    LIKELIHOODS.register(name, make)

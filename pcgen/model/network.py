@@ -23,10 +23,11 @@ from torch import Tensor
 
 from pcgen.config import ModelTable
 from pcgen.errors import RecipeError
-from pcgen.model.activations import ACTIVATIONS
-from pcgen.model.energy import Bernoulli, Categorical, Gaussian, LayerEnergy, Terms
+from pcgen.model.activations import activation
+from pcgen.model.energy import Gaussian, LayerEnergy, Terms
 from pcgen.model.layers import Dense, Layer, Shape, TransposedConvolution
 from pcgen.model.prior import Mixture
+from pcgen.registry import LIKELIHOODS
 
 # Enough for the mean slopes of a layer; few enough to cost nothing beside a batch.
 TYPICAL = 64
@@ -124,7 +125,7 @@ class Network:
         """Return the energies of layers 1 to L - 1, at the present precisions."""
         names = [self.table.activation] * (self.latent - 1) + ["linear"] * self.table.labels
         return [
-            Gaussian(ACTIVATIONS[name], p.exp())
+            Gaussian(activation(name), p.exp())
             for name, p in zip(names, self.log_precisions[1:-1], strict=True)
         ]
 
@@ -132,13 +133,10 @@ class Network:
         """Return the energy of each layer below the latent, at the present precisions."""
         table = self.table
         data: LayerEnergy
-        if table.likelihood == "bernoulli":
-            data = Bernoulli()
-        elif table.likelihood == "categorical":
-            data = Categorical()
+        if table.likelihood == "gaussian":
+            data = Gaussian(activation(table.output), self.log_precisions[0].exp())
         else:
-            precision = self.log_precisions[0].exp()
-            data = Gaussian(ACTIVATIONS[table.output], precision)
+            data = LIKELIHOODS.get(table.likelihood)()
         return [data, *self.hidden_energies()]
 
     def latent_precision(self) -> Tensor:

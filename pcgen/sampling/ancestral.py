@@ -1,8 +1,7 @@
-"""Ancestral draws: from the latent downwards, each layer from its prediction and its own noise."""
+"""Ancestral draws: from the latent downwards, each layer is its prediction plus noise."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from pcgen.model.network import Network
@@ -17,13 +16,15 @@ def draw_states(
     classes_B: Tensor | None = None,
     temperature: float = 1.0,
 ) -> list[Tensor]:
-    """Return states of all layers, data first: the data as predicted, all between drawn.
+    """Return states of all layers, data first. The data are predicted, the hidden layers drawn.
 
     Args:
         noise: its widths are those of layers 1 to the latent.
-        latent_BD: the latent, if it is not to be drawn from its prior.
-        labels_BK: the label layer of a network that has one.
-        classes_B: of the causes of a network that has a mixture of them; all if not given.
+        latent_BD: the latent; drawn from its prior if not given.
+        labels_BK: the label layer, for a network that has one.
+        classes_B: the class of each sample, for a mixture prior that knows classes; all classes
+            if not given.
+        temperature: multiplies all variances.
     """
     drawn = noise.draw()
     states = [drawn[0]] * (network.depth + 1)
@@ -40,23 +41,16 @@ def draw_states(
         if i < network.depth:
             states[i] = energies[i].predict(network.drive(i, states)) + states[i]
         elif network.mixture is not None:
-            states[i] = network.mixture.draw(drawn[i - 1], noise.uniform_B, classes_B)
+            states[i] = network.mixture.draw(drawn[i - 1], noise.uniform_B, classes_B, temperature)
     states[0] = energies[0].predict(network.drive(0, states))
     return states
 
 
 def draw_data(network: Network, prediction_BD: Tensor, noise: SampleNoise) -> Tensor:
-    """Return data (B, D_0) with the output's own noise around what is predicted.
+    """Return data (B, D_0) drawn around their prediction, as the likelihood says.
 
     Args:
-        noise: its one width is that of the data.
+        noise: its only width is that of the data.
     """
     (normal_BD,) = noise.draw()
-    if network.table.likelihood == "gaussian":
-        return prediction_BD + normal_BD * (-0.5 * network.log_precisions[0]).exp()
-    uniform_BD = torch.special.ndtr(normal_BD)
-    if network.table.likelihood == "bernoulli":
-        return (uniform_BD < prediction_BD).to(prediction_BD)
-    # The largest of log p plus Gumbel noise is a draw from p.
-    chosen_B = (prediction_BD.log() - (-uniform_BD.log()).log()).argmax(1)
-    return torch.nn.functional.one_hot(chosen_B, prediction_BD.shape[1]).to(prediction_BD)
+    return network.energies()[0].draw(prediction_BD, normal_BD)

@@ -1,9 +1,9 @@
-"""Draw new data: ancestrally, from the latent down, or by chains that wander in the energy."""
+"""Drawing new data: ancestrally from the latent downwards, or by chains that sample the states."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -20,20 +20,25 @@ from pcgen.sampling.diagnostics import BELIEVABLE, effective_sample_size, r_hat
 from pcgen.sampling.noise import SampleNoise
 
 BATCH = 1000
-# Quantities whose traces are kept: the energy, and so many signed sums of the prediction.
-_SUMS = 16
-# Chains begin this much hotter than their distribution, so that R-hat can see them mix.
-_HOT = 4.0
-# Steps between two looks at the diagnostics while chains run.
-_LOOK = 25
+# The diagnostics look at the energy and at this many random signed sums of the predicted data:
+# enough to notice chains that differ, few enough to keep.
+TRACED_SUMS = 16
+# Chains start from draws at this temperature: spread twice as far as their distribution, so that
+# R-hat is large until they have come together. Starts at temperature 1 would look mixed at once.
+START_TEMPERATURE = 4.0
+# Steps between two reports of running chains.
+REPORT_EVERY = 25
+# The diagnostics are computed again when the trace is this much longer than at the last look, so
+# that all looks together cost a few times the last one, however long the chains run.
+LOOK_GROWTH = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Chained:
-    """How chains draw.
+    """How many chains draw, and when.
 
     Attributes:
-        chains: so many, for each given row where data are given.
+        chains: the number of chains; where data are given, of each row.
         burn_in: steps before the first draw.
         thin: steps between two draws of a chain.
     """
@@ -45,7 +50,7 @@ class Chained:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """Data of which a part is known: `mask_BD` is 1 where visible."""
+    """Data of which a part is known: `mask_BD` is 1 where the data are visible."""
 
     data_BD: Tensor
     mask_BD: Tensor
@@ -53,14 +58,14 @@ class Given:
 
 @dataclass(slots=True)
 class Samples:
-    """What was drawn.
+    """Drawn data, and how well the chains mixed (None where there were no chains).
 
     Attributes:
-        data_BD: drawn, or predicted, in the model's own units.
-        ess: of the quantity that mixes worst, over all chains; None where there were no chains.
-        r_hat: the largest.
-        acceptance: share of steps that were taken, where there is a Metropolis test.
-        step: mean step of the chains, in the units of the preconditioner.
+        data_BD: drawn or predicted data, in the model's own units.
+        ess: the effective sample size of the quantity that mixes worst, over all chains.
+        r_hat: the largest R-hat of all quantities.
+        acceptance: the share of accepted steps, where there is a Metropolis test.
+        step: the chains' mean step, in units of the preconditioner.
     """
 
     data_BD: Tensor
@@ -71,7 +76,7 @@ class Samples:
 
     @property
     def warning(self) -> str:
-        """Return in words why the chains should not be believed; empty if they may."""
+        """Return a sentence if the chains have not mixed, else an empty text."""
         if self.r_hat is not None and not self.r_hat <= BELIEVABLE:
             return (
                 f"The chains have not mixed: R-hat is {self.r_hat:.2f}, above {BELIEVABLE}. "
@@ -81,15 +86,12 @@ class Samples:
 
 
 OnStep = Callable[[int, int, float | None, float | None], None]
-"""Told of steps done, steps in all, acceptance and effective sample size, where known."""
+"""Called with the steps done, all steps, the acceptance and the effective sample size, as far as
+they are known."""
 
 
 def require_prior(network: Network) -> None:
-    """Let a network pass whose latent has a prior.
-
-    Raises:
-        CheckpointError: it has none, so that there is no distribution to draw from.
-    """
+    """Raise CheckpointError unless the network's latent has a prior to draw from."""
     if float(network.log_precisions[network.latent]) == float("-inf"):
         raise CheckpointError(
             "the model's latent has no prior: it has learnt to reconstruct, not a distribution",
@@ -98,7 +100,7 @@ def require_prior(network: Network) -> None:
 
 
 def with_label(network: Network, label: int) -> Network:
-    """Return the network whose latent's prior is that of a class; a label layer stays as it is."""
+    """Return the network with a mixture prior of this class only; other networks are unchanged."""
     if network.mixture is None:
         return network
     chosen = network.to(network.layers[0].weight.device, network.layers[0].weight.dtype)
@@ -123,11 +125,11 @@ def ancestral(
     draw: bool = False,
     on_step: OnStep | None = None,
 ) -> Samples:
-    """Return so many independent samples, from the latent's prior downwards.
+    """Return `count` independent samples, drawn from the latent's prior downwards.
 
     Args:
-        label: of the class to draw from, of a network that knows classes.
-        draw: add the output's own noise; otherwise the data are what is predicted.
+        label: the class to draw from, for a network that knows classes.
+        draw: draw the data around their prediction; otherwise the data are the prediction.
     """
     network = network if label is None else with_label(network, label)
     parts = []
@@ -157,19 +159,18 @@ def chained(
     draw: bool = False,
     on_step: OnStep | None = None,
 ) -> Samples:
-    """Return samples of chains; of given data, so many of each row, in the rows' order.
+    """Return samples of chains. With given data, `count` samples of each row, in the rows' order.
 
     Raises:
-        DivergenceError: a step too long; it names the largest stable one.
+        DivergenceError: the step is too long; the message names the largest stable one.
     """
     network = network if label is None else with_label(network, label)
     rows = 1 if given is None else len(given.data_BD)
     draws = -(-count // how.chains)
-    chains = _begin(network, table, seed, how.chains, label, given)
     total = how.burn_in + draws * how.thin
-    trace: list[Tensor] = []
-    taken: list[Tensor] = []
-    signs_DQ = _signs(network)
+    chains = _begin(network, table, seed, how.chains, label, given)
+    trace = _Trace(chains, rows, _projection(network))
+    drawn: list[Tensor] = []
     for step in range(1, total + 1):
         chains.step(adapt=chains.metropolis and step <= how.burn_in)
         if chains.jumps and step % chains.jumps == 0:
@@ -177,27 +178,34 @@ def chained(
         if step == how.burn_in:
             chains.accepted_B.zero_()
         if step > how.burn_in:
-            prediction_BD = chains.surface.terms[0].prediction_BD
-            trace.append(torch.cat([chains.energy_B[:, None], prediction_BD @ signs_DQ], 1))
+            trace.append()
             if (step - how.burn_in) % how.thin == 0:
-                numbers = range(
-                    len(taken) * len(prediction_BD), (len(taken) + 1) * len(prediction_BD)
-                )
-                drawn = _output(network, prediction_BD, seed, "chain", numbers, draw)
-                taken.append(drawn)
-        if step % _LOOK == 0 or step == total:
+                prediction_BD = chains.surface.terms[0].prediction_BD
+                first = len(drawn) * len(prediction_BD)
+                numbers = range(first, first + len(prediction_BD))
+                drawn.append(_output(network, prediction_BD, seed, "chain", numbers, draw))
+        if step % REPORT_EVERY == 0 or step == total:
             chains.require_finite()
             if on_step is not None:
-                found = _diagnosed(chains, trace, rows, step - how.burn_in)
-                on_step(step, total, found[2], found[0])
-    ess, worst, acceptance = _diagnosed(chains, trace, rows, total - how.burn_in)
-    # (draws, rows, chains, D) to rows, then draws.
-    data = torch.stack(taken).view(draws, rows, how.chains, -1).transpose(0, 1)
-    data_BD = data.reshape(rows, draws * how.chains, -1)[:, :count].flatten(0, 1)
-    if given is not None:
-        known, mask = (t.repeat_interleave(count, 0) for t in (given.data_BD, given.mask_BD))
-        data_BD = torch.where(mask > 0, known, data_BD)
-    return Samples(data_BD, ess, worst, acceptance, float(chains.sampler.step_B.mean()))
+                trace.look()
+                on_step(step, total, trace.acceptance, trace.ess)
+    trace.look(at_the_end=True)
+    data_BD = _in_order(drawn, rows, how.chains, count, given)
+    step_size = float(chains.sampler.step_B.mean())
+    return Samples(data_BD, trace.ess, trace.r_hat, trace.acceptance, step_size)
+
+
+def _in_order(
+    drawn: list[Tensor], rows: int, chains: int, count: int, given: Given | None
+) -> Tensor:
+    """Return `count` samples of each row, row by row, with the visible data as they were given."""
+    # (draws, rows, chains, D) becomes (rows, draws * chains, D).
+    data = torch.stack(drawn).view(len(drawn), rows, chains, -1).transpose(0, 1)
+    data_BD = data.reshape(rows, len(drawn) * chains, -1)[:, :count].flatten(0, 1)
+    if given is None:
+        return data_BD
+    known, mask = (t.repeat_interleave(count, 0) for t in (given.data_BD, given.mask_BD))
+    return torch.where(mask > 0, known, data_BD)
 
 
 def _begin(
@@ -208,13 +216,13 @@ def _begin(
     label: int | None,
     given: Given | None,
 ) -> Chains:
-    """Return chains at hot draws from the prior, or, of given data, near their least energy."""
+    """Return chains that start at hot draws from the prior; with given data, near least energy."""
     posterior = Posterior(network, table)
     rows = 1 if given is None else len(given.data_BD)
     numbers = range(rows * count)
     noise = _streams(network, seed, "chain", numbers)
     labels_BK = _labels(network, numbers, label, seed)
-    states = draw_states(network, noise, None, labels_BK, temperature=_HOT)
+    states = draw_states(network, noise, None, labels_BK, temperature=START_TEMPERATURE)
     mask_BD = torch.zeros_like(states[0])
     if given is not None:
         mask_BD = given.mask_BD.repeat_interleave(count, 0)
@@ -247,12 +255,12 @@ def _output(
 def _labels(
     network: Network, numbers: Sequence[int], label: int | None, seed: int
 ) -> Tensor | None:
-    """Return one-hot labels (B, K) of a network with a label layer; drawn evenly if not given."""
+    """Return one-hot labels (B, K) for a network with a label layer; drawn evenly if not given."""
     if not network.table.labels:
         return None
     weight, classes = network.layers[0].weight, network.sizes[-1]
     if label is None:
-        noise = SampleNoise(seed, "labels", numbers, [weight.new_empty(0, 1)], 1)
+        noise = SampleNoise(seed, "labels", numbers, [weight.new_empty(0, 1)])
         noise.draw()
         chosen_B = (noise.uniform_B * classes).long().clamp_max(classes - 1)
     else:
@@ -260,36 +268,65 @@ def _labels(
     return functional.one_hot(chosen_B, classes).to(weight)
 
 
-def _signs(network: Network) -> Tensor:
-    """Return what makes a few numbers (D_0, Q) of a prediction: its units, or signed sums."""
+def _projection(network: Network) -> Tensor:
+    """Return the matrix (D_0, Q) that makes the traced quantities of a prediction.
+
+    They are random signed sums of the data's units, or the units themselves where they are few.
+    """
     units, weight = network.sizes[0], network.layers[0].weight
-    if units <= _SUMS:
+    if units <= TRACED_SUMS:
         return torch.eye(units).to(weight)
-    signs = torch.randint(0, 2, (units, _SUMS), generator=generator(0, "signs")) * 2 - 1
+    signs = torch.randint(0, 2, (units, TRACED_SUMS), generator=generator(0, "signs")) * 2 - 1
     return signs.to(weight)
 
 
-def _diagnosed(
-    chains: Chains, trace: list[Tensor], rows: int, steps: int
-) -> tuple[float | None, float | None, float | None]:
-    """Return the effective sample size, R-hat and acceptance so far, where there are enough."""
-    if steps < 4:
-        return None, None, None
-    acceptance = float(chains.accepted_B.mean()) / steps if chains.metropolis else None
-    whole = torch.stack(trace)
-    # Rows of given data have distributions of their own.
-    apart = whole.view(len(whole), rows, -1, whole.shape[-1]).unbind(1)
-    sizes = torch.stack([effective_sample_size(part) for part in apart])
-    worst = torch.stack([r_hat(part) for part in apart])
-    return float(sizes.nan_to_num(0.0).min()), float(worst.max()), acceptance
+@dataclass(slots=True)
+class _Trace:
+    """The quantities of chains after burn-in, step by step, and what they say of the mixing.
+
+    Attributes:
+        rows: of given data; their chains have different distributions, so each is diagnosed alone.
+        projection_DQ: from `_projection`.
+        ess: the smallest effective sample size, as of the last look; None before it.
+        r_hat: the largest R-hat, likewise.
+        acceptance: the share of accepted steps, likewise; None without a Metropolis test.
+    """
+
+    chains: Chains
+    rows: int
+    projection_DQ: Tensor
+    ess: float | None = None
+    r_hat: float | None = None
+    acceptance: float | None = None
+    _steps: list[Tensor] = field(default_factory=list)
+    _looked_at: int = 0
+
+    def append(self) -> None:
+        """Add the chains' present energy and projected prediction."""
+        prediction_BD = self.chains.surface.terms[0].prediction_BD
+        energy_B1 = self.chains.energy_B[:, None]
+        self._steps.append(torch.cat([energy_B1, prediction_BD @ self.projection_DQ], 1))
+
+    def look(self, *, at_the_end: bool = False) -> None:
+        """Compute the diagnostics if the trace has grown enough since the last look."""
+        steps = len(self._steps)
+        # Four steps are two for each half of a chain, the fewest that have a variance.
+        if steps < 4 or steps == self._looked_at:
+            return
+        if self.chains.metropolis:
+            self.acceptance = float(self.chains.accepted_B.mean()) / steps
+        if steps < LOOK_GROWTH * self._looked_at and not at_the_end:
+            return
+        self._looked_at = steps
+        whole = torch.stack(self._steps)
+        per_row = whole.view(steps, self.rows, -1, whole.shape[-1]).unbind(1)
+        sizes = torch.stack([effective_sample_size(trace) for trace in per_row])
+        self.ess = float(sizes.nan_to_num(0.0).min())
+        self.r_hat = float(torch.stack([r_hat(trace) for trace in per_row]).max())
 
 
 def require_label(network: Network, label: int, classes: Sequence[str] | None) -> None:
-    """Let a class number pass that the network knows.
-
-    Raises:
-        RecipeError: it knows no classes, or not this one.
-    """
+    """Raise RecipeError unless the network knows a class of this number."""
     known = network.sizes[-1] if network.table.labels else 0
     if network.mixture is not None and len(network.mixture.log_weights_YK) > 1:
         known = len(network.mixture.log_weights_YK)

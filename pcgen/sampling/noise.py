@@ -1,4 +1,4 @@
-"""Noise with a stream of its own for every sample, so that no sample depends on those beside it."""
+"""Random numbers: every sample has a stream of its own, so no sample depends on another."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Numbers that a stream draws at once, at most: fewer calls, and a buffer that stays small.
-_BLOCK = 4096
-_STEPS = 16
-# The generator takes 32 bits; an odd factor gives every sample number a seed of its own.
+# A stream draws the numbers of up to this many steps at once, as long as they are not more than
+# this many numbers: fewer calls, and a small buffer. Both limits depend on the widths alone,
+# because torch draws other numbers when it is asked for another count at once.
+_BLOCK_STEPS = 16
+_BLOCK_NUMBERS = 4096
+# Seeds have 32 bits. Multiplication by an odd factor gives every sample number another seed.
 _FACTOR = 2654435761
 _SEEDS = 2**32
 
@@ -19,33 +21,28 @@ _SEEDS = 2**32
 class SampleNoise:
     """Independent streams of normal numbers, one for each sample of a batch.
 
-    What sample 17 draws depends on the seed, the purpose, the widths and the number 17 alone,
-    however the samples are split into batches or processes.
+    The numbers of sample 17 depend on the seed, the purpose, the widths and the number 17 only. It
+    does not matter how samples are split into batches or processes, or how many steps follow.
     """
 
     def __init__(
-        self,
-        seed: int,
-        purpose: str,
-        samples: Sequence[int] | Tensor,
-        like: Sequence[Tensor],
-        steps: int = _STEPS,
+        self, seed: int, purpose: str, samples: Sequence[int] | Tensor, like: Sequence[Tensor]
     ) -> None:
         """Begin the streams of these sample numbers (B,).
 
         Args:
-            like: tensors (.., D) whose widths, type and device a draw has.
-            steps: draws that are needed at least.
+            purpose: a text that keeps the streams of different uses apart.
+            like: tensors (.., D) that give the widths, the type and the device of a draw.
         """
         key = int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:8], "big")
         numbers = samples.tolist() if isinstance(samples, Tensor) else samples
         self.streams = [
             torch.Generator().manual_seed((key + number * _FACTOR) % _SEEDS) for number in numbers
         ]
-        # One number more, for the uniform.
+        # One more number for the uniform one.
         self.widths = [*(tensor.shape[1] for tensor in like), 1]
         self.kind = like[0]
-        self.steps = max(1, min(steps, _STEPS, _BLOCK // sum(self.widths)))
+        self.steps = max(1, min(_BLOCK_STEPS, _BLOCK_NUMBERS // sum(self.widths)))
         self.block_SBD = torch.empty(0)
         self.left = 0
         self.uniform_B = torch.empty(0)
@@ -56,7 +53,7 @@ class SampleNoise:
     def draw(self) -> list[Tensor]:
         """Return standard normal tensors (B, D), one for each width.
 
-        Uniform numbers (B,) in (0, 1), independent of them, are then in `uniform_B`.
+        It also sets `uniform_B` to independent uniform numbers (B,) in (0, 1).
         """
         if not self.left:
             drawn = torch.empty(len(self), self.steps, sum(self.widths), dtype=self.kind.dtype)

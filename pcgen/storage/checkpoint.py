@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 from pcgen import __version__
 from pcgen.config import Recipe, from_dict, to_dict
 from pcgen.errors import CheckpointError, PcgenError
+from pcgen.registry import UnknownNameError
 
 if TYPE_CHECKING:
     import torch
@@ -240,6 +241,8 @@ def rebuild(
         network = build(recipe, (channels, height, width))
     except CheckpointError:
         raise
+    except UnknownNameError as error:
+        raise CheckpointError(error.message, error.hint) from None
     except (PcgenError, LookupError, TypeError, ValueError) as error:
         reason = error.message if isinstance(error, PcgenError) else "its header is incomplete"
         raise CheckpointError(f"{path}: {reason}", f"Show it: pcgen info {path}") from None

@@ -85,7 +85,7 @@ def solvers() -> Golden:
     for build, options in oracle.BUILDS.items():
         for solver in SOLVERS:
             network = oracle.network(hidden=3.0, latent=0.5, gain=0.7, **options)
-            table = InferenceTable(solver=solver, rate=0.02)  # type: ignore[arg-type]
+            table = InferenceTable(solver=solver, rate=0.02)
             end = infer(prepare(network, table), oracle.data(network), steps=12)
             found[f"solver/{solver}/{build}"] = end.energy_B.mean().item()
     for likelihood in ("bernoulli", "categorical"):

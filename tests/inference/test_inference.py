@@ -129,7 +129,7 @@ def test_inference_lowers_the_energy_of_every_image_at_every_step(
         latent=latent,
         seed=seed,
     )
-    table = InferenceTable(solver=solver)  # type: ignore[arg-type]
+    table = InferenceTable(solver=solver)
     inference = prepare(network, table).begin(oracle.data(network, seed=seed))
     first = inference.energy_B
     # A saturated unit's curvature may be 1e-13 of its bound: 22 refusals, each a quarter.

@@ -8,11 +8,11 @@ import torch
 from pcgen.config import InferenceTable
 from pcgen.inference.infer import infer
 from pcgen.inference.reduction import ReducedInference, Reduction, reduce
-from pcgen.inference.solvers import SOLVERS, prepare
+from pcgen.inference.solvers import prepare
 from pcgen.model.network import Network
 from tests import oracle
 
-SOLVING = [name for name in SOLVERS if name != "descent"]
+SOLVING = [name for name in oracle.SOLVERS if name != "descent"]
 
 
 def wide(seed: int = 0) -> Network:

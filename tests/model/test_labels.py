@@ -60,7 +60,7 @@ def test_the_latent_is_drawn_linearly_to_what_its_class_predicts() -> None:
 @pytest.mark.parametrize("solver", ["descent", "majorise", "newton", "errors", "redblack", "auto"])
 def test_clamped_classes_do_not_move_and_the_energy_is_least(solver: str) -> None:
     network, data = labelled(), torch.rand(3, 9, generator=torch.Generator().manual_seed(0))
-    table = InferenceTable(solver=solver, rate=0.02, momentum=0.9)  # type: ignore[arg-type]
+    table = InferenceTable(solver=solver, rate=0.02, momentum=0.9)
     labels = one_hot(2, 0, 1)
     found = infer(prepare(network, table), data.double(), steps=400, labels_BK=labels)
     assert torch.equal(found.states[-1], labels)

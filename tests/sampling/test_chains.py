@@ -10,9 +10,9 @@ from torch import Tensor
 from pcgen.config import InferenceTable, SamplingTable
 from pcgen.errors import DivergenceError, RecipeError
 from pcgen.inference.preconditioners import BlockDiagonal
-from pcgen.inference.solvers import SOLVERS
 from pcgen.model.network import Network
 from pcgen.model.prior import Mixture
+from pcgen.registry import SOLVERS
 from pcgen.sampling.ancestral import draw_data, draw_states
 from pcgen.sampling.chains import Chains, Posterior
 from pcgen.sampling.langevin import SAMPLERS, Layers
@@ -25,7 +25,7 @@ CHAINS = 1500
 
 
 def posterior(network: Network, solver: str = "kinetic", **sampling: object) -> Posterior:
-    table = InferenceTable(solver=solver, sampling=SamplingTable(**sampling))  # type: ignore[arg-type]
+    table = InferenceTable(solver=solver, sampling=SamplingTable(**sampling))
     return Posterior(network, table)
 
 
@@ -39,7 +39,7 @@ def run(
         states = linear_equilibrium(network, data_BD)
 
     def noise(like: Layers) -> SampleNoise:
-        return SampleNoise(seed, "test", range(count), like, steps)
+        return SampleNoise(seed, "test", range(count), like)
 
     chains = target.begin(states, noise, mask_BD=mask_BD)
     for _ in range(steps):
@@ -350,6 +350,6 @@ def test_what_cannot_be_sampled_is_said() -> None:
 
 
 def test_the_recipe_knows_which_solvers_draw() -> None:
-    for solver in SOLVERS:
-        table = InferenceTable(solver=solver)  # type: ignore[arg-type]
+    for solver in SOLVERS.names():
+        table = InferenceTable(solver=solver)
         assert table.draws == (solver in SAMPLERS)
