@@ -1,8 +1,8 @@
-"""Directions: rules that turn the energy's slopes into a move."""
+"""Directions: rules that turn the slopes of the energy into a move of the states."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -10,30 +10,31 @@ from torch import Tensor
 
 
 class Direction(Protocol):
-    """A rule for one batch's states; made anew for each batch.
+    """A rule for the states of one batch. Each batch has its own.
 
     Attributes:
-        searches: whether the length of the move is searched for each image, so that no image's
-            energy rises; otherwise the move is taken as it is.
+        searches: whether the length of each image's move is searched so that its energy does not
+            rise. Otherwise the move is taken as it is.
     """
 
     searches: bool
 
     def __call__(self, slopes: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Return a move per free layer and the energy (B,) that a full step is expected to win."""
+        """Return a move (B, D_l) of each free layer and the energy (B,) it is expected to win."""
 
     def restart(self, images_B: Tensor) -> None:
-        """Forget the history of the marked images, whose last move was refused."""
+        """Forget the earlier moves of the marked images, whose last move was refused."""
 
     def select(self, index: Tensor) -> None:
-        """Go on with some of the batch's images only."""
+        """Continue with the images of these numbers only."""
 
 
 class Descent:
     """Gradient descent with momentum: v <- momentum v - rate dE/dx, x <- x + v.
 
     Source: the state dynamics of Rao and Ballard (1999) with the momentum of Pinchetti et al.
-    (2025); slopes are of the summed energy, so the rate does not depend on the batch size.
+    (2025). Here the slopes are those of the summed energy, so that the rate does not depend on the
+    batch size.
     """
 
     searches = False
@@ -50,10 +51,10 @@ class Descent:
         else:
             for velocity, slope in zip(self.velocity, slopes, strict=True):
                 velocity.mul_(self.momentum).sub_(slope, alpha=self.rate)
-        return self.velocity, 0.5 * self.rate / (1 - self.momentum) * _dot(slopes, slopes)
+        return self.velocity, 0.5 * self.rate / (1 - self.momentum) * dot(slopes, slopes)
 
     def restart(self, images_B: Tensor) -> None:
-        raise AssertionError("descent refuses no move")
+        raise AssertionError("descent never refuses a move")
 
     def select(self, index: Tensor) -> None:
         if self.velocity is not None:
@@ -61,14 +62,14 @@ class Descent:
 
 
 class Conjugate:
-    """Preconditioned nonlinear conjugate gradients; the length of each image's move is searched.
+    """Preconditioned nonlinear conjugate gradients with a search for the length of each move.
 
         z = M^-1 dE/dx;  d <- -z + beta d,  beta = max(0, (z - z_old)' dE/dx / z_old' dE/dx_old)
 
-    There is no rate to choose. M is one of `preconditioners`.
+    There is no rate to choose. M is one of the preconditioners.
 
-    Source: Polak and Ribiere (1969) with the automatic restart of Powell (1984), each image on its
-    own.
+    Source: Polak and Ribiere (1969) with the automatic restart of Powell (1984). Each image has its
+    own beta.
     """
 
     searches = True
@@ -81,11 +82,11 @@ class Conjugate:
 
     def __call__(self, slopes: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         steepest = self.precondition(slopes)
-        decrement_B = _dot(slopes, steepest)
+        decrement_B = dot(slopes, steepest)
         if self.move is None:
             move = [-step for step in steepest]
         else:
-            change_B = decrement_B - _dot(self.slopes, steepest)
+            change_B = decrement_B - dot(self.slopes, steepest)
             beta_B = (change_B / self.decrement_B).nan_to_num_(0.0, 0.0, 0.0).clamp_(min=0.0)
             move = [
                 torch.addcmul(-step, beta_B[:, None], old)
@@ -106,7 +107,7 @@ class Conjugate:
 
 
 class Steepest:
-    """Preconditioned descent without a memory; the length of each image's move is searched."""
+    """Preconditioned gradient descent with a search for the length of each move."""
 
     searches = True
 
@@ -115,7 +116,7 @@ class Steepest:
 
     def __call__(self, slopes: list[Tensor]) -> tuple[list[Tensor], Tensor]:
         steepest = self.precondition(slopes)
-        return [-step for step in steepest], 0.5 * _dot(slopes, steepest)
+        return [-step for step in steepest], 0.5 * dot(slopes, steepest)
 
     def restart(self, images_B: Tensor) -> None:
         pass
@@ -124,7 +125,8 @@ class Steepest:
         pass
 
 
-def _dot(left: list[Tensor], right: list[Tensor]) -> Tensor:
+def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
+    """Return the scalar products (B,) of two moves, summed over all layers."""
     total = torch.linalg.vecdot(left[0], right[0])
     for a, b in zip(left[1:], right[1:], strict=True):
         total = total + torch.linalg.vecdot(a, b)

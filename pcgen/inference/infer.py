@@ -1,4 +1,4 @@
-"""The loop of inference: states move until their energy is least."""
+"""The loop of inference: the states move until their energy is least."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from torch import Tensor
 from pcgen.inference.solvers import Method
 from pcgen.inference.states import Inference
 
-# Once no more of the images than this share still move, only they are carried on.
-_SHRINK = 0.8
+# When at most this share of the images still moves, the others are taken out of the batch. Taking
+# them out copies all states, so it is not done after every step.
+SHRINK_AT = 0.8
 
 
 @dataclass(slots=True)
 class Equilibrium:
-    """Where inference ended.
+    """The states at which inference ended.
 
     Attributes:
-        states: of every layer, data first (B, D_l).
-        energy_B: nats per image, prior and log-det included.
-        converged_B: which images met the tolerance.
-        steps_B: gradient evaluations that each image took.
+        states: (B, D_l) of every layer, data first.
+        energy_B: nats per image, with the prior and the term of learned precisions.
+        converged_B: whether each image met the tolerance.
+        steps_B: the gradient evaluations that each image took.
     """
 
     states: list[Tensor]
@@ -45,75 +46,96 @@ def infer(
 ) -> Equilibrium:
     """Return the states of least energy with the data clamped.
 
-    Every image takes its own path: it stops when one step changed its energy by less than the
-    tolerance (relative) *and* the slope promises less than that, whatever the images beside it do.
+    Each image stops on its own: when one step changed its energy by less than the tolerance
+    (relative to the energy) and the gradient promises no larger change.
 
     Args:
-        method: from `solvers.prepare`.
-        data_BD: the data layer; values under a 0 of the mask are never looked at.
-        steps: gradient evaluations at most.
-        tolerance: of the stop; 0 takes all steps.
-        mask_BD: 1 visible, 0 hidden. Hidden data is dropped from the energy, which is exact: at the
-            minimum a free unit equals its prediction.
-        latent_BD: where the latent starts, if not where the model's own start says.
+        method: the solver, from `solvers.prepare`.
+        data_BD: the data layer. Values where the mask is 0 are not used.
+        steps: the most gradient evaluations.
+        tolerance: when an image stops; 0 takes all steps.
+        mask_BD: 1 visible, 0 hidden. Hidden data are dropped from the energy, which is exact: at
+            the minimum a free unit equals its prediction.
+        latent_BD: where the latent starts; where the model's own start says, if not given.
         clamp_latent: keep the latent where it starts.
-        labels_BK: one-hot classes, which stay; of a network with a label layer. Free if not given.
-        all_steps: every image takes all steps, and the tolerance only says which are at rest then.
-            Rounding, which depends on the batch, moves the step at which an image stops; where
-            that shows in what is asked of the states, nothing may depend on it.
+        labels_BK: one-hot classes to clamp, for a network with a label layer; free if not given.
+        all_steps: take all steps with every image, and use the tolerance only to say which images
+            have converged. The step at which an image stops depends on rounding, and rounding on
+            the batch; scores that must not depend on the batch use this.
     """
-    network = method.network
-    still = clamp_latent and network.depth == 1
-    at_once = 0 if tolerance or still else steps
+    cannot_move = clamp_latent and method.network.depth == 1
+    at_once = 0 if tolerance or cannot_move else steps
     inference = method.begin(data_BD, mask_BD, latent_BD, clamp_latent, at_once, labels_BK)
-    count = len(data_BD)
-    steps_B = torch.zeros(count, dtype=torch.long, device=data_BD.device)
-    converged_B = torch.zeros(count, dtype=torch.bool, device=data_BD.device)
-    states = inference.states
-    energy_B = inference.energy_B
-    index = torch.arange(count, device=data_BD.device)
-    if not tolerance:
-        steps_B += at_once
-        energy_B = inference.energy_B + network.log_det(mask_BD)
-        return Equilibrium(inference.states, energy_B, converged_B, steps_B)
-    for step in range(1, 1 if still else steps + 1):
+    batch = _Batch(inference)
+    if at_once:
+        batch.steps_B += at_once
+    elif tolerance and not cannot_move:
+        for step in range(1, steps + 1):
+            resting_B = batch.step(step, tolerance)
+            if all_steps:
+                batch.converged_B = resting_B
+            elif step < steps and batch.stop(resting_B):
+                break
+    return batch.equilibrium(method.network.log_det(mask_BD))
+
+
+class _Batch:
+    """A batch whose images stop one by one. Only the moving ones stay in the inference.
+
+    Attributes:
+        index: the numbers of the images that are still in the inference.
+        converged_B: whether each image has stopped.
+        steps_B: the gradient evaluations of each image.
+    """
+
+    def __init__(self, inference: Inference) -> None:
+        """Begin with all images."""
+        self.inference = inference
+        self.states = inference.states
+        self.energy_B = inference.energy_B
+        self.index = torch.arange(len(self.energy_B), device=self.energy_B.device)
+        self.converged_B = torch.zeros_like(self.index, dtype=torch.bool)
+        self.steps_B = torch.zeros_like(self.index)
+
+    def step(self, number: int, tolerance: float) -> Tensor:
+        """Take one step; return which of the images in the inference are at rest by now."""
+        inference = self.inference
         before_B = inference.energy_B
         expected_B = inference.step()
-        steps_B[index[~inference.frozen_B]] = step
-        if step == steps and not all_steps:
-            continue
+        self.steps_B[self.index[~inference.frozen_B]] = number
         allowed_B = tolerance * inference.energy_B.abs()
         change_B = before_B - inference.energy_B
         finite_B = inference.energy_B.isfinite()
-        done_B = finite_B & (change_B.abs() <= allowed_B) & (expected_B <= allowed_B)
-        if all_steps:
-            converged_B = done_B
-            continue
-        inference.frozen_B |= done_B
-        left = int((~inference.frozen_B).sum())
-        if left <= _SHRINK * len(index):
-            states, energy_B = _gather(states, energy_B, inference, index)
-            converged_B[index] = inference.frozen_B
-            if left == 0:
-                return Equilibrium(
-                    states, energy_B + network.log_det(mask_BD), converged_B, steps_B
-                )
-            moving = (~inference.frozen_B).nonzero().squeeze(1)
-            index = index[moving]
+        return finite_B & (change_B.abs() <= allowed_B) & (expected_B <= allowed_B)
+
+    def stop(self, resting_B: Tensor) -> bool:
+        """Stop these images; return whether all images have stopped."""
+        inference = self.inference
+        inference.frozen_B |= resting_B
+        moving = (~inference.frozen_B).nonzero().squeeze(1)
+        if len(moving) > SHRINK_AT * len(self.index):
+            return False
+        self._put_back()
+        self.index = self.index[moving]
+        if len(moving):
             inference.select(moving)
-    states, energy_B = _gather(states, energy_B, inference, index)
-    converged_B[index] |= inference.frozen_B
-    return Equilibrium(states, energy_B + network.log_det(mask_BD), converged_B, steps_B)
+        return not len(moving)
 
+    def equilibrium(self, log_det: Tensor) -> Equilibrium:
+        """Return where the images are, with the energy's term of learned precisions added."""
+        if len(self.index):
+            self._put_back()
+        return Equilibrium(self.states, self.energy_B + log_det, self.converged_B, self.steps_B)
 
-def _gather(
-    states: list[Tensor], energy_B: Tensor, inference: Inference, index: Tensor
-) -> tuple[list[Tensor], Tensor]:
-    """Put the states of the images still in hand back among the batch's."""
-    if len(index) == len(energy_B):
-        return inference.states, inference.energy_B
-    gathered = [
-        whole.index_copy(0, index, part)
-        for whole, part in zip(states, inference.states, strict=True)
-    ]
-    return gathered, energy_B.index_copy(0, index, inference.energy_B)
+    def _put_back(self) -> None:
+        """Copy the images of the inference to their places in the whole batch."""
+        inference, index = self.inference, self.index
+        self.converged_B[index] |= inference.frozen_B
+        if len(index) == len(self.energy_B):
+            self.states, self.energy_B = inference.states, inference.energy_B
+            return
+        self.states = [
+            whole.index_copy(0, index, moved)
+            for whole, moved in zip(self.states, inference.states, strict=True)
+        ]
+        self.energy_B = self.energy_B.index_copy(0, index, inference.energy_B)

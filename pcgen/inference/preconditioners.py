@@ -1,7 +1,7 @@
-"""What turns an energy's slope into a good direction: inverses of its curvature, shared by a batch.
+"""Preconditioners: inverses of the energy's curvature, which turn its slope into a good direction.
 
-They depend on the model alone, so one is made per weight update and no image's path depends on the
-images beside it.
+They depend on the model alone. One is made per weight update and used for all images, so that no
+image's path depends on the images beside it.
 """
 
 from __future__ import annotations
@@ -17,28 +17,30 @@ from pcgen.errors import RecipeError
 from pcgen.model.layers import Dense, Layer, TransposedConvolution
 from pcgen.model.network import Network
 
-# Data units up to which a slope to each of them is carried through the network; more are probed.
-_FEW_UNITS = 1024
-_PROBES = 64
-# Share of a layer's mean curvature that is added to all its directions. Directions without effect,
-# of which deep networks and latents without a prior have many, would else be followed to infinity:
-# 30 layers of tanh then stayed 4e-2 above the least energy, and came within 1e-2 in 5 steps so.
-_DAMPING = 1e-3
-# Entries of the largest matrix that a convolution is written as, 64 MiB.
-_LARGEST_MATRIX = 2**24
+# The diagonal of a product is computed exactly up to this many data units, and estimated from this
+# many random vectors beyond.
+EXACT_UNITS = 1024
+PROBES = 64
+# The share of a layer's mean curvature that is added in every direction. Deep networks, and latents
+# without a prior, have directions without any effect on the data, and moves along them would be
+# far too long: without damping, 30 layers of tanh stayed 4e-2 above the least energy; with it they
+# came within 1e-2 in 5 steps.
+DAMPING = 1e-3
+# A convolution is written as a matrix if that has at most this many entries (64 MiB).
+LARGEST_MATRIX = 2**24
 
 
 class BlockDiagonal:
     """The inverse of an upper bound of each layer's own curvature, D_l = pi_l + W' bound W.
 
-    Twice the block-diagonal part of a positive block-tridiagonal matrix bounds the matrix, and
-    slopes never exceed their steepest, so x_l - 1/2 D_l^-1 dE/dx_l cannot raise the energy of a
-    network that is linear between the two points. In the field's words: lateral connections that
-    whiten each layer. Above a convolution they form a convolution too, and are inverted as one.
+    A positive block-tridiagonal matrix is at most twice its block-diagonal part, and no slope of an
+    activation exceeds its bound. So the step x_l - 1/2 D_l^-1 dE/dx_l cannot raise the energy of a
+    network that is linear between the two points. Above a convolution the block is a convolution
+    too, and is inverted as one.
     """
 
     def __init__(self, network: Network, *, hidden_data: bool = False) -> None:
-        """Take the network at its present weights; hidden data bounds nothing."""
+        """Prepare for the network's present weights. Hidden data have no curvature."""
         precisions = [p.exp() for p in network.log_precisions]
         bounds = [energy.bound().to(network.layers[0].weight) for energy in network.energies()]
         if hidden_data:
@@ -59,11 +61,11 @@ class BlockDiagonal:
                 self.inverse.append(_Whole(_add_to_diagonal(block, precision)))
 
     def __call__(self, slopes: list[Tensor]) -> list[Tensor]:
-        """Return D^-1 slope for the layers 1.. that slopes are given for."""
+        """Return D^-1 slope for each given slope (B, D_l), from layer 1 upwards."""
         return [inverse(slope) for slope, inverse in zip(slopes, self.inverse, strict=False)]
 
     def root(self, noise: list[Tensor]) -> list[Tensor]:
-        """Return draws from N(0, D^-1) for the layers 1.. that standard normals are given for."""
+        """Return draws from N(0, D^-1), made of standard normal numbers (B, D_l), layer 1 first."""
         return [inverse.root(xi) for xi, inverse in zip(noise, self.inverse, strict=False)]
 
 
@@ -74,7 +76,7 @@ class _Block(Protocol):
         """Return block^-1 slope."""
 
     def root(self, noise_BU: Tensor) -> Tensor:
-        """Return draws from N(0, block^-1) made of standard normals."""
+        """Return draws from N(0, block^-1), made of standard normal numbers."""
 
 
 class _Whole:
@@ -97,9 +99,10 @@ class _Whole:
 class _Circulant:
     """The inverse of pi + W' bound W above transposed convolutions, frequency by frequency.
 
-    W'W is a convolution of the map above with itself; were the map a torus, the Fourier transform
-    would turn it into one small matrix (channels, channels) a frequency. At the borders that is an
-    approximation, and every one of these matrices is positive, as a preconditioner must be.
+    W'W is a convolution on the map above. If opposite borders of the map were joined (a torus), the
+    Fourier transform would turn it into one small matrix (channels, channels) for each frequency.
+    At the real borders this is an approximation. All these matrices are positive, as those of a
+    preconditioner must be.
 
     Source: the circulant preconditioners of Chan and Strang (1989), in blocks.
     """
@@ -138,10 +141,10 @@ class _Circulant:
 
 
 def _torus_spectrum(layer: TransposedConvolution) -> Tensor:
-    """Return W'W on a torus at each frequency, (F, C, C) and Hermitian.
+    """Return W'W on a torus, one Hermitian matrix for each frequency: (F, C, C).
 
-    On a torus the map below splits into stride^2 phases, each a convolution of the map above with
-    a kernel; W'W is the sum of their squares.
+    The map below consists of stride^2 phases, each a convolution of the map above with a kernel.
+    W'W is the sum of their squares.
     """
     height, width = layer.above[1:]
     phases = layer.phase_weight()
@@ -160,26 +163,22 @@ def _torus_spectrum(layer: TransposedConvolution) -> Tensor:
 class BlockTridiagonal:
     """The inverse of the whole Gauss-Newton curvature, averaged over typical latents.
 
-    The curvature couples neighbouring layers only, so its inverse costs one sweep from the latent
-    to the data and one back (block Thomas; for linear networks this is Kalman smoothing over
-    layers). It is damped (Levenberg, 1944) where the network is not linear. Skip connections count
-    in their layers' own blocks, their coupling does not.
+    The curvature couples neighbouring layers only, so multiplying by its inverse takes one sweep
+    from the latent to the data and one back (block Thomas algorithm; for linear networks this is
+    Kalman smoothing over layers). It is damped (Levenberg, 1944) where the network is not linear.
+    Skip connections count in the blocks of their layers; their coupling is left out.
 
-    Source: Innocenti et al. (2024) solve the linear network with a dense system; this is the
-    block-sparse one, used as a preconditioner where the network is not linear.
+    Source: Innocenti et al. (2024) solve a linear network as one dense system. This is the sparse
+    form of that system, used as a preconditioner for other networks too.
 
     Raises:
-        RecipeError: convolutions too large to be written as a matrix.
+        RecipeError: a convolution is too large to be written as a matrix.
     """
 
     def __init__(self, network: Network) -> None:
         matrices = [_matrix(layer) for layer in network.layers]
-        states = network.states_from(network.typical_latents)
         precisions = [p.exp() for p in network.log_precisions]
-        energies = network.energies()
-        curvatures = [
-            energy.mean_curvature(network.drive(i, states)) for i, energy in enumerate(energies)
-        ]
+        energies, curvatures = network.energies(), _mean_curvatures(network)
         linear = network.table.activation == network.table.output == "linear"
         self.inverse: list[Tensor] = []
         self.coupling: list[Tensor] = []
@@ -190,10 +189,10 @@ class BlockTridiagonal:
             for target, layer in network.outputs[i + 1][1:]:
                 block += _squared(_matrix(layer), curvatures[target][1])
             if not linear:
-                _add_to_diagonal(block, _DAMPING * block.diagonal().mean())
-            steepest = (energies[i].bound() * matrix.square().sum(1)).sum() / len(block)
+                _add_to_diagonal(block, DAMPING * block.diagonal().mean())
+            largest = (energies[i].bound() * matrix.square().sum(1)).sum() / len(block)
             inverse = _inverse(
-                block if carried is None else block - carried, steepest + precisions[i + 1].mean()
+                block if carried is None else block - carried, largest + precisions[i + 1].mean()
             )
             cross_weight = -cross[:, None] * matrix
             coupling = cross_weight @ inverse
@@ -202,7 +201,7 @@ class BlockTridiagonal:
             self.coupling.insert(0, coupling)
 
     def __call__(self, slopes: list[Tensor]) -> list[Tensor]:
-        """Return H^-1 slope for the layers 1..L; one less where the latent is clamped."""
+        """Return H^-1 slope for layers 1 to L, or to L - 1 where the latent is clamped."""
         depth = len(slopes)
         remainders = list(slopes)
         for i in range(depth - 1, 0, -1):
@@ -215,80 +214,112 @@ class BlockTridiagonal:
 
 
 class ErrorDiagonal:
-    """The inverse curvature over errors: whole for the latent, diagonal for the hidden errors.
+    """The inverse curvature over errors: a matrix for the latent, diagonals for hidden errors.
 
-    In error coordinates the curvature is pi_l, plus J' pi_0 J of the slopes J from a layer to the
-    data, taken at the mean slopes of typical latents. Where hidden precisions are high, the
-    errors' part is nearly pi_l, and what is left of the coupling is small.
-
-    The diagonal of J' pi_0 J is summed over the data's units where those are few, and over random
-    signs of them otherwise (Bekas, Kokiopoulou and Saad, 2007).
+    In error coordinates the curvature is pi_l plus J' pi_0 J, where J is the slope of the data in
+    the errors of layer l, at the mean slopes of typical latents. Where hidden precisions are high
+    the hidden errors' curvature is nearly pi_l, so that leaving out their coupling costs little.
+    `sampling.mass_matrices.ErrorMass` takes the mean of J'J instead, for a stable step everywhere.
     """
 
     def __init__(self, network: Network) -> None:
-        states = network.states_from(network.typical_latents)
-        precisions = [p.exp() for p in network.log_precisions]
-        curvatures = [
-            energy.mean_curvature(network.drive(i, states))
-            for i, energy in enumerate(network.energies())
+        slopes, own_D, precisions = _mean_slopes(network)
+        probes_RD = _probes(own_D) * own_D.sqrt()
+        arrived = error_signals(network, slopes, probes_RD, network.depth)
+        self.hidden = [
+            1 / (precision + signal.square().sum(0))
+            for precision, signal in zip(precisions[1:], arrived, strict=False)
         ]
-        own = curvatures[0][1]
-        # The mean slope of each hidden layer's prediction, from the latent's side.
-        slopes = [cross / pi for (cross, _), pi in zip(curvatures, precisions, strict=False)]
-        carried = [_probes(own) * own.sqrt()]
-        self.hidden: list[Tensor] = []
-        for i in range(1, network.depth):
-            arrived = network.adjoint(i, carried)
-            self.hidden.append(1 / (precisions[i] + arrived.square().sum(0)))
-            carried.append(arrived * slopes[i])
-        curvature = _add_to_diagonal(_squared_jacobian(network, slopes, own), precisions[-1])
-        # The average of J'J is more than the average J squared: damp what this leaves out.
-        _add_to_diagonal(curvature, 1e-3 * curvature.diagonal().mean())
+        curvature = _add_to_diagonal(_squared_jacobian(network, slopes, own_D), precisions[-1])
+        # The mean of J'J is larger than the square of the mean J: the damping makes up for it.
+        _add_to_diagonal(curvature, DAMPING * curvature.diagonal().mean())
         self.latent = _inverse(curvature, curvature.diagonal().mean())
 
     def __call__(self, slopes: list[Tensor]) -> list[Tensor]:
-        """Return the direction for eps_1.. upwards and, where it is free, the latent."""
+        """Return the direction of the errors, layer 1 first, and of the latent if it is free."""
         depth = len(self.hidden)
         steps = [slope * inverse for slope, inverse in zip(slopes, self.hidden, strict=False)]
         return steps + [slope @ self.latent for slope in slopes[depth:]]
 
 
 def latent_curvature(network: Network) -> Tensor:
-    """Return the curvature (L, L) of the data's energy over the latent, of typical latents."""
+    """Return the curvature (D_L, D_L) of the data's energy in the latent, at typical latents."""
+    slopes, own_D, _ = _mean_slopes(network)
+    return _squared_jacobian(network, slopes, own_D)
+
+
+def error_signals(
+    network: Network, slopes: list[Tensor], signal_RD: Tensor, top: int
+) -> list[Tensor]:
+    """Return how a signal (R, D_0) from the data's drive arrives at the layers 1 to top - 1.
+
+    Args:
+        slopes: of the prediction in the drive, for each layer; the data layer's is not used.
+    """
+    carried, arrived = [signal_RD], []
+    for i in range(1, top):
+        arrived.append(network.adjoint(i, carried))
+        carried.append(arrived[-1] * slopes[i])
+    return arrived
+
+
+def drive_slopes(network: Network, slopes: list[Tensor], top: int) -> Tensor:
+    """Return the slopes (U * S, D_0) of the data's drive in each of the U units of layer `top`.
+
+    Args:
+        slopes: of the prediction in the drive, for each layer: (S, D_l) at S places, or (D_l,) at
+            one. The rows go through all places of a unit before the next unit.
+    """
+    weight, units = network.layers[0].weight, network.sizes[top]
+    places = len(slopes[-1]) if slopes[-1].ndim > 1 else 1
+    eye = torch.eye(units, dtype=weight.dtype, device=weight.device)
+    moves = [eye.repeat_interleave(places, 0)] * top
+    for i in range(top - 1, 0, -1):
+        slope = slopes[i].repeat(units, 1) if places > 1 else slopes[i]
+        moves[i - 1] = slope * network.drive_move(i, moves)
+    return network.drive_move(0, moves)
+
+
+def _mean_curvatures(network: Network) -> list[tuple[Tensor, Tensor]]:
+    """Return each layer's `mean_curvature` at typical latents."""
     states = network.states_from(network.typical_latents)
-    precisions = [p.exp() for p in network.log_precisions]
-    curvatures = [
+    return [
         energy.mean_curvature(network.drive(i, states))
         for i, energy in enumerate(network.energies())
     ]
+
+
+def _mean_slopes(network: Network) -> tuple[list[Tensor], Tensor, list[Tensor]]:
+    """Return mean slopes (D_l,), the data's curvature (D_0,) in its drive, and all precisions."""
+    precisions = [p.exp() for p in network.log_precisions]
+    curvatures = _mean_curvatures(network)
     slopes = [cross / pi for (cross, _), pi in zip(curvatures, precisions, strict=False)]
-    return _squared_jacobian(network, slopes, curvatures[0][1])
+    return slopes, curvatures[0][1], precisions
 
 
 def _squared_jacobian(network: Network, slopes: list[Tensor], own_D: Tensor) -> Tensor:
-    """Return J' own J (L, L), J the slopes from the latent to the data's drive."""
-    weight = network.layers[-1].weight
-    moves = [weight] * network.depth
-    moves[-1] = torch.eye(network.sizes[-1], dtype=weight.dtype, device=weight.device)
-    for i in range(network.depth - 1, 0, -1):
-        moves[i - 1] = slopes[i] * network.drive_move(i, moves)
-    jacobian = network.drive_move(0, moves)
+    """Return J' own J (D_L, D_L) with the slopes J from the uppermost layer to the data's drive."""
+    jacobian = drive_slopes(network, slopes, network.depth)
     return (jacobian * own_D) @ jacobian.T
 
 
 def _probes(like_D: Tensor) -> Tensor:
-    """Return rows (R, D) whose squares sum to the identity's diagonal, exactly or on average."""
-    if len(like_D) <= _FEW_UNITS:
+    """Return rows (R, D) whose squares sum to 1 in each column and whose products average to 0.
+
+    They are the unit vectors where these are few, else random signs (Bekas, Kokiopoulou and Saad,
+    2007).
+    """
+    if len(like_D) <= EXACT_UNITS:
         return torch.eye(len(like_D), dtype=like_D.dtype, device=like_D.device)
     source = torch.Generator().manual_seed(0)
-    signs = torch.randint(0, 2, (_PROBES, len(like_D)), generator=source) * 2 - 1
-    return signs.to(like_D) / math.sqrt(_PROBES)
+    signs = torch.randint(0, 2, (PROBES, len(like_D)), generator=source) * 2 - 1
+    return signs.to(like_D) / math.sqrt(PROBES)
 
 
 def too_large(network: Network) -> bool:
     """Return whether a convolution is too large to be written as a matrix."""
     maps = [*network.layers, *(skip.layer for skip in network.skips)]
-    return any(isinstance(m, TransposedConvolution) and _entries(m) > _LARGEST_MATRIX for m in maps)
+    return any(isinstance(m, TransposedConvolution) and _entries(m) > LARGEST_MATRIX for m in maps)
 
 
 def _entries(layer: Layer) -> int:
@@ -296,15 +327,15 @@ def _entries(layer: Layer) -> int:
 
 
 def _matrix(layer: Layer) -> Tensor:
-    """Return the layer's map (D, U).
+    """Return the layer's map as a matrix (D, U).
 
     Raises:
-        RecipeError: a convolution too large for that.
+        RecipeError: the matrix of a convolution would be too large.
     """
-    if isinstance(layer, TransposedConvolution) and _entries(layer) > _LARGEST_MATRIX:
+    if isinstance(layer, TransposedConvolution) and _entries(layer) > LARGEST_MATRIX:
         raise RecipeError(
-            f"inference.solver: newton writes convolutions as matrices, and that from "
-            f"{list(layer.above)} to {list(layer.below)} is too large",
+            f"inference.solver: newton writes convolutions as matrices, and the one from "
+            f"{list(layer.above)} to {list(layer.below)} would be too large",
             "Use --set inference.solver=majorise or errors",
         )
     return layer.matrix()
@@ -327,11 +358,12 @@ def _add_to_diagonal(matrix: Tensor, values: Tensor) -> Tensor:
 
 
 def _inverse(matrix: Tensor, scale: Tensor) -> Tensor:
-    """Return the inverse of a positive matrix whose flat directions a jitter keeps finite.
+    """Return the inverse of a positive matrix, with a small jitter on its diagonal.
 
-    A latent without a prior has flat directions, and units that are silent at the typical latents
-    have no curvature there. The jitter is what rounding cannot tell from 0 at that scale; where all
-    is flat any scale will do, since the length of a move is searched.
+    Some directions have no curvature: of a latent without a prior, and of units that are silent at
+    the typical latents. The jitter keeps the inverse finite there. It is as small as rounding at
+    the scale of the curvature. If the whole matrix is 0, any scale works, because the length of a
+    move is searched.
     """
     scale = scale.clamp_min(1e-12)
     jitter = 10 * torch.finfo(matrix.dtype).eps

@@ -1,7 +1,7 @@
-"""Solvers: what moves, in which direction, and with which curvature in mind.
+"""Solvers: the variables that move, and the rule that gives their direction.
 
-Every solver finds the same minima, so they are interchangeable and are tested against one another.
-A new one is one row in `SOLVERS`.
+All solvers find the same minima, so one can stand in for another, and the tests compare them. A new
+one is a function and a call of `register_solver`.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from pcgen.registry import SAMPLERS, SOLVERS
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A solver at a network's present weights, to begin any number of batches with.
+    """A solver prepared for a network's present weights. It can begin any number of batches.
 
     Attributes:
-        network: whose energy is lowered.
-        kind: what moves: the states, or the errors that the states follow from.
-        direction: makes the rule of one batch.
-        loops: the same rule for many steps at once, where there is one.
+        network: the network whose energy is lowered.
+        kind: the class of the variables that move: states, or errors that determine the states.
+        direction: makes the rule for one batch.
+        loops: takes many steps of the same rule at once, if there is such a loop.
     """
 
     network: Network
@@ -57,15 +57,15 @@ class Method:
         steps: int = 0,
         labels_BK: Tensor | None = None,
     ) -> Inference:
-        """Return a batch's states, which start from the data and what the latent predicts.
+        """Return the inference of a batch. Hidden layers start at what the latent predicts.
 
         Args:
-            data_BD: the data layer; values under a 0 of the mask are never looked at.
+            data_BD: the data layer. Values where the mask is 0 are not used.
             mask_BD: 1 visible, 0 hidden.
-            latent_BD: where the latent starts, if not where the model's own start says.
+            latent_BD: where the latent starts; where the model's own start says, if not given.
             clamp_latent: keep the latent where it starts.
-            steps: moves to take at once, without a look at the energy where that is faster.
-            labels_BK: one-hot classes, which stay; of a network with a label layer.
+            steps: steps to take at once, without the energies in between where that is faster.
+            labels_BK: one-hot classes to clamp, for a network with a label layer.
         """
         labelled = self.network.table.labels
         assert not (clamp_latent and labelled)
@@ -84,7 +84,7 @@ class Method:
         return inference
 
     def at(self, states: list[Tensor], mask_BD: Tensor | None, clamp_latent: bool) -> Inference:
-        """Return a batch that starts from these states, of which the uppermost may be clamped."""
+        """Return the inference of a batch that starts at these states (B, D_l), data first."""
         return self.kind(self.network, states, self.direction(), mask_BD, clamp_latent)
 
 
@@ -119,7 +119,7 @@ def _auto(network: Network, table: InferenceTable) -> Method:
 
     def begin(number: int, make: Callable[..., Method]) -> Begin:
         def begin_at(states: list[Tensor], mask_BD: Tensor | None, clamp_latent: bool) -> Inference:
-            # A solver that no image needs is never prepared.
+            # Prepare a solver only when an image needs it.
             if number not in begun:
                 begun[number] = make(network, table)
             return begun[number].at(states, mask_BD, clamp_latent)
@@ -131,7 +131,7 @@ def _auto(network: Network, table: InferenceTable) -> Method:
 
 
 def _sampled(network: Network, table: InferenceTable) -> Method:
-    """Return what finds the states of least energy where a sampler trained the network."""
+    """Return the solver that finds the states of least energy in a network trained by a sampler."""
     return (_errors if table.sampling.coordinates == "errors" else _majorise)(network, table)
 
 
@@ -168,12 +168,12 @@ def register_solver(name: str, make: Callable[[Network, InferenceTable], Method]
 def prepare(
     network: Network, table: InferenceTable, earlier: Method | None = None, *, reduced: bool = True
 ) -> Method:
-    """Return the recipe's solver at the network's present weights.
+    """Return the recipe's solver, prepared for the network's present weights.
 
     Args:
-        earlier: the same network's method at earlier weights, whose buffers may be used again.
-        reduced: stand in fewer units for the data where the energy allows it; the weights must
-            then not change while a batch is inferred.
+        earlier: the method of the same network at earlier weights; `descent` uses it again.
+        reduced: replace the data by fewer units with the same energy, where that is possible and
+            faster. The weights must then not change while a batch is inferred.
     """
     if table.solver == "descent":
         return earlier or _descent(network, table)
@@ -181,9 +181,8 @@ def prepare(
     reduction = reduce(network) if reduced else None
     if reduction is None:
         return make(network, table)
-    found = reduction
-    inner = make(found.network, table)
-    whole = functools.cache(lambda: make(network, table))
+    inner = make(reduction.network, table)
+    unreduced = functools.cache(lambda: make(network, table))
 
     def kind(
         _network: Network,
@@ -193,9 +192,9 @@ def prepare(
         clamp_latent: bool,
     ) -> Inference:
         if mask_BD is not None:
-            return whole().at(states, mask_BD, clamp_latent)
+            return unreduced().at(states, mask_BD, clamp_latent)
         return ReducedInference(
-            found, lambda reduced: inner.at(reduced, None, clamp_latent), states
+            reduction, lambda reduced: inner.at(reduced, None, clamp_latent), states
         )
 
     return Method(network, kind, lambda: None)

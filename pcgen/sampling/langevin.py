@@ -7,11 +7,13 @@ They have one signature and are rows of `SAMPLERS`. M is a fixed positive matrix
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from pcgen.inference.directions import dot
 
 Layers = list[Tensor]
 """(B, D_l) of every free layer."""
@@ -200,11 +202,3 @@ def largest_step(sampler: str, curvature: float, friction: float) -> float:
 
 def _sums(left: Layers, right: Layers) -> Layers:
     return [a + b for a, b in zip(left, right, strict=True)]
-
-
-def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-    """Return the products (B,) of two moves, summed over all layers."""
-    total_B = torch.linalg.vecdot(left[0], right[0])
-    for a, b in zip(left[1:], right[1:], strict=True):
-        total_B = total_B + torch.linalg.vecdot(a, b)
-    return total_B
