@@ -1,9 +1,10 @@
-"""Chains: many runs of one Langevin sampler in a batch, over states or over errors.
+"""Chains: a batch of runs of one Langevin sampler, over states or over errors.
 
-Over errors (x_l = mu_l + eps_l) the density is the same, since the change of variables has unit
-determinant; where hidden precisions are high it is nearly a standard one, whatever the weights.
-Hidden data is dropped from the energy, which is exact for sampling too: given the layer above it
-the data integrates to a constant. It is drawn from its prediction afterwards (`ancestral`).
+The errors eps_l = x_l - mu_l have the same density as the states, since the change of variables has
+a determinant of 1. Where hidden precisions are high, the density over errors is nearly that of
+independent normal numbers, whatever the weights are. Hidden data are dropped from the energy. That
+is exact for sampling too: given the layer above, the data integrate to a constant. They are drawn
+from their prediction afterwards (`ancestral`).
 """
 
 from __future__ import annotations
@@ -18,29 +19,35 @@ from torch import Tensor
 
 from pcgen.config import InferenceTable
 from pcgen.errors import DivergenceError, RecipeError
+from pcgen.inference.directions import dot
 from pcgen.inference.errors import ErrorInference
 from pcgen.inference.preconditioners import BlockDiagonal
 from pcgen.inference.states import StateInference
 from pcgen.model.network import Network
-from pcgen.sampling.langevin import SAMPLERS, Layers, Sampler, dot, largest_step
+from pcgen.sampling.langevin import SAMPLERS, Layers, Sampler, largest_step
 from pcgen.sampling.mass_matrices import ErrorMass, Mass, Unit
 from pcgen.sampling.noise import SampleNoise
 
-# Steps that stay well below the stable ones where M bounds the curvature, twice over for states.
-_STEPS = {"langevin": 0.05, "momentum": 0.02, "kinetic": 0.5}
-# Drives follow the states by increments; so often they are computed anew.
-_REFRESH = 200
-# Curvature is looked at for so many samples, in so many power iterations.
-_LOOKED_AT = 16
-_POWERS = 40
-# How fast steps follow the acceptance: 0.2 a refusal halves a step that is refused 4 times.
-_GAIN = 0.2
-# Energies beyond this multiple of the start's, per free unit, have left the distribution.
-_FAR = 1e3
+# The step of each sampler where the recipe gives none. M bounds the curvature (over states, half of
+# it), and these steps are well below the largest stable ones under such a bound.
+DEFAULT_STEPS = {"langevin": 0.05, "momentum": 0.02, "kinetic": 0.5}
+# The drives are updated by increments, and rounding adds up: they are computed anew this often.
+REFRESH_EVERY = 200
+# The largest stable step is found from this many samples with this many power iterations. It only
+# appears in an error message.
+CURVATURE_SAMPLES = 16
+POWER_ITERATIONS = 40
+# How fast a chain's step follows the acceptance: the logarithm of the step changes by this times
+# (accepted - wished). With 0.2, four refusals in a row halve the step; a larger value makes the
+# step jump about, a smaller one needs a longer burn-in.
+STEP_GAIN = 0.2
+# A chain has diverged when its energy is this many times larger than the energy at the start plus
+# the number of free units, which is the order of magnitude that chains in equilibrium have.
+DIVERGED_AT = 1e3
 
 
 class _Still:
-    """The direction of states that a sampler moves."""
+    """The direction of states that a sampler moves: there is none."""
 
     searches = False
 
@@ -60,11 +67,11 @@ class _MakeMass(Protocol):
 
 @dataclass(slots=True)
 class Posterior:
-    """A network's states as a distribution, at its present weights, and the sampler of a recipe.
+    """The distribution exp(-E / T) of a network's states, and the sampler of a recipe.
 
     Attributes:
-        network: whose exp(-E / temperature) is drawn from.
-        table: the recipe's inference table.
+        network: the network that gives E, at its present weights.
+        table: the recipe's inference table, with the temperature T.
     """
 
     network: Network
@@ -73,26 +80,27 @@ class Posterior:
 
     @property
     def sampler(self) -> str:
-        """Return the sampler's name: the recipe's solver, or `kinetic` where that is no sampler."""
+        """Return the sampler's name: the recipe's solver if that is one, else `kinetic`."""
         return self.table.solver if self.table.solver in SAMPLERS else "kinetic"
 
     @property
     def step(self) -> float:
-        """Return the step in the units of M; the recipe's, or the sampler's own.
+        """Return the recipe's step in units of M, or the sampler's own.
 
         Raises:
-            RecipeError: no step where M = 1, which knows nothing of the curvature.
+            RecipeError: the recipe has neither a step nor a preconditioner. With M = 1 no step is
+                safe without knowing the curvature.
         """
         chosen = self.table.sampling.step
         if chosen is None and not self.table.sampling.precondition:
             raise RecipeError(
-                "inference.sampling.step: is needed without the preconditioner",
+                "inference.sampling.step: must be set where the preconditioner is off",
                 "Use --set inference.sampling.step=0.01",
             )
-        return _STEPS[self.sampler] if chosen is None else chosen
+        return DEFAULT_STEPS[self.sampler] if chosen is None else chosen
 
     def mass(self, hidden_data: bool) -> Mass:
-        """Return M, made once for these weights."""
+        """Return M, computed once for these weights."""
         if hidden_data not in self._masses:
             table = self.table.sampling
             errors = table.coordinates == "errors"
@@ -103,12 +111,12 @@ class Posterior:
         return self._masses[hidden_data]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the mass that was made for visible data, where it is one of the errors'."""
+        """Return the mass matrix over errors that was computed for visible data, by name."""
         mass = self._masses.get(False)
         return mass.tensors() if isinstance(mass, ErrorMass) else {}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take the mass that `tensors()` gave, made at other weights."""
+        """Use the mass matrix that `tensors()` returned, although the weights have changed."""
         if tensors:
             self._masses[False] = ErrorMass.of(tensors)
 
@@ -124,20 +132,22 @@ class Posterior:
         """Return chains that start at these states (B, D_l), data first.
 
         Args:
-            noise: makes the streams for what is free.
+            noise: makes the random streams for the free layers.
             mask_BD: 1 visible, 0 hidden data.
-            clamp_top: keep the uppermost layer, the latent or the labels, where it is.
-            step_B: of each chain, if not the recipe's.
+            clamp_top: keep the uppermost layer (the latent or the labels) where it is.
+            step_B: the step of each chain; the recipe's if not given.
         """
         table = self.table.sampling
         if self.sampler == "momentum" and table.friction > 1:
-            raise RecipeError("inference.sampling.friction: of momentum it is 1 - mu, at most 1")
+            raise RecipeError(
+                "inference.sampling.friction: for momentum it is 1 - mu, so it is at most 1"
+            )
         if step_B is None:
             step_B = torch.full_like(states[0][:, 0], self.step)
         sampler = SAMPLERS[self.sampler](step_B, table.friction, table.temperature)
         if table.metropolis and not sampler.is_reversible:
             raise RecipeError(
-                f"inference.sampling.metropolis: {self.sampler} cannot be tested",
+                f"inference.sampling.metropolis: {self.sampler} has no Metropolis test",
                 "Use --set inference.solver=kinetic",
             )
         surface = self._surface(states, mask_BD, clamp_top)
@@ -146,22 +156,22 @@ class Posterior:
         return Chains(self, surface, sampler, mass, noise(free))
 
     def largest_step(self, chains: Chains) -> float:
-        """Return the largest stable step at the states where chains began.
+        """Return the largest stable step at the states where the chains began.
 
-        The largest curvature of M^-1 E'' is found by power iteration, with differences of slopes
-        in float64, as the linear theory of the sampler has it.
+        Linear theory gives it from the largest eigenvalue of M^-1 E'', which power iteration finds
+        with differences of slopes in float64.
         """
         network = self.network.to("cpu", torch.float64)
         exact = Posterior(network, self.table)
         states, mask_BD = chains.start
-        states = [layer[:_LOOKED_AT].double().cpu() for layer in states]
-        mask_BD = None if mask_BD is None else mask_BD[:_LOOKED_AT].double().cpu()
+        states = [layer[:CURVATURE_SAMPLES].double().cpu() for layer in states]
+        mask_BD = None if mask_BD is None else mask_BD[:CURVATURE_SAMPLES].double().cpu()
         surface = exact._surface(states, mask_BD, chains.surface.last_free < network.depth)
         mass = exact.mass(mask_BD is not None and not mask_BD.any().item())
         base, source = surface.slopes(), torch.Generator().manual_seed(0)
         pushed = [torch.randn(s.shape, generator=source, dtype=s.dtype) for s in base]
         curvature_B = torch.ones_like(surface.energy_B)
-        for _ in range(_POWERS):
+        for _ in range(POWER_ITERATIONS):
             along = mass(pushed)
             scale_B = torch.stack([a.square().sum(1) for a in along]).sum(0).sqrt()
             length = 1e-6 / scale_B[:, None]
@@ -187,10 +197,10 @@ class Chains:
     """The present states of a batch of chains, and their next step.
 
     Attributes:
-        posterior: what is sampled.
-        surface: the states, and the energy around them.
-        accepted_B: steps that were taken; all of them without a Metropolis test.
-        steps: so far.
+        posterior: the distribution that is sampled.
+        surface: the states, with the energy and its slopes.
+        accepted_B: the number of accepted steps; all steps without a Metropolis test.
+        steps: the number of steps so far.
         start: the states and the mask with which the chains began.
     """
 
@@ -202,7 +212,7 @@ class Chains:
         mass: Mass,
         noise: SampleNoise,
     ) -> None:
-        """Begin at a surface's states; `Posterior.begin` makes one."""
+        """Begin at a surface's states. `Posterior.begin` calls this."""
         self.posterior = posterior
         self.surface = surface
         self.sampler = sampler
@@ -224,7 +234,7 @@ class Chains:
 
     @property
     def jumps(self) -> int:
-        """Return how many steps lie between two jumps; 0 where there are to be none."""
+        """Return the number of steps between two jumps; 0 if there are no jumps."""
         sampling = self.posterior.table.sampling
         can = sampling.coordinates == "errors" and self.posterior.network.mixture is not None
         return sampling.jump if can else 0
@@ -238,14 +248,14 @@ class Chains:
         """Take one step of every chain.
 
         Args:
-            adapt: then lead each chain's step towards the recipe's acceptance, where there is a
-                Metropolis test. What is drawn while steps change is not quite exact.
+            adapt: then change each chain's step size towards the recipe's acceptance, which needs
+                a Metropolis test. Samples drawn while step sizes change are not quite exact.
         """
         moves = self.sampler.propose(self.slopes, self.down, self.mass.root(self.noise.draw()))
         before = self.surface.position()
         self.surface.move(moves)
         self.steps += 1
-        if self.steps % _REFRESH == 0:
+        if self.steps % REFRESH_EVERY == 0:
             self.surface.refresh()
         slopes = self.surface.slopes()
         down = self.mass(slopes)
@@ -256,12 +266,12 @@ class Chains:
             return
         worse_B = self.surface.energy_B - before.energy_B + other_B
         temperature = self.posterior.table.sampling.temperature
-        # What is not finite compares as false, and is refused.
+        # A comparison with an energy that is not finite is false, so such a step is refused.
         accepted_B = self.noise.uniform_B.log() < -worse_B / temperature
         self.accepted_B += accepted_B
         if adapt:
             over_B = accepted_B.to(worse_B) - self.posterior.table.sampling.acceptance
-            self.sampler.step_B = self.sampler.step_B * (_GAIN * over_B).exp()
+            self.sampler.step_B = self.sampler.step_B * (STEP_GAIN * over_B).exp()
         refused_B = ~accepted_B
         if refused_B.any():
             self.surface.put_back(before, refused_B)
@@ -271,16 +281,16 @@ class Chains:
         self.slopes, self.down = slopes, down
 
     def jump(self) -> Tensor:
-        """Propose each chain a latent from the mixture prior; return (B,) which of them took it.
+        """Propose to each chain a new latent from the mixture prior; return (B,) which accepted it.
 
-        The errors stay, so that the prior cancels and only what is below the latent decides:
-        independence Metropolis, for causes that lie too far apart to wander between. Over states
-        hardly any proposal is taken.
+        This is independence Metropolis, for components that are too far apart for small steps. The
+        errors stay as they are, so that the prior cancels and only the energy below the latent
+        decides. Over states hardly any proposal would be accepted.
         """
         network = self.posterior.network
         assert network.mixture is not None
-        normal, old_BL = self.noise.draw(), self.states[network.latent]
-        new_BL = network.mixture.draw(normal[network.latent - 1], self.noise.uniform_B, None)
+        normals, old_BL = self.noise.draw(), self.states[network.latent]
+        new_BL = network.mixture.draw(normals[network.latent - 1], self.noise.uniform_B, None)
         before = self.surface.position()
         still = [torch.zeros_like(slope) for slope in self.slopes[:-1]]
         self.surface.move([*still, new_BL - old_BL])
@@ -296,10 +306,10 @@ class Chains:
 
     @contextmanager
     def relaxed(self, steps: int) -> Iterator[StateInference]:
-        """Yield the surface with all below the latent moved down so many times; then undo it."""
+        """Yield the surface after descent steps of all layers below the latent, then undo them."""
         before = self.surface.position()
         errors = self.posterior.table.sampling.coordinates == "errors"
-        # Twice the blocks bound the curvature over states; over errors they stand alone.
+        # Over states the curvature is at most twice M; over errors M is close to the curvature.
         length = 1.0 if errors else 0.5
         below = self.posterior.network.latent - 1
         slopes = self.slopes
@@ -314,18 +324,17 @@ class Chains:
         self.surface.restore(before)
 
     def require_finite(self) -> None:
-        """Let chains pass whose energies are finite, and of the size that free units give.
+        """Raise DivergenceError unless all energies are finite and of a plausible size.
 
-        Raises:
-            DivergenceError: others; it names the largest stable step.
+        The message names the largest stable step.
         """
         free = sum(layer.shape[1] for layer in self.slopes)
-        limit_B = _FAR * (self.first_B.abs() + free)
+        limit_B = DIVERGED_AT * (self.first_B.abs() + free)
         if (self.energy_B.abs() <= limit_B).all():
             return
         largest = self.posterior.largest_step(self)
         raise DivergenceError(
-            f"sampling, step {self.steps}: the energy is not finite or beyond all bounds; "
+            f"sampling, step {self.steps}: the energy is not finite or far too large; "
             f"the step is {self.posterior.step:.3g}, the largest stable one here is {largest:.3g}",
             f"Use --set inference.sampling.step={0.5 * largest:.2g}, "
             "or --set inference.sampling.metropolis=true",

@@ -1,8 +1,12 @@
-"""Whether chains can be believed: R-hat and the effective sample size, from traces of numbers.
+"""Diagnostics of chains: R-hat and the effective sample size.
 
-Source: Vehtari, Gelman, Simpson, Carpenter and Buerkner (2021): rank-normalised split R-hat (the
-larger of bulk and folded), and the bulk effective sample size by Geyer's (1992) initial monotone
-sequence. Traces are (S, C, Q): S steps of C chains, Q quantities.
+R-hat compares the spread between chains with the spread within them; it is 1 when the chains have
+mixed. The effective sample size is the number of independent samples with the same information.
+Traces are (S, C, Q): S steps of C chains, Q quantities.
+
+Source: Vehtari, Gelman, Simpson, Carpenter and Buerkner (2021). R-hat is the larger of the bulk and
+the folded rank-normalised split R-hat. The effective sample size is that of the bulk, with the
+initial monotone sequence of Geyer (1992).
 """
 
 from __future__ import annotations
@@ -11,11 +15,11 @@ import torch
 from torch import Tensor
 
 BELIEVABLE = 1.05
-"""R-hat above which chains have not mixed."""
+"""Chains with a larger R-hat have not mixed."""
 
 
 def r_hat(trace_SCQ: Tensor) -> Tensor:
-    """Return R-hat (Q,) of each quantity; infinite where chains stand still in different places."""
+    """Return R-hat (Q,) of each quantity; infinite if chains stand still in different places."""
     halves = _split(trace_SCQ.double())
     folded = (halves - halves.flatten(0, 1).median(0).values).abs()
     return torch.maximum(_r_hat(_ranks(halves)), _r_hat(_ranks(folded)))
@@ -31,7 +35,7 @@ def effective_sample_size(trace_SCQ: Tensor) -> Tensor:
     within, spread = _variances(halves)
     autocovariance = _autocovariance(halves).mean(1)
     rho = 1 - (within - autocovariance * steps / (steps - 1)) / spread
-    # Sums of neighbours are positive and fall, for a reversible chain; noise begins where not.
+    # In a reversible chain the sums of neighbours are positive and fall; the rest is noise.
     pairs = rho[: 2 * (steps // 2)].view(steps // 2, 2, -1).sum(1)
     positive = (pairs > 0).cumprod(0).to(pairs)
     monotone = pairs.cummin(0).values * positive
@@ -40,13 +44,13 @@ def effective_sample_size(trace_SCQ: Tensor) -> Tensor:
 
 
 def _split(trace_SCQ: Tensor) -> Tensor:
-    """Return each chain's halves as chains of their own."""
+    """Return the two halves of each chain as two chains."""
     half = len(trace_SCQ) // 2
     return torch.cat([trace_SCQ[:half], trace_SCQ[len(trace_SCQ) - half :]], 1)
 
 
 def _ranks(trace_SCQ: Tensor) -> Tensor:
-    """Return normal scores of the ranks over all chains; equal values share their mean rank."""
+    """Return the normal scores of the ranks over all chains. Equal values get their mean rank."""
     flat = trace_SCQ.flatten(0, 1)
     ranks = torch.empty_like(flat)
     for i, column in enumerate(flat.T):
@@ -58,7 +62,7 @@ def _ranks(trace_SCQ: Tensor) -> Tensor:
 
 
 def _variances(trace_SCQ: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean variance within chains and the estimate of the whole one, each (Q,)."""
+    """Return the mean variance within chains and the estimate of the total variance, each (Q,)."""
     steps = len(trace_SCQ)
     within = trace_SCQ.var(0).mean(0)
     between = trace_SCQ.mean(0).var(0)
@@ -67,7 +71,7 @@ def _variances(trace_SCQ: Tensor) -> tuple[Tensor, Tensor]:
 
 def _r_hat(trace_SCQ: Tensor) -> Tensor:
     within, spread = _variances(trace_SCQ)
-    # Where nothing moves and nothing differs, there is nothing to mix.
+    # If all values are equal, the chains have mixed.
     return torch.where(spread > 0, (spread / within).sqrt(), 1.0)
 
 

@@ -1,7 +1,8 @@
-"""Langevin samplers: rules that turn slopes and noise into a move, and draw exp(-E / temperature).
+"""Langevin samplers: rules that turn slopes and noise into moves which draw from exp(-E / T).
 
-They have one signature and are rows of `SAMPLERS`. M is a fixed positive matrix, one block a layer
-(`masses`): the preconditioner. All they see of it is `down` = M^-1 dE/dx and xi ~ N(0, M^-1).
+All samplers have the same methods and stand in the table `SAMPLERS`. M is the mass matrix, the
+preconditioner (`mass_matrices`). Samplers use it only through `down` = M^-1 dE/dx and through
+noise xi ~ N(0, M^-1).
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ Layers = list[Tensor]
 
 
 class Sampler(Protocol):
-    """A rule for one batch of chains; made anew for each batch.
+    """A rule for one batch of chains. Each batch has its own.
 
     Attributes:
         is_reversible: whether a Metropolis test can make it exact.
-        step_B: h of each chain, which may change between steps.
+        step_B: the step h of each chain. It may change between steps.
     """
 
     is_reversible: bool
     step_B: Tensor
 
     def begin(self, xi: Layers) -> None:
-        """Take what moves beside the states out of its equilibrium, from xi ~ N(0, M^-1)."""
+        """Draw the velocities, if the sampler has them, from their equilibrium."""
 
     def propose(self, slopes: Layers, down: Layers, xi: Layers) -> Layers:
         """Return the move from dE/dx, M^-1 dE/dx and xi ~ N(0, M^-1)."""
@@ -40,12 +41,12 @@ class Sampler(Protocol):
         """Complete the step at the slopes of the new point.
 
         Returns:
-            The part (B,) of the Metropolis test that is not E: it accepts with the probability
-            exp(-(E_new - E_old + this) / temperature).
+            The other part (B,) of the Metropolis test, beside E: a step is accepted with the
+            probability exp(-(E_new - E_old + this) / T).
         """
 
     def reject(self, samples_B: Tensor) -> None:
-        """Take the step back where marked: the chain stands where it stood."""
+        """Undo the step of the marked chains, whose states go back to where they were."""
 
 
 class Overdamped:
@@ -53,16 +54,16 @@ class Overdamped:
 
         x <- x - h M^-1 dE/dx + sqrt(2 h T) xi
 
-    Stable for h below 2 / curvature. Biased by O(h): on curvature c (of M^-1 E'') the variance is
-    T / (c (1 - h c / 2)); a Metropolis test (MALA) removes that.
+    It is stable for h below 2 / c, with the curvature c of M^-1 E''. It is biased by O(h): the
+    variance is T / (c (1 - h c / 2)). A Metropolis test (MALA) removes the bias.
 
-    Source: Roberts and Tweedie (1996); the sampler of Oliviers et al. (2024), who have M = 1.
+    Source: Roberts and Tweedie (1996). Oliviers et al. (2024) use it with M = 1.
     """
 
     is_reversible = True
 
     def __init__(self, step_B: Tensor, friction: float, temperature: float) -> None:
-        """Take a step h; the friction is infinite whatever is said."""
+        """Set the step h. The friction is not used: in this limit it is infinite."""
         self.step_B = step_B
         self.size = math.sqrt(temperature)
         self.slopes: Layers = []
@@ -79,7 +80,7 @@ class Overdamped:
         return [scale * x - step * z for x, z in zip(xi, down, strict=True)]
 
     def arrive(self, slopes: Layers, down: Layers) -> Tensor:
-        # log of the proposal's density, there less back again, times the temperature.
+        # T times the logarithm of the ratio of proposal densities, there and back.
         slopes, down = _sums(slopes, self.slopes), _sums(down, self.down)
         noise_B = (0.5 * self.step_B).sqrt() * self.size * dot(slopes, self.xi)
         return 0.25 * self.step_B * dot(slopes, down) - noise_B
@@ -89,20 +90,21 @@ class Overdamped:
 
 
 class Momentum:
-    """Momentum Langevin as published, with noise on the gradient.
+    """Momentum Langevin as published, with noise added to the gradient.
 
         m <- mu m + M^-1 dE/dx + sqrt(2 (1 - mu) T / h) xi;   x <- x - h m
 
-    `friction` is 1 - mu. Stable for h below 2 (1 + mu) / curvature. Biased by O(h / (1 - mu)), and
-    not reversible, so that no Metropolis test can mend it: kept to compare with.
+    `friction` is 1 - mu. It is stable for h below 2 (1 + mu) / c, with the curvature c. It is
+    biased by O(h / (1 - mu)) and not reversible, so that no Metropolis test can remove the bias. It
+    is here for comparison.
 
-    Source: Pinchetti et al. (2025), the noisy inference of their generative models, M = 1.
+    Source: Pinchetti et al. (2025), the noisy inference of their generative models, with M = 1.
     """
 
     is_reversible = False
 
     def __init__(self, step_B: Tensor, friction: float, temperature: float) -> None:
-        """Take a step h and 1 - mu."""
+        """Set the step h and 1 - mu."""
         self.step_B = step_B
         self.decay = 1 - friction
         self.variance = 2 * friction * temperature
@@ -124,7 +126,7 @@ class Momentum:
         return torch.zeros_like(slopes[0][:, 0])
 
     def reject(self, samples_B: Tensor) -> None:
-        raise AssertionError("not reversible")
+        raise AssertionError("momentum has no Metropolis test")
 
 
 class Kinetic:
@@ -133,18 +135,18 @@ class Kinetic:
         B  v <- v - h/2 M^-1 dE/dx     A  x <- x + h/2 v
         O  v <- c v + sqrt((1 - c^2) T) xi,   c = exp(-friction h)     A     B
 
-    One gradient a step, that at its end. On a Gaussian target the variance of x is exact at every
-    stable step, h below 2 / sqrt(curvature of M^-1 E''); elsewhere it is biased by O(h^2). A
-    Metropolis test on what B and A change of E + v'Mv/2, with the velocity turned round after a
-    refusal, removes that.
+    A step needs one gradient, the one at its end. It is stable for h below 2 / sqrt(c), with the
+    curvature c of M^-1 E''. On a Gaussian target the variance of x is then exact for every h; on
+    other targets it is biased by O(h^2). A Metropolis test removes the bias: it accepts by the
+    change of E + v'Mv/2 in B and A, and a refused step reverses the velocity.
 
-    Source: Leimkuhler and Matthews (2013); the test: Sivak, Chodera and Crooks (2014).
+    Source: Leimkuhler and Matthews (2013); for the test, Sivak, Chodera and Crooks (2014).
     """
 
     is_reversible = True
 
     def __init__(self, step_B: Tensor, friction: float, temperature: float) -> None:
-        """Take a step h and a friction per unit of time."""
+        """Set the step h and the friction per unit of time."""
         self.step_B = step_B
         self.friction = friction
         self.size = math.sqrt(temperature)
@@ -176,7 +178,7 @@ class Kinetic:
         ]
 
     def _kicked(self, slopes: Layers, down: Layers) -> tuple[Layers, Tensor]:
-        """Return the velocity after half a step of B, and the change (B,) of v'Mv/2."""
+        """Return the velocity after B, and the change (B,) of v'Mv/2."""
         half_B = 0.5 * self.step_B
         half = half_B[:, None]
         kicked = [v - half * z for v, z in zip(self.velocity, down, strict=True)]
@@ -188,11 +190,11 @@ SAMPLERS: dict[str, Callable[[Tensor, float, float], Sampler]] = {
     "momentum": Momentum,
     "kinetic": Kinetic,
 }
-"""By name: makes a sampler from steps, a friction and a temperature."""
+"""For each name, a function of the steps (B,), the friction and the temperature."""
 
 
 def largest_step(sampler: str, curvature: float, friction: float) -> float:
-    """Return the largest stable step at the largest eigenvalue of M^-1 E''."""
+    """Return the largest stable step, given the largest eigenvalue of M^-1 E''."""
     if sampler == "kinetic":
         return 2 / math.sqrt(curvature)
     if sampler == "momentum":

@@ -341,7 +341,7 @@ def test_what_cannot_be_sampled_is_said() -> None:
     data = oracle.data(network, 2)
     with pytest.raises(RecipeError, match="without the preconditioner"):
         run(posterior(network, precondition=False), data, 1)
-    with pytest.raises(RecipeError, match="momentum cannot be tested"):
+    with pytest.raises(RecipeError, match="momentum has no Metropolis test"):
         run(posterior(network, "momentum", metropolis=True, friction=0.1), data, 1)
     with pytest.raises(RecipeError, match="at most 1"):
         run(posterior(network, "momentum", friction=1.5), data, 1)

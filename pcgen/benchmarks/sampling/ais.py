@@ -125,6 +125,9 @@ class _Share:
         cross_D, own_D = self.energy.mean_curvature(drive_BD)
         return self.share * cross_D, self.share * own_D
 
+    def draw(self, prediction_BD: Tensor, normal_BD: Tensor) -> Tensor:
+        return self.energy.draw(prediction_BD, normal_BD)
+
 
 class _Tempered(Network):
     """A network whose data weigh a share of what they do."""
