@@ -1,14 +1,15 @@
-"""Inference over errors: the latent and the hidden errors move, the states follow from them.
+"""Inference over errors: the latent and the hidden errors move, and they determine the states.
 
-    x_L = z,   x_l = f_l(W x_{l+1} + b) + eps_l,   E(z, eps) the same energy, with the same minima
+    x_L = z,   x_l = f_l(W x_{l+1} + b) + eps_l
 
-Where hidden precisions are high, states can only move along the curved surface on which the errors
-are small; errors can move straight. Every move reaches every layer. The price: slopes are carried
-through all layers (a reverse sweep, which is not local; the weights' learning still is), and a step
-costs three products per layer instead of two.
+The energy as a function of z and eps is the same, and so are its minima. Where hidden precisions
+are high, states can only move along the curved surface on which errors are small, but errors can
+move in straight lines, and every move reaches every layer. The price is a reverse sweep: slopes are
+carried through all layers, which is not local (learning the weights still is), and a step costs
+three products per layer instead of two.
 
-Source: Goemaere et al. (2025), ePC, with the latent free as well, and with conjugate directions and
-a searched length where they choose a rate.
+Source: Goemaere et al. (2025), ePC. Here the latent is free as well, and there is no rate to choose:
+moves are conjugate directions with a search for their length.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from pcgen.model.energy import Terms
 
 
 class ErrorInference(StateInference):
-    """The errors of one batch, and their next move. Moves are eps_1.. upwards, then the latent.
+    """The errors of one batch, and their next move: of the errors from layer 1 up, then the latent.
 
-    The drives are not kept: they are not linear along a move.
+    Drives are not linear along a move of errors, so they are not stored.
     """
 
     def refresh(self) -> None:
@@ -48,7 +49,7 @@ class ErrorInference(StateInference):
         self._advance(moves, [], torch.ones_like(self.energy_B))
 
     def drive_moves(self, moves: list[Tensor]) -> list[Tensor]:
-        """Return how the drive (B, D_0) of the data changes; the others follow in the sweep."""
+        """Return the first-order change of the data's drive (B, D_0), as a list of one."""
         depth = self.network.depth
         whole = list(moves)
         if self.last_free < depth:
@@ -80,7 +81,7 @@ class ErrorInference(StateInference):
         self._add_up()
 
     def _sweep(self, latent_BD: Tensor, errors: list[Tensor]) -> tuple[list[Tensor], list[Terms]]:
-        """Return the states and terms that follow from a latent and errors."""
+        """Return the states and terms that a latent and errors determine."""
         states = [*self.states[:-1], latent_BD]
         terms: list[Terms] = []
         energies = self.network.hidden_energies()

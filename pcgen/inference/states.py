@@ -1,4 +1,4 @@
-"""The states of one batch on their way down the energy."""
+"""The states of one batch while inference lowers their energy."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from pcgen.inference.directions import Direction
 from pcgen.model.energy import Terms
 from pcgen.model.network import Network
 
-# An image whose energy would rise stays where it is; its next move begins so much shorter, and
-# after a move that was taken so much longer, up to its full length.
-_SHORTER = 0.25
-_LONGER = 2.0
+# If a move would raise an image's energy, the image stays where it is, and its next move is shorter
+# by the first factor. After each accepted move it is longer by the second, up to its full length.
+# Any factors below and above 1 work; these find a good length within a few steps.
+SHORTER = 0.25
+LONGER = 2.0
 
 
 class Inference(Protocol):
     """The states of one batch, and their next move.
 
     Attributes:
-        network: whose energy is lowered.
+        network: the network whose energy is lowered.
         last_free: the uppermost layer that moves.
-        frozen_B: images that no longer move.
+        frozen_B: the images that no longer move.
     """
 
     network: Network
@@ -38,29 +39,29 @@ class Inference(Protocol):
 
     @property
     def energy_B(self) -> Tensor:
-        """Return nats per image, without the log-det constant."""
+        """Return nats per image, without the term of learned precisions."""
 
     @property
     def mask_BD(self) -> Tensor | None:
-        """Return 1 for visible data and 0 for hidden, if any is."""
+        """Return 1 for visible data and 0 for hidden; None if all are visible."""
 
     @property
     def terms(self) -> list[Terms]:
         """Return every layer's energy and slopes at the states, data first."""
 
     def step(self) -> Tensor:
-        """Move the states once; return the energy (B,) that a full step was expected to win."""
+        """Move the states once; return the energy (B,) that a full step should win."""
 
     def refresh(self) -> None:
-        """Compute drives and energies anew, as after the weights changed."""
+        """Compute drives and energies again, for example after the weights have changed."""
 
     def select(self, index: Tensor) -> None:
-        """Go on with some of the images only."""
+        """Continue with the images of these numbers only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a batch stands."""
+    """The states of a batch, with everything computed from them."""
 
     states: list[Tensor]
     drives: list[Tensor]
@@ -71,15 +72,15 @@ class Position:
 class StateInference:
     """The states of one batch, and their next move.
 
-    The drives a_l are linear in the states, so after a move of length t along d they are known
-    without another product: a <- a + t W d. A search over t therefore costs activations only, and a
-    step two products per layer, as plain gradient descent does.
+    The drives a_l are linear in the states. After a move of length t along d they are a + t W d,
+    which needs no further product with the weights. So a search for t costs activations only, and
+    a step costs two products per layer, the same as in plain gradient descent.
 
     Attributes:
-        states: of every layer, data first (B, D_l).
-        terms: every layer's energy and slopes at the states, data first.
-        energy_B: nats per image, without the log-det constant.
-        frozen_B: images that no longer move.
+        states: (B, D_l) of every layer, data first.
+        terms: the energy and its slopes of every layer, data first.
+        energy_B: nats per image, without the term of learned precisions.
+        frozen_B: the images that no longer move.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class StateInference:
         self.mask_BD = mask_BD
         self.last_free = network.depth - 1 if clamp_latent else network.depth
         self.frozen_B = torch.zeros(len(states[0]), dtype=torch.bool, device=states[0].device)
-        # How much of its Gauss-Newton length an image's move begins with.
+        # The share of the Gauss-Newton length that each image moves.
         self.trust_B = torch.ones_like(states[0][:, 0])
         self.energy_B = torch.zeros_like(self.trust_B)
         self.drives: list[Tensor] = []
@@ -105,13 +106,13 @@ class StateInference:
         self.refresh()
 
     def refresh(self) -> None:
-        """Compute drives and energies anew, as after the weights changed."""
+        """Compute drives and energies again, for example after the weights have changed."""
         self.energies = self.network.energies()
         self.drives = [self.network.drive(i, self.states) for i in range(self.network.depth)]
         self._evaluate()
 
     def slopes(self) -> list[Tensor]:
-        """Return dE/dx (B, D_l) of the free layers 1.. upwards."""
+        """Return dE/dx (B, D_l) of the free layers, from layer 1 upwards."""
         return [self.slope(i) for i in range(1, self.last_free + 1)]
 
     def slope(self, i: int) -> Tensor:
@@ -121,7 +122,7 @@ class StateInference:
         return self.network.slope(i, pull, [terms.signal_BD for terms in self.terms])
 
     def step(self) -> Tensor:
-        """Move the states once; return the energy (B,) that a full step was expected to win."""
+        """Move the states once; return the energy (B,) that a full step should win."""
         slopes = self.slopes()
         moves, expected_B = self.direction(slopes)
         drive_moves = self.drive_moves(moves)
@@ -132,20 +133,20 @@ class StateInference:
         return expected_B
 
     def move(self, moves: list[Tensor]) -> None:
-        """Move all images by moves (B, D_l) of the free layers, whatever energy that leads to."""
+        """Move all images by these moves (B, D_l) of the free layers, even if energies rise."""
         self._advance(moves, self.drive_moves(moves), torch.ones_like(self.energy_B))
 
     def position(self) -> Position:
-        """Return where the images stand, for `put_back`."""
+        """Return the present position of all images, for `restore` and `put_back`."""
         return Position(self.states, self.drives, self.terms, self.energy_B)
 
     def restore(self, before: Position) -> None:
-        """Put all images back where they were."""
+        """Move all images back to an earlier position."""
         self.states, self.drives = before.states, before.drives
         self.terms, self.energy_B = before.terms, before.energy_B
 
     def put_back(self, before: Position, images_B: Tensor) -> None:
-        """Put the marked images back where they were."""
+        """Move the marked images (B,) back to an earlier position."""
         marked = images_B[:, None]
 
         def back(new: Sequence[Tensor], old: Sequence[Tensor]) -> list[Tensor]:
@@ -159,11 +160,11 @@ class StateInference:
         self.energy_B = torch.where(images_B, before.energy_B, self.energy_B)
 
     def drive_moves(self, moves: list[Tensor]) -> list[Tensor]:
-        """Return how the drives (B, D_l) of the layers below change along a move of length 1."""
+        """Return the changes of the drives (B, D_l) of all layers below, for these moves."""
         return [self.network.drive_move(i, moves) for i in range(len(moves))]
 
     def select(self, index: Tensor) -> None:
-        """Go on with some of the images only."""
+        """Continue with the images of these numbers only."""
         self.states = [states[index] for states in self.states]
         self.mask_BD = None if self.mask_BD is None else self.mask_BD[index]
         self.frozen_B = self.frozen_B[index]
@@ -174,7 +175,7 @@ class StateInference:
         self.direction.select(index)
 
     def _search(self, slopes: list[Tensor], moves: list[Tensor], drive_moves: list[Tensor]) -> None:
-        """Move by the Gauss-Newton length, times the trust; an energy that would rise stays."""
+        """Move each image by its Gauss-Newton length times its trust, unless its energy rises."""
         curvature_B = self._curvature(moves, drive_moves)
         descent_B = -sum(
             torch.linalg.vecdot(slope, move) for slope, move in zip(slopes, moves, strict=True)
@@ -185,7 +186,7 @@ class StateInference:
         self._advance(moves, drive_moves, length_B)
         refused_B = ~(self.energy_B <= before.energy_B)
         self.trust_B = torch.where(
-            refused_B, _SHORTER * self.trust_B, (_LONGER * self.trust_B).clamp(max=1.0)
+            refused_B, SHORTER * self.trust_B, (LONGER * self.trust_B).clamp(max=1.0)
         )
         if refused_B.any():
             self.put_back(before, refused_B)
@@ -200,7 +201,7 @@ class StateInference:
         if self.last_free == self.network.depth:
             total_B += self.network.prior_curvature(self.states[-1], moves[-1])
         else:
-            # The layer below a clamped latent moves while its drive stands still.
+            # The layer below a clamped latent moves, but its drive does not.
             still = torch.zeros_like(self.drives[-1])
             total_B += self.energies[-1].curvature(self.terms[-1], moves[-1], still, None)
         return total_B

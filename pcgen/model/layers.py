@@ -1,7 +1,7 @@
-"""Layers: the linear map from the states above to the drive of the states below.
+"""Layers: linear maps from the states above to the drive of the states below.
 
-States are flat, (B, D). Hidden maps are stored height, width, channel (channels last, as
-convolutions run fastest on a CPU); the data layer keeps channel, height, width.
+States are flat, (B, D). In hidden layers the order of a map is height, width, channel, because
+convolutions are fastest that way on a CPU. The data layer keeps the order channel, height, width.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from torch.nn.grad import conv2d_weight
 from pcgen.errors import RecipeError
 
 Shape = tuple[int, int, int]
-"""Channels, height, width of a layer; (1, 1, D) for D units without a place."""
+"""Channels, height and width of a layer; (1, 1, D) for D units that are not a map."""
 
 
 class Layer(Protocol):
-    """What inference and learning ask of a linear map from U units above to D units below.
+    """A linear map from U units above to D units below.
 
     Attributes:
-        above: shape of the layer above.
-        below: shape of the layer below.
-        weight: whatever the map is made of.
-        bias: of the layer below, or None for a skip connection.
+        above: the shape of the layer above.
+        below: the shape of the layer below.
+        weight: the parameters of the map.
+        bias: the bias of the layer below; None for a skip connection.
     """
 
     above: Shape
@@ -38,28 +38,28 @@ class Layer(Protocol):
 
     @property
     def multiply_adds(self) -> int:
-        """Return the multiply-adds of a drive, per image."""
+        """Return the number of multiplications of a drive, per image."""
 
     def drive(self, above_BU: Tensor) -> Tensor:
         """Return the drive (B, D) of the layer below."""
 
     def drive_move(self, move_BU: Tensor) -> Tensor:
-        """Return the change (B, D) of the drive when the states above move."""
+        """Return the change (B, D) of the drive for a move of the states above."""
 
     def adjoint(self, signal_BD: Tensor) -> Tensor:
-        """Return the signal (B, U) as it arrives above."""
+        """Return the signal (B, U) that arrives above: the transposed map of `signal_BD`."""
 
     def pull_above(self, pull_BU: Tensor, signal_BD: Tensor) -> Tensor:
-        """Return the energy's slope (B, U) in the states above: their pull less the signal."""
+        """Return the energy's slope (B, U) in the states above: their pull minus the signal."""
 
     def gradients(self, signal_BD: Tensor, above_BU: Tensor) -> list[Tensor]:
-        """Return the energy's batch-mean slopes in weight and, where there is one, bias."""
+        """Return the energy's slopes in the weight and the bias (if any), averaged over images."""
 
     def matrix(self) -> Tensor:
         """Return the map as a matrix (D, U)."""
 
     def set_prediction(self, drive_D: Tensor) -> None:
-        """Set the bias so that the drive at states of 0 is as near this as the bias allows."""
+        """Set the bias so that the drive at states of 0 is as close to this as possible."""
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Layer:
         """Return a copy on a device."""
@@ -89,7 +89,7 @@ class Dense:
     def initial(
         cls, below: Shape, above: Shape, generator: torch.Generator, bias: bool = True
     ) -> Dense:
-        """Return a layer with weights N(0, 1 / U) and no bias yet."""
+        """Return a layer with weights from N(0, 1 / U) and a bias of 0."""
         units, below_units = math.prod(above), math.prod(below)
         weight = torch.randn(below_units, units, generator=generator) / math.sqrt(units)
         return cls(weight, torch.zeros(below_units) if bias else None, above, below)
@@ -120,7 +120,7 @@ class Dense:
         return self.weight
 
     def gram(self) -> Tensor:
-        """Return weight' weight (U, U), which the caller may overwrite."""
+        """Return weight' weight (U, U). The caller may overwrite it."""
         units = self.weight.shape[1]
         return gram(self.weight, self.weight.new_empty(units, units))
 
@@ -133,24 +133,25 @@ class Dense:
         return Dense(self.weight.to(device, dtype, copy=True), bias, self.above, self.below)
 
 
-# Products of channels up to which a transposed convolution is faster on a CPU as a convolution that
-# makes all stride^2 phases at once; beyond, its up to 2.25 times as many operations cost more.
-_FEW_CHANNELS = 256
+# Up to this product of channels above and below, a transposed convolution is faster on a CPU as a
+# convolution that computes all stride^2 phases at once. That convolution has up to 2.25 times as
+# many operations, which costs more with more channels.
+FEW_CHANNELS = 256
 
 
 class TransposedConvolution:
-    """A transposed convolution: each position above paints a kernel onto a finer map below.
+    """A transposed convolution: each position above adds a kernel to a finer map below.
 
-    The map below is `stride` times as high and as wide. Its border is cut as in the benchmark of
-    Pinchetti et al. (2025).
+    The map below is `stride` times as high and as wide. The part beyond its border is cut off, in
+    the way of the benchmark of Pinchetti et al. (2025).
 
     Attributes:
         weight: (channels above, channels below, kernel, kernel).
         bias: (channels below,), or None.
         stride: how many times finer the map below is.
-        padding: positions cut at each border.
-        output_padding: positions cut less at the bottom and the right.
-        is_data: the layer below is the data, whose channels come first.
+        padding: the number of positions that are cut off at each border.
+        output_padding: the number of these positions that stay at the bottom and the right.
+        is_data: whether the layer below is the data, whose channels come first.
     """
 
     def __init__(
@@ -184,10 +185,10 @@ class TransposedConvolution:
         is_data: bool,
         bias: bool = True,
     ) -> TransposedConvolution:
-        """Return a layer with weights N(0, 1 / inputs per unit) and no bias yet.
+        """Return a layer with weights from N(0, 1 / inputs per unit) and a bias of 0.
 
         Raises:
-            RecipeError: sizes or a kernel that make no whole layer.
+            RecipeError: the sizes and the kernel do not fit together.
         """
         stride = below[1] // above[1]
         where = f"model.layers: from {list(above)} to {list(below)}"
@@ -224,9 +225,9 @@ class TransposedConvolution:
         count = len(signal_BD)
         signal = self._below_map(signal_BD)
         above = as_map(above_BU, self.above)
-        # A transposed convolution's weight is that of the convolution which is its adjoint.
+        # The adjoint of a transposed convolution is a convolution with the same weight.
         weight = conv2d_weight(signal, self.weight.shape, above, self.stride, self.padding)  # type: ignore[no-untyped-call]
-        # The fused optimisers read memory in order, whatever the strides say.
+        # The fused optimisers read the memory in order and ignore strides.
         weight = (weight / -count).contiguous()
         return [weight] if self.bias is None else [weight, signal.sum((0, 2, 3)) / -count]
 
@@ -240,15 +241,16 @@ class TransposedConvolution:
         self.bias.copy_(self._below_map(drive_D[None]).mean((0, 2, 3)))
 
     def paints_phases(self, states: Tensor) -> bool:
-        """Return whether a convolution that makes all phases at once is faster, where they are."""
-        few = self.above[0] * self.below[0] <= _FEW_CHANNELS
+        """Return whether one convolution for all phases is faster on the device of the states."""
+        few = self.above[0] * self.below[0] <= FEW_CHANNELS
         return few and self.stride > 1 and states.device.type == "cpu"
 
     def phase_weight(self) -> Tensor:
         """Return the kernel (stride^2 channels below, channels above, K, K) of all phases.
 
-        A convolution of the map above with it, padded by `reach`, makes at each position the
-        stride^2 units below that lie there; rows are ordered phase down, phase across, channel.
+        A convolution of the map above with this kernel, padded by `reach`, gives at each position
+        the stride^2 units below it. Its rows are ordered by vertical phase, horizontal phase,
+        channel.
         """
         channels, below = self.weight.shape[:2]
         taps = torch.cat([self.weight.reshape(channels, below, -1), self._no_tap()], 2)
@@ -277,7 +279,7 @@ class TransposedConvolution:
         phases = phases.view(
             len(above), stride, stride, channels, height // stride, width // stride
         )
-        # To channels last: row, phase down, column, phase across, channel.
+        # The order is row, vertical phase, column, horizontal phase, channel.
         whole = phases.permute(0, 4, 1, 5, 2, 3).reshape(len(above), height, width, channels)
         return whole.permute(0, 3, 1, 2)
 
@@ -292,16 +294,16 @@ class TransposedConvolution:
 
 
 def as_map(flat_BU: Tensor, shape: Shape) -> Tensor:
-    """Return flat hidden states as (B, C, H, W), without a copy."""
+    """Return flat hidden states as a map (B, C, H, W), without a copy."""
     channels, height, width = shape
     return flat_BU.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _phase_index(kernel: int, stride: int, padding: int) -> tuple[Tensor, int]:
-    """Return, for each phase and offset, the kernel's tap there (kernel^2: none), and the reach.
+    """Return the kernel's element for each phase and offset (kernel^2 if none), and the reach.
 
-    The unit at stride * j + phase below hears the position j + offset above through the tap
-    t = phase + padding - stride * offset.
+    The unit below at stride * j + phase is connected to the position j + offset above by the
+    kernel's element t = phase + padding - stride * offset.
     """
     last = kernel - 1
     offsets = [
@@ -313,8 +315,8 @@ def _phase_index(kernel: int, stride: int, padding: int) -> tuple[Tensor, int]:
     reach = max(abs(offset) for offset in offsets)
 
     def tap(phase: int, offset: int) -> int:
-        found = phase + padding - stride * offset
-        return found if 0 <= found <= last else -1
+        element = phase + padding - stride * offset
+        return element if 0 <= element <= last else -1
 
     span = range(-reach, reach + 1)
     index = []
@@ -324,13 +326,13 @@ def _phase_index(kernel: int, stride: int, padding: int) -> tuple[Tensor, int]:
     return torch.tensor(index), reach
 
 
-# Columns of a block of a Gram matrix: blocks below the diagonal are mirrored, not computed.
+# The columns of a block of a Gram matrix. Blocks below the diagonal are copied from those above.
 _BLOCK = 256
 _SMALL_BLOCK = 128
 
 
 def gram(weight_DU: Tensor, out_UU: Tensor) -> Tensor:
-    """Write weight' weight, of which only one triangle is computed, into `out_UU`; return it."""
+    """Write weight' weight into `out_UU` and return it. Only one triangle is computed."""
     width = weight_DU.shape[1]
     if width < 2 * _SMALL_BLOCK:
         return torch.mm(weight_DU.T, weight_DU, out=out_UU)

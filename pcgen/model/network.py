@@ -29,13 +29,13 @@ from pcgen.model.layers import Dense, Layer, Shape, TransposedConvolution
 from pcgen.model.prior import Mixture
 from pcgen.registry import LIKELIHOODS
 
-# Enough for the mean slopes of a layer; few enough to cost nothing beside a batch.
+# The number of typical latents: enough for the mean slopes of a layer, and cheap beside a batch.
 TYPICAL = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """A connection that passes layers by: `layer` adds to the drive of `target` from `source`."""
+    """A connection that skips layers: `layer` adds to the drive of `target` from `source`."""
 
     source: int
     target: int
@@ -47,16 +47,16 @@ class Network:
 
     Attributes:
         table: the recipe's model table.
-        layers: layers[l] drives layer l from layer l + 1.
+        layers: the linear maps; layers[l] leads from layer l + 1 to layer l.
         skips: connections from further above, in the recipe's order.
-        log_precisions: of each layer's errors, () or (D_l,), the data layer's first. The last is
-            the uppermost layer's prior, -inf where there is none.
+        log_precisions: the logarithms of the precisions of each layer's errors, () or (D_l,), data
+            first. The last one is that of the uppermost layer's prior, -inf if there is none.
         sizes: units per layer, data first.
-        latent: number of the latent layer: the uppermost, or the one below the labels.
-        typical_latents: (R, D_latent), at which the preconditioners take the curvature.
-        mixture: the latent's prior, where it is not N(0, 1 / pi_L).
-        start: (D_0 + 1, D_latent) or None: the linear start of the latent; its last row is the
-            bias.
+        latent: the number of the latent layer: the uppermost one, or the one below the labels.
+        typical_latents: (R, D_latent), where the preconditioners evaluate the curvature.
+        mixture: the latent's prior if it is a mixture; None if it is N(0, 1 / pi_L).
+        start: (D_0 + 1, D_latent), the linear regression that gives the latent's start, with the
+            bias in its last row; None if the latent starts at 0.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Network:
         self.log_precisions = list(log_precisions)
         shapes = [layer.below for layer in self.layers] + [self.layers[-1].above]
         self.sizes = [math.prod(shape) for shape in shapes]
-        # The maps into each layer and out of each, with the layer at their other end.
+        # The maps into and out of each layer, with the number of the layer at the other end.
         self.inputs = [[(i + 1, layer)] for i, layer in enumerate(self.layers)]
         self.outputs = [[], *([(i, layer)] for i, layer in enumerate(self.layers))]
         for skip in self.skips:
@@ -88,23 +88,23 @@ class Network:
 
     @property
     def depth(self) -> int:
-        """Return L, the number of weight layers."""
+        """Return L, the number of layers above the data."""
         return len(self.layers)
 
     @property
     def largest_product(self) -> int:
-        """Return the multiply-adds of the largest layer's drive, per image."""
+        """Return the multiplications per image of the layer that has most of them."""
         return max(layer.multiply_adds for layer in self.layers)
 
     def drive(self, i: int, states: Sequence[Tensor]) -> Tensor:
-        """Return the drive (B, D_i) of layer i; `states` are of all layers, data first."""
+        """Return the drive (B, D_i) of layer i, given the states of all layers, data first."""
         drive = self.layers[i].drive(states[i + 1])
         for source, layer in self.inputs[i][1:]:
             drive = drive + layer.drive_move(states[source])
         return drive
 
     def drive_move(self, i: int, moves: Sequence[Tensor]) -> Tensor:
-        """Return how the drive (B, D_i) of layer i changes when layers 1.. move."""
+        """Return the change (B, D_i) of the drive of layer i for moves of the layers from 1 up."""
         move = self.layers[i].drive_move(moves[i])
         for source, layer in self.inputs[i][1:]:
             if source <= len(moves):
@@ -146,7 +146,7 @@ class Network:
     def start_latent(self, data_BD: Tensor, mask_BD: Tensor | None = None) -> Tensor:
         """Return where inference starts the latent (B, D_latent).
 
-        Hidden data is taken to be what the prior mean predicts.
+        Hidden data are replaced by the prediction of a latent of 0.
         """
         if self.start is None:
             return data_BD.new_zeros(len(data_BD), self.sizes[self.latent])
@@ -156,7 +156,7 @@ class Network:
         return torch.addmm(self.start[-1], data_BD, self.start[:-1])
 
     def decode(self, latent_BD: Tensor) -> Tensor:
-        """Return the data (B, D_0) that a latent predicts, layer by layer, without errors."""
+        """Return the data (B, D_0) that a latent predicts, with no errors in the layers between."""
         return self.states_from(latent_BD)[0]
 
     def states_from(
@@ -165,17 +165,17 @@ class Network:
         data_BD: Tensor | None = None,
         labels_BK: Tensor | None = None,
     ) -> list[Tensor]:
-        """Return the states of all layers, data first, when each below the latent is predicted.
+        """Return the states of all layers, data first, with predictions below the latent.
 
         Args:
-            data_BD: the data layer instead of its prediction.
-            labels_BK: the label layer, where there is one; all classes alike if not given.
+            data_BD: the data layer; predicted like the others if not given.
+            labels_BK: the label layer, if there is one; equal shares of all classes if not given.
         """
         states = [latent_BD] * (self.depth + 1)
         if self.table.labels:
             count = self.sizes[-1]
-            alike = latent_BD.new_full((len(latent_BD), count), 1 / count)
-            states[-1] = alike if labels_BK is None else labels_BK
+            equal_BK = latent_BD.new_full((len(latent_BD), count), 1 / count)
+            states[-1] = equal_BK if labels_BK is None else labels_BK
         for i, energy in reversed(list(enumerate(self.energies()[: self.latent]))):
             if i > 0 or data_BD is None:
                 states[i] = energy.predict(self.drive(i, states))
@@ -184,14 +184,14 @@ class Network:
         return states
 
     def terms(self, states: Sequence[Tensor], mask_BD: Tensor | None = None) -> list[Terms]:
-        """Return every layer's energy and slopes at the states, data first; not the prior's."""
+        """Return the energy and slopes of every layer, data first, without those of the prior."""
         return [
             energy.terms(states[i], self.drive(i, states), mask_BD if i == 0 else None)
             for i, energy in enumerate(self.energies())
         ]
 
     def energy(self, states: Sequence[Tensor], mask_BD: Tensor | None = None) -> Tensor:
-        """Return the total energy (B,) of the states in nats per image, the prior included."""
+        """Return the total energy (B,) of the states with the prior, in nats per image."""
         energy = self.prior_energy(states[-1]) + self.log_det(mask_BD)
         for terms in self.terms(states, mask_BD):
             energy = energy + terms.energy_B
@@ -216,9 +216,9 @@ class Network:
         return torch.linalg.vecdot(move_BD, move_BD * self.latent_precision())
 
     def log_det(self, mask_BD: Tensor | None = None) -> Tensor:
-        """Return -1/2 log det of the learned precisions, () or (B,); 0 where they are fixed.
+        """Return -1/2 log det of learned precisions, () or (B,); 0 if precisions are fixed.
 
-        It does not depend on the states, so inference need not know it.
+        It does not depend on the states, so inference does not need it.
         """
         if not self.table.precision.learned:
             return torch.zeros((), device=self.layers[0].weight.device)
@@ -236,7 +236,7 @@ class Network:
         return [t for layer in maps for t in (layer.weight, layer.bias) if t is not None]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all that a checkpoint must hold, by name."""
+        """Return all tensors that a checkpoint stores, by name."""
         named = {}
         for i, layer in enumerate(self.layers):
             assert layer.bias is not None
@@ -254,7 +254,7 @@ class Network:
         return named
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Copy the values of `tensors()` of an equal network into this one."""
+        """Copy the values of `tensors()` of a network of the same shape into this one."""
         for name, tensor in self.tensors().items():
             tensor.copy_(tensors[name])
 
@@ -278,16 +278,16 @@ def build(
     """Return a new network with random weights.
 
     Args:
-        data: shape of the data layer, or its units where they have no place.
-        classes: of the label layer, where the recipe has one.
+        data: the shape of the data layer, or its number of units for a table.
+        classes: the number of classes, if the data have labels.
 
     Raises:
-        RecipeError: layers, kernels, skips, labels or precisions that make no network.
+        RecipeError: layers, kernels, skips, labels or precisions that do not fit together.
     """
     shapes: list[Shape] = [(1, 1, data) if isinstance(data, int) else data]
     for entry in reversed(table.layers):
         shapes.append((1, 1, entry) if isinstance(entry, int) else (entry[0], entry[1], entry[2]))
-    # A row of units has no place that a kernel could paint around.
+    # A convolution needs neighbours, which a row of units does not have.
     is_map = [shape[1:] != (1, shape[2]) for shape in shapes[:1]]
     is_map += [not isinstance(entry, int) for entry in reversed(table.layers)]
     if table.labels:
@@ -310,8 +310,8 @@ def build(
     if table.causes > 1:
         if table.labels or table.precision.latent != 1.0:
             raise RecipeError(
-                "model.causes: a mixture as the latent's prior goes without model.labels, and "
-                "begins at model.precision.latent = 1"
+                "model.causes: a mixture prior needs model.precision.latent = 1, and does not "
+                "work with model.labels"
             )
         weight = layers[0].weight
         network.mixture = Mixture.standard(table.causes, sizes[-1], classes, weight)
@@ -323,13 +323,13 @@ def _require_labels(table: ModelTable, classes: int) -> None:
         raise RecipeError("model.labels: the data have no labels, or a single class")
     if table.precision.latent == 0:
         raise RecipeError(
-            "model.labels: a latent that its class predicts needs a precision",
+            "model.labels: the latent is predicted by its class, and so needs a precision",
             "Use --set model.precision.latent=1",
         )
 
 
 def _kernels(table: ModelTable, count: int) -> list[int]:
-    """Return the kernels of so many convolutions, from the latent downwards."""
+    """Return the kernels of `count` convolutions, from the latent downwards."""
     kernel = table.kernel
     kernels = kernel if isinstance(kernel, list) else [kernel] * count
     if len(kernels) != count:
@@ -344,13 +344,13 @@ def _skip(
     is_map: list[bool],
     generator: torch.Generator,
 ) -> Skip:
-    """Return the skip connection [from, to] of a recipe; shapes are the data's first."""
+    """Return the skip connection for a recipe's pair [from, to]; `shapes` begin with the data's."""
     depth = len(table.layers)
     source, target = depth - pair[0], depth - pair[1]
     if not 0 <= target < source - 1 or source > depth:
         raise RecipeError(
-            f"model.skips: {pair} must lead from a layer to one at least two below it, "
-            f"between 0, the latent, and {depth}, the data"
+            f"model.skips: {pair} must lead from a layer to one at least two layers below it; "
+            f"0 is the latent and {depth} the data"
         )
     above, below = shapes[source], shapes[target]
     if not (is_map[source] and is_map[target]):
@@ -362,8 +362,9 @@ def _skip(
     return Skip(source, target, layer)
 
 
-# Of labels that are free: enough to keep them finite, and as large as a one-hot is.
-_LABEL_PRECISION = 1.0
+# The precision of free labels (labels that are not clamped): they then stay about as large as the
+# one-hot labels of training.
+LABEL_PRECISION = 1.0
 
 
 def _log_precisions(table: ModelTable, sizes: list[int]) -> list[Tensor]:
@@ -376,7 +377,7 @@ def _log_precisions(table: ModelTable, sizes: list[int]) -> list[Tensor]:
         )
     if table.likelihood != "gaussian" and precision.data != 1.0:
         raise RecipeError(f"model.precision.data: a {table.likelihood} data layer has no precision")
-    labels = [_LABEL_PRECISION] if table.labels else []
+    labels = [LABEL_PRECISION] if table.labels else []
     every = (precision.data, *values, precision.latent, *labels)
     per_layer = [torch.tensor(float(value)).log() for value in every]
     if not precision.diagonal:
