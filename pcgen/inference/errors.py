@@ -8,7 +8,7 @@ move in straight lines, and every move reaches every layer. The price is a rever
 carried through all layers, which is not local (learning the weights still is), and a step costs
 three products per layer instead of two.
 
-Source: Goemaere et al. (2025), ePC. Here the latent is free as well, and there is no rate to choose:
+Source: Goemaere et al. (2025), ePC. The latent is free as well here, and no rate is chosen:
 moves are conjugate directions with a search for their length.
 """
 
