@@ -46,12 +46,12 @@ class Table:
             what: the table's kind of thing in messages, for example "activation".
         """
         self.what = what
-        self._built_in = tuple(built_in)
+        self.built_in = tuple(built_in)
         self._values: dict[str, Any] = {}
 
     def define(self, values: Mapping[str, Any]) -> None:
         """Set the values of the built-in names; only for the module of pcgen that holds them."""
-        assert set(values) == set(self._built_in), self.what
+        assert set(values) == set(self.built_in), self.what
         self._values |= values
 
     def register(self, name: str, value: Any) -> None:
@@ -60,20 +60,20 @@ class Table:
         Raises:
             RecipeError: the name of a built-in value, or an empty one.
         """
-        if not name or name in self._built_in:
+        if not name or name in self.built_in:
             reason = "comes with pcgen" if name else "is no name"
             raise RecipeError(f"register {self.what}: {name!r} {reason}", "Choose another name")
         self._values[name] = value
 
     def names(self) -> list[str]:
         """Return the known names: the built-in ones, then the registered ones in their order."""
-        return list(dict.fromkeys([*self._built_in, *self._values]))
+        return list(dict.fromkeys([*self.built_in, *self._values]))
 
     def __contains__(self, name: object) -> bool:
         """Return whether the name is known, if need be after loading the plugins."""
-        if name not in self._built_in and name not in self._values:
+        if name not in self.built_in and name not in self._values:
             load_plugins()
-        return name in self._built_in or name in self._values
+        return name in self.built_in or name in self._values
 
     def require(self, name: str, where: str = "") -> None:
         """Raise UnknownNameError unless the name is known.

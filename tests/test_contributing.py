@@ -23,5 +23,5 @@ def test_the_code_of_contributing_runs(tmp_path: Path, monkeypatch: pytest.Monke
     exec(compile("\n".join(blocks), str(PAGE), "exec"), calls)
     assert calls["result"].metrics["mse"] < 1
     for table in tables:
-        assert len(table.names()) > len(table._built_in), table.what
+        assert len(table.names()) > len(table.built_in), table.what
     assert (tmp_path / "run" / "model.safetensors").is_file()

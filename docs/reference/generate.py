@@ -130,6 +130,10 @@ def _sentences(kind: type) -> dict[str, str]:
 
 def _type(kind: Any) -> str:
     """Return a field's type in words: the numbers, words or lists that it takes."""
+    for meta in getattr(kind, "__metadata__", ()):
+        if meta.extra is not None:
+            names = ", ".join(f"`{name}`" for name in meta.extra["names"].built_in)
+            return f"{names}, or a name that you register"
     schema = msgspec.json.schema(kind)
     return _words(schema)
 
