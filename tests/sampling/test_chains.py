@@ -339,7 +339,7 @@ def test_a_step_that_diverges_names_the_largest_stable_one() -> None:
 def test_what_cannot_be_sampled_is_said() -> None:
     network = linear()
     data = oracle.data(network, 2)
-    with pytest.raises(RecipeError, match="without the preconditioner"):
+    with pytest.raises(RecipeError, match="where the preconditioner is off"):
         run(posterior(network, precondition=False), data, 1)
     with pytest.raises(RecipeError, match="momentum has no Metropolis test"):
         run(posterior(network, "momentum", metropolis=True, friction=0.1), data, 1)
