@@ -1,18 +1,16 @@
-"""The page of a memory table: capacity curves for each corruption, and the numbers."""
+"""The page of the memory benchmark: capacity curves for each corruption, and the numbers."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pcgen.errors import RunError
 from pcgen.pages import page as html
 from pcgen.pages.charts import Series
 
 Rows = Sequence[dict[str, Any]]
-# The others are in memory.json: more would not fit beside one another.
+# The columns of the table; memory.json has all.
 _COLUMNS = (
     "images",
     "method",
@@ -25,33 +23,24 @@ _COLUMNS = (
     "seconds",
     "bytes",
 )
-# A pixel of 8 bits is exact to a variance of 1e-6; what is far below is drawn at the floor.
+# Errors below this are drawn at it: a pixel of 8 bits is exact to a variance of 1e-6.
 _FLOOR = 1e-8
 _MIXTURE, _GAUSSIAN = "mixture prior", "gaussian prior"
 
 
 def write(rows: Rows, folder: Path) -> Path:
-    """Write `memory.json` and the page `index.html`, and return the page's path.
-
-    Raises:
-        RunError: a folder that cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "memory.json").write_text(json.dumps(list(rows), indent=1) + "\n")
-        return html.write(build(rows), folder / "index.html")
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
+    """Write the page and `memory.json`, all rows of the table; return the page's path."""
+    return html.write_table(build(rows), rows, folder, "memory")
 
 
 def build(rows: Rows) -> html.Page:
-    """Return the page; rows stand in the order of the benchmark."""
+    """Return the page; the rows are in the order of the benchmark."""
     corruptions = dict.fromkeys(row["corrupt"] for row in rows)
     return html.Page(
         title="Associative memory",
-        lead="Mean squared error per pixel of what cues recalled, by the number of images stored; "
-        "lower is better; less than 1e-8 is drawn there. Hopfield networks look up the data that "
-        "they keep, the mixture prior the latents.",
+        lead="Mean squared error per pixel of the recalled images, by the number of images stored. "
+        "Lower is better; errors below 1e-8 are drawn at 1e-8. Hopfield networks look up stored "
+        "images, the mixture prior looks up stored latents.",
         sections=[
             _section(corrupt, [row for row in rows if row["corrupt"] == corrupt])
             for corrupt in corruptions
@@ -76,7 +65,7 @@ def _section(corrupt: str, rows: Rows) -> html.Section:
 
 
 def _lines(rows: Rows, principal: Rows) -> dict[str, Rows]:
-    """Return what a width's memories are drawn beside, by name."""
+    """Return the lines of a chart, by name: the memories of one width and their comparisons."""
     published = [
         {"images": row["images"], "value": row["published"]}
         for row in _of(rows, _MIXTURE)
@@ -101,7 +90,7 @@ def _by_method(rows: Rows) -> dict[str, Rows]:
 
 
 def _chart(title: str, name: str, lines: dict[str, Rows]) -> html.Chart:
-    """Return a line for each name, by the number of images; errors are drawn down to the floor."""
+    """Return a chart with a line for each name, over the number of images stored."""
     least = _FLOOR if name == "value" else 0.0
     series = [
         Series(

@@ -1,8 +1,7 @@
-"""The page of `pcgen bench ood`: who wins where, every AUROC, curves and examples."""
+"""The page of `pcgen bench ood`: comparisons, every AUROC, curves and examples."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from pcgen.benchmarks.ood.benchmark import Outcome
 from pcgen.benchmarks.ood.metrics import METRICS, Estimate, roc
 from pcgen.benchmarks.ood.sets import Unusual
 from pcgen.benchmarks.ood.table import COMBINED, SOFTMAX, Pair, Scores, best_of, difference_of
-from pcgen.errors import RunError
 from pcgen.pages import page as html
 from pcgen.pages import pictures
 from pcgen.pages.charts import Series
@@ -30,17 +28,8 @@ _EXAMPLES = 12
 
 
 def write(outcomes: Sequence[Outcome], rows: Sequence[dict[str, Any]], folder: Path) -> Path:
-    """Write `index.html` and `ood.json`, every row of the table, and return the page's path.
-
-    Raises:
-        RunError: a folder that cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "ood.json").write_text(json.dumps(list(rows), indent=1) + "\n")
-        return html.write(build(outcomes, rows), folder / "index.html")
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
+    """Write the page and `ood.json`, all rows of the table; return the page's path."""
+    return html.write_table(build(outcomes, rows), rows, folder, "ood")
 
 
 def build(outcomes: Sequence[Outcome], rows: Sequence[dict[str, Any]]) -> html.Page:
@@ -51,12 +40,13 @@ def build(outcomes: Sequence[Outcome], rows: Sequence[dict[str, Any]]) -> html.P
             html.Section(
                 f"{outcome.known}: {COMBINED} and the softmax of a convnet",
                 [_against(outcome)],
-                "AUROC with its 95 % interval over images and seeds. Differences are paired; the "
-                "best baseline of a row is chosen on the test images, in its favour.",
+                "AUROC with its 95 % interval over images and seeds. Differences are paired. The "
+                "best baseline of each row is chosen on the test images, which favours it. A "
+                "difference is called equal if its interval includes 0.",
             ),
             *_every_auroc(outcome),
             html.Section(f"{outcome.known}: every metric", [_every_metric(outcome)]),
-            html.Section(f"{outcome.known}: said once", [_once(outcome.known, rows)]),
+            html.Section(f"{outcome.known}: measured once", [_measured_once(outcome.known, rows)]),
             html.Section(
                 f"{outcome.known}: ROC and histograms, first seed",
                 [chart for pair in outcome.pairs for chart in _charts(outcome, pair)],
@@ -65,15 +55,15 @@ def build(outcomes: Sequence[Outcome], rows: Sequence[dict[str, Any]]) -> html.P
         ]
     return html.Page(
         title="Unusual data: scores and baselines",
-        lead="A higher score is more unusual. Nothing was chosen on unusual data: scores are "
-        "fitted, calibrated and combined on known images alone.",
+        lead="A higher score is more unusual. Scores are fitted, calibrated and combined on known "
+        "images alone; no choice was made on unusual data.",
         cards=[card for outcome in outcomes for card in _cards(outcome)],
         sections=[section for section in sections if section.blocks],
     )
 
 
 def _ours(outcome: Outcome) -> str | None:
-    """Return the primary method, where the network was measured."""
+    """Return the network's main score; None if the network was not measured."""
     names = [s.method for s in next(iter(outcome.scores.values())) if s.is_ours]
     return COMBINED if COMBINED in names else next(iter(names), None)
 
@@ -82,9 +72,9 @@ def _cards(outcome: Outcome) -> Iterator[html.Card]:
     ours = _ours(outcome)
     for pair in outcome.pairs:
         if ours in pair.exact and pair.unusual.kind == "other" and "," not in pair.unusual.name:
-            found = pair.exact[ours]["auroc"]
-            between = f"AUROC, {found.low:.4f} to {found.high:.4f}"
-            yield html.Card(f"{pair.known} vs {pair.unusual.name}", f"{found.value:.4f}", between)
+            auroc = pair.exact[ours]["auroc"]
+            interval = f"AUROC, {auroc.low:.4f} to {auroc.high:.4f}"
+            yield html.Card(f"{pair.known} vs {pair.unusual.name}", f"{auroc.value:.4f}", interval)
 
 
 def _against(outcome: Outcome) -> html.Table:
@@ -107,16 +97,16 @@ def _auroc(pair: Pair, name: str) -> str:
 def _difference(pair: Pair, ours: str, against: str) -> str:
     if ours not in pair.exact or against not in pair.exact:
         return "-"
-    found = difference_of(pair, ours, against)
-    return f"{_cell(found, sign=True)} {_verdict(found)}"
+    difference = difference_of(pair, ours, against)
+    return f"{_cell(difference, sign=True)} {_verdict(difference)}"
 
 
 def _every_metric(outcome: Outcome) -> html.Table:
-    wanted = [name for name in (_ours(outcome), "free-energy", SOFTMAX, "ppca") if name]
+    chosen = [name for name in (_ours(outcome), "free-energy", SOFTMAX, "ppca") if name]
     rows = [
         [pair.unusual.name, name, *(pair.exact[name][metric].value for metric in METRICS)]
         for pair in outcome.pairs
-        for name in wanted
+        for name in chosen
         if name in pair.exact
     ]
     return html.Table(["unusual", "method", *METRICS], rows, "All methods: ood.json.")
@@ -127,17 +117,18 @@ def _own(outcome: Outcome, pair: Pair) -> set[str]:
 
 
 def len_of(outcome: Outcome, pair: Pair) -> int:
-    """Return how many unusual images a pair has, of the first seed."""
+    """Return the number of unusual images of a pair."""
     return len(outcome.scores[pair.known][0].unusual[pair.unusual.name][0])
 
 
-def _verdict(found: Estimate) -> str:
-    return "won" if found.low > 0 else "lost" if found.high < 0 else "tie"
+def _verdict(difference: Estimate) -> str:
+    return "higher" if difference.low > 0 else "lower" if difference.high < 0 else "equal"
 
 
-def _cell(found: Estimate, sign: bool = False) -> str:
+def _cell(estimate: Estimate, sign: bool = False) -> str:
     shown = "+.4f" if sign else ".4f"
-    return f"{found.value:{shown}} ({found.low:{shown}} to {found.high:{shown}})"
+    low, high = f"{estimate.low:{shown}}", f"{estimate.high:{shown}}"
+    return f"{estimate.value:{shown}} ({low} to {high})"
 
 
 def _every_auroc(outcome: Outcome) -> Iterator[html.Section]:
@@ -158,7 +149,7 @@ def _every_auroc(outcome: Outcome) -> Iterator[html.Section]:
             yield html.Section(f"{outcome.known}: {heading}", [table])
 
 
-def _once(known: str, rows: Sequence[dict[str, Any]]) -> html.Table:
+def _measured_once(known: str, rows: Sequence[dict[str, Any]]) -> html.Table:
     chosen = [row for row in rows if row["dataset"] == f"{known} itself"]
     columns = ("method", "metric", "value", "ci_low", "ci_high")
     header = ("method", "metric", "value", "least seed", "largest seed")
@@ -169,8 +160,8 @@ def _charts(outcome: Outcome, pair: Pair) -> Iterator[html.Chart]:
     table = {scores.method: scores for scores in outcome.scores[pair.known]}
     ours = _ours(outcome)
     others = [name for name in table if not table[name].is_ours]
-    wanted = [ours, SOFTMAX, best_of(pair, others), "ppca"]
-    names = [name for name in dict.fromkeys(wanted) if name in table]
+    chosen = dict.fromkeys([ours, SOFTMAX, best_of(pair, others), "ppca"])
+    names = [name for name in chosen if name in table]
     title = f"{pair.known} vs {pair.unusual.name}"
     curves = [Series(name, _curve(table[name], pair.unusual)) for name in names if name]
     yield html.Chart(
@@ -187,7 +178,7 @@ def _charts(outcome: Outcome, pair: Pair) -> Iterator[html.Chart]:
 
 def _curve(scores: Scores, unusual: Unusual) -> list[tuple[float, float]]:
     fpr, tpr = roc(scores.known[0], scores.unusual[unusual.name][0])
-    # Fine where it matters: at few false alarms.
+    # Most points lie at low false-alarm rates, where methods differ.
     at = np.concatenate([[0], np.geomspace(1e-4, 1, _POINTS)])
     return [
         (100 * float(x), 100 * float(y)) for x, y in zip(at, np.interp(at, fpr, tpr), strict=True)
@@ -200,19 +191,19 @@ def _is_positive(scores: Scores, unusual: Unusual) -> bool:
 
 
 def _histograms(scores: Scores, unusual: Unusual) -> list[Series]:
-    """Return the shares of images over the score; the last bin has all beyond it too."""
+    """Return the shares of images over the score; the outermost bins include all beyond them."""
     known, other = scores.known[0], scores.unusual[unusual.name][0]
     if _is_positive(scores, unusual):
         known, other = np.log10(known), np.log10(other)
     low, high = np.quantile(np.concatenate([known, other]), [0.001, 0.999])
     edges = np.linspace(low, max(high, low + 1e-9), _BINS + 1)
     middles = (edges[1:] + edges[:-1]) / 2
-    found = []
+    series = []
     for name, values in (("known", known), (unusual.name, other)):
         counts, _ = np.histogram(values.clip(edges[0], edges[-1]), edges)
         points = zip(middles.tolist(), (100 * counts / len(values)).tolist(), strict=True)
-        found.append(Series(name, list(points)))
-    return found
+        series.append(Series(name, list(points)))
+    return series
 
 
 def _examples(outcome: Outcome) -> html.Picture:

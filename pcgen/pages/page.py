@@ -1,19 +1,21 @@
-"""One self-contained HTML page: headline figures, curves, pictures, tables. It loads nothing."""
+"""One self-contained HTML page: key figures, curves, pictures, tables. It loads nothing."""
 
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pcgen.pages.charts import Bar, Series, bar_chart, line_chart
+from pcgen.storage.rows_file import writing
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A headline figure."""
+    """A key figure, shown large at the top of the page."""
 
     label: str
     value: str
@@ -32,12 +34,12 @@ class Chart:
 
     @property
     def svg(self) -> str:
-        """Return the drawing, or nothing where there is no point."""
+        """Return the drawing; empty if there is no point."""
         return line_chart(self.series, x_label=self.x_label, y_label=self.y_label or self.title)
 
     @property
     def names(self) -> list[str]:
-        """Return what the legend says, in the order of the colours."""
+        """Return the names in the legend, in the order of the colours."""
         return [line.name for line in self.series if line.finite()]
 
 
@@ -51,18 +53,18 @@ class Bars:
 
     @property
     def svg(self) -> str:
-        """Return the drawing, or nothing where there is no bar."""
+        """Return the drawing; empty if there is no bar."""
         return bar_chart(self.bars, label=self.title)
 
     @property
     def names(self) -> list[str]:
-        """Return nothing: bars need no legend."""
+        """Return no names: each bar has its name beside it."""
         return []
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A PNG, which goes into the page itself."""
+    """A PNG, stored in the page itself."""
 
     png: bytes
     caption: str = ""
@@ -76,7 +78,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under a header; numbers stand to the right."""
+    """Rows under a header; numbers are aligned to the right."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -86,7 +88,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Names and values, a line each."""
+    """Names and values, one pair per line."""
 
     pairs: Mapping[str, Any]
     kind: str = "facts"
@@ -94,7 +96,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Text as it stands, such as a recipe; folded away where `summary` names it."""
+    """Preformatted text, such as a recipe; folded away under `summary` if that is given."""
 
     text: str
     summary: str = ""
@@ -106,7 +108,7 @@ Block = Chart | Bars | Picture | Table | Facts | Code
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, a paragraph and what belongs under it; charts stand side by side."""
+    """A heading, a paragraph and blocks; charts are placed side by side."""
 
     heading: str
     blocks: Sequence[Block] = ()
@@ -114,18 +116,18 @@ class Section:
 
     @property
     def charts(self) -> list[Chart | Bars]:
-        """Return the charts that have something to draw."""
+        """Return the charts that are not empty."""
         return [block for block in self.blocks if isinstance(block, Chart | Bars) and block.svg]
 
     @property
     def others(self) -> list[Block]:
-        """Return what stands below the charts."""
+        """Return the blocks below the charts."""
         return [block for block in self.blocks if not isinstance(block, Chart | Bars)]
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page, from its title down."""
+    """The content of a page, from its title down."""
 
     title: str
     lead: str = ""
@@ -152,14 +154,31 @@ def render(page: Page) -> str:
 
 
 def write(page: Page, path: Path) -> Path:
-    """Write a page and return its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(page), encoding="utf-8", errors="backslashreplace")
+    """Write a page and return its path.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(render(page), encoding="utf-8", errors="backslashreplace")
+    return path
+
+
+def write_table(page: Page, rows: Sequence[Mapping[str, Any]], folder: Path, name: str) -> Path:
+    """Write a benchmark's page `index.html` and its rows `NAME.json`; return the page's path.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    path = write(page, folder / "index.html")
+    with writing(folder / name):
+        (folder / f"{name}.json").write_text(json.dumps(list(rows), indent=1) + "\n")
     return path
 
 
 def shown(value: Any) -> str:
-    """Return a value as the page shows it: floats to five digits, nothing as a dash."""
+    """Return a value as text: floats with five digits, a missing value as a dash."""
     if value is None:
         return "\N{EN DASH}"
     if isinstance(value, bool):
@@ -176,5 +195,5 @@ def shown(value: Any) -> str:
 
 
 def is_figure(value: Any) -> bool:
-    """Return whether a table shows the value as a number, to the right."""
+    """Return whether a value is a number, which tables align to the right."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,4 +1,4 @@
-"""The page of a run folder: what was trained, how it went, and on what machine."""
+"""The page of a run folder: recipe, progress of training, results and machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from pcgen import config
-from pcgen.errors import RunError
 from pcgen.pages import page as html
 from pcgen.pages import scores_page
 from pcgen.pages.charts import Series
@@ -22,14 +21,10 @@ def write(run: Path, out: Path) -> Path:
     """Write the page of a run folder and return its path.
 
     Raises:
-        RunError: a folder without a run, or a page that cannot be written.
-        CheckpointError: a damaged model.
+        RunError: the folder holds no run, or the page cannot be written.
+        CheckpointError: the model is damaged.
     """
-    built = build(run)
-    try:
-        return html.write(built, out)
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written: {error.strerror}") from None
+    return html.write(build(run), out)
 
 
 def build(run: Path) -> html.Page:
@@ -57,30 +52,32 @@ def build(run: Path) -> html.Page:
 
 
 def cards(lines: Lines, header: dict[str, Any]) -> list[html.Card]:
-    """Return the headline figures of a run: of the kept model, and of the training's pace."""
+    """Return the key figures of a run: those of the kept model, and the speed of training."""
     best = header.get("metrics", {})
-    found = []
+    figures = []
     if (mse := best.get("mse")) is not None:
-        found.append(
+        figures.append(
             html.Card("MSE per pixel", _thousandths(mse), "decoded from the latent, validation")
         )
     if (mse := best.get("mse_last_hidden")) is not None:
-        found.append(html.Card("MSE, last hidden layer", _thousandths(mse), "decoded one layer up"))
+        figures.append(
+            html.Card("MSE, last hidden layer", _thousandths(mse), "decoded one layer up")
+        )
     if (accuracy := best.get("accuracy")) is not None:
-        found.append(html.Card("Accuracy", f"{100 * accuracy:.2f} %", "validation"))
+        figures.append(html.Card("Accuracy", f"{100 * accuracy:.2f} %", "validation"))
     if (energy := best.get("energy")) is not None:
-        found.append(html.Card("Energy", f"{energy:.4g}", "nats per image"))
+        figures.append(html.Card("Energy", f"{energy:.4g}", "nats per image"))
     if (parameters := header.get("parameters")) is not None:
         sizes = " - ".join(map(str, reversed(header.get("sizes", []))))
-        found.append(html.Card("Weights", f"{parameters:,}", sizes))
+        figures.append(html.Card("Weights", f"{parameters:,}", sizes))
     if seconds := sum(line["seconds"] for line in lines):
         pace = sum(line["images"] for line in lines) / seconds
-        found.append(html.Card("Training", _duration(seconds), f"{pace:,.0f} images/s"))
-    return found
+        figures.append(html.Card("Training", _duration(seconds), f"{pace:,.0f} images/s"))
+    return figures
 
 
 def charts(lines: Lines) -> list[html.Chart]:
-    """Return the curves of the epochs: energy, and the error per pixel."""
+    """Return the curves over the epochs: energy, accuracy, and error per pixel."""
 
     def series(name: str, key: str, validation: bool = False) -> Series:
         points = []
@@ -114,8 +111,8 @@ def _progress(lines: Lines, recipe: config.Recipe) -> str:
         return "No epoch has ended yet."
     done, asked = lines[-1]["epoch"], recipe.learning.epochs
     ended = "" if done >= asked else f" The run stopped early: {done} of {asked} epochs."
-    which = "of the last epoch" if recipe.inference.draws else "the best on the validation split"
-    return f"{done} epochs. The kept model is {which}.{ended}"
+    origin = "from the last epoch" if recipe.inference.draws else "the best on the validation split"
+    return f"{done} epochs. The kept model is {origin}.{ended}"
 
 
 def _epochs(lines: Lines) -> html.Table:
@@ -137,7 +134,7 @@ def _epochs(lines: Lines) -> html.Table:
         )
     header = ["epoch", "energy", "energy (val.)", "MSE", "MSE last hidden", "converged"]
     header += ["accuracy", "seconds"]
-    # Of a network or a classifier: what this one has no number for is left out.
+    # A network and a classifier have different columns: drop those without a number.
     kept = [i for i, _ in enumerate(header) if any(row[i] is not None for row in rows)]
     header, rows = [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
     left_out = len(lines) - len(shown)
@@ -149,11 +146,11 @@ def _pictures(run: Path) -> list[html.Picture]:
 
 
 def _scores(path: Path) -> html.Section:
-    """Return what a detector said of the inputs beside the run, if there are any."""
+    """Return the summary of the scored inputs in the run's folder, if there are any."""
     if not scores_page.is_scores(path):
         return html.Section("Scored inputs")
     table = scores_page.groups_table(scores_page.Summary.of(path))
-    return html.Section("Scored inputs", [table], scores_page.read_meta(path)["statement"])
+    return html.Section("Scored inputs", [table], scores_page.read_metadata(path)["statement"])
 
 
 def _model_facts(header: dict[str, Any]) -> dict[str, Any]:
@@ -171,10 +168,10 @@ def _model_facts(header: dict[str, Any]) -> dict[str, Any]:
 
 def _environment(run: Path) -> dict[str, Any]:
     try:
-        found = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+        facts = json.loads((run / "environment.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def _thousandths(mse: float) -> str:

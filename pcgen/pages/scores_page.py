@@ -1,4 +1,4 @@
-"""The pages of a detector and of the inputs that one has scored."""
+"""The page of a detector, and the page of the inputs that a detector has scored."""
 
 from __future__ import annotations
 
@@ -13,41 +13,42 @@ import numpy as np
 
 from pcgen.errors import CalibrationError, RunError
 from pcgen.ood.detector import Detector, load
+from pcgen.ood.rows import most_unusual
 from pcgen.pages import page as html
 from pcgen.pages.charts import Bar, Series
 from pcgen.storage.checkpoint import read_header
 from pcgen.storage.row_formats import metadata_path, read_rows
 
 _BINS = 40
-# The most unusual inputs, shown one by one; of those with a heat map, so many pictures.
+# The number of the most unusual inputs in the table, and of heat maps.
 _WORST, _SHOWN = 40, 24
 _RATES = (0.05, 0.01, 0.001)
 
 
 def is_scores(path: Path) -> bool:
-    """Return whether a file is one of `pcgen ood-score`."""
+    """Return whether `pcgen ood-score` wrote a file."""
     return path.suffix.lower() in (".csv", ".jsonl", ".npz") and metadata_path(path).is_file()
 
 
 def is_detector(path: Path) -> bool:
-    """Return whether a file is one of `pcgen ood-calibrate`.
+    """Return whether `pcgen ood-calibrate` wrote a file.
 
     Raises:
-        CheckpointError: no safetensors of ours.
+        CheckpointError: the file is a safetensors file of another program, or damaged.
     """
     return path.suffix == ".safetensors" and read_header(path).get("kind") == "detector"
 
 
 @dataclass(slots=True)
 class Summary:
-    """What a page says of rows, taken from one pass over them.
+    """The content of a page about rows, collected in one pass over them.
 
     Attributes:
-        groups: inputs and flagged ones by source and, within it, by folder.
-        layers: flagged inputs by the layer that is surprised.
-        p_values: of the readable ones.
+        groups: counts of inputs and flagged inputs, by source and folder.
+        layers: counts of flagged inputs, by the layer that is most surprised.
+        p_values: of the readable inputs.
         worst: the most unusual rows, the most unusual first.
-        faults: rows that could not be scored, the first few.
+        faults: the first rows that could not be scored.
     """
 
     groups: dict[str, Counter[str]] = field(default_factory=dict)
@@ -58,31 +59,25 @@ class Summary:
 
     @classmethod
     def of(cls, path: Path) -> Summary:
-        """Return the summary of a file of rows; few of them stay in memory."""
-        found = cls()
-        for row in read_rows(path):
-            found._take(row)
-        found._keep_worst(_WORST)
-        return found
+        """Return the summary of a file of rows, of which a few stay in memory."""
+        summary = cls()
+        summary.worst = most_unusual(map(summary._count, read_rows(path)), _WORST)
+        return summary
 
-    def _take(self, row: dict[str, Any]) -> None:
+    def _count(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Count a row and return it."""
         group = self.groups.setdefault(_group(row), Counter())
         group["inputs"] += 1
         if row["status"] != "ok":
             group["unreadable"] += 1
             if len(self.faults) < _WORST:
                 self.faults.append(row)
-            return
+            return row
         group["flagged"] += bool(row["is_ood"])
         self.p_values.append(row["p_value"])
         if row["is_ood"] and row.get("surprised_layer") is not None:
             self.layers[row["surprised_layer"]] += 1
-        self.worst.append(row)
-        if len(self.worst) > 50 * _WORST:
-            self._keep_worst(_WORST)
-
-    def _keep_worst(self, count: int) -> None:
-        self.worst = sorted(self.worst, key=lambda row: -row["score"])[:count]
+        return row
 
 
 def _group(row: dict[str, Any]) -> str:
@@ -91,7 +86,7 @@ def _group(row: dict[str, Any]) -> str:
 
 
 def groups_table(summary: Summary) -> html.Table:
-    """Return how many inputs of each source and folder are flagged."""
+    """Return a table of inputs and flagged inputs, by source and folder."""
     rows = [
         [
             name,
@@ -109,16 +104,16 @@ def write_scores(path: Path, out: Path) -> Path:
     """Write the page of a file of scored inputs and return its path.
 
     Raises:
-        RunError: a file that is none, or a page that cannot be written.
+        RunError: the file holds no scored inputs, or the page cannot be written.
     """
-    return _written(scores_page(path), out)
+    return html.write(scores_page(path), out)
 
 
 def scores_page(path: Path) -> html.Page:
     """Return the page of a file of scored inputs."""
-    meta, summary = read_meta(path), Summary.of(path)
-    counts, rate = meta["counts"], meta["alarm_rate"]
-    threshold = meta["thresholds"].get(meta["score"])
+    metadata, summary = read_metadata(path), Summary.of(path)
+    counts, rate = metadata["counts"], metadata["alarm_rate"]
+    threshold = metadata["thresholds"].get(metadata["score"])
     cards = [
         html.Card("Inputs", f"{counts['inputs']:,}", f"{counts['ok']:,} scored"),
         html.Card(
@@ -127,10 +122,12 @@ def scores_page(path: Path) -> html.Page:
             f"{100 * (rate['value'] or 0):.2f} %, 95 % interval "
             f"{100 * rate['ci_low']:.2f} to {100 * rate['ci_high']:.2f}",
         ),
-        html.Card("Threshold", html.shown(threshold), f"of {meta['score']}"),
+        html.Card("Threshold", html.shown(threshold), f"of {metadata['score']}"),
     ]
     sections = [
-        html.Section("What was asked", [html.Facts(_asked(meta))], " ".join(meta["warnings"])),
+        html.Section(
+            "Settings", [html.Facts(_settings(metadata))], _sentences(metadata["warnings"])
+        ),
         html.Section("By source", [groups_table(summary)]),
         html.Section("Distribution", _distribution(summary)),
         html.Section("The most unusual", [*_maps(summary), _worst(summary)]),
@@ -139,35 +136,41 @@ def scores_page(path: Path) -> html.Page:
         rows = [[row["id"], row["status"], row["reason"]] for row in summary.faults]
         table = html.Table(["input", "status", "reason"], rows)
         sections.append(html.Section("Could not be scored", [table]))
-    return html.Page(f"Scores in {path.name}", meta["statement"], cards, sections)
+    return html.Page(f"Scores in {path.name}", metadata["statement"], cards, sections)
 
 
-def read_meta(path: Path) -> dict[str, Any]:
-    """Return what stands beside a file of rows.
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return the content of the metadata file that belongs to a file of rows.
 
     Raises:
-        RunError: nothing, or something else.
+        RunError: there is no such file, or it has another content.
     """
     try:
-        found: dict[str, Any] = json.loads(metadata_path(path).read_text(encoding="utf-8"))
-        found["counts"]["flagged"]
-        return found
+        metadata: dict[str, Any] = json.loads(metadata_path(path).read_text(encoding="utf-8"))
+        metadata["counts"]["flagged"]
+        return metadata
     except (OSError, ValueError, LookupError, TypeError):
         raise RunError(
             f"{path}: no {metadata_path(path).name} beside it", "Make both: pcgen ood-score"
         ) from None
 
 
-def _asked(meta: dict[str, Any]) -> dict[str, Any]:
+def _sentences(warnings: Sequence[str]) -> str:
+    return " ".join(f"{warning[:1].upper()}{warning[1:]}." for warning in warnings)
+
+
+def _settings(metadata: dict[str, Any]) -> dict[str, Any]:
     return {
-        "detector": meta["detector"]["path"],
-        "sha256": meta["detector"]["sha256"],
-        "false-alarm rate": meta["fpr"] if meta["fdr"] is None else None,
-        "guarantee": meta["guarantee"] if meta["fdr"] is None else f"FDR {meta['fdr']:g}",
-        "calibrated on": meta["calibration"]["source"],
-        "inference": meta["inference"],
-        "all rows": meta["complete"],
-        "command": " ".join(meta["argv"]),
+        "detector": metadata["detector"]["path"],
+        "sha256": metadata["detector"]["sha256"],
+        "false-alarm rate": metadata["fpr"] if metadata["fdr"] is None else None,
+        "guarantee": metadata["guarantee"]
+        if metadata["fdr"] is None
+        else f"FDR {metadata['fdr']:g}",
+        "calibrated on": metadata["calibration"]["source"],
+        "inference": metadata["inference"],
+        "all rows": metadata["complete"],
+        "command": " ".join(metadata["argv"]),
     }
 
 
@@ -190,7 +193,7 @@ def _distribution(summary: Summary) -> list[html.Block]:
         Bar(f"layer {layer}" + " (data)" * (layer == 0), float(count), float(count), float(count))
         for layer, count in sorted(summary.layers.items())
     ]
-    return [chart, html.Bars("Flagged inputs by the layer that is surprised", bars)]
+    return [chart, html.Bars("Flagged inputs, by the most surprised layer", bars)]
 
 
 def _maps(summary: Summary) -> list[html.Block]:
@@ -221,24 +224,24 @@ def write_detector(path: Path, out: Path) -> Path:
     """Write the page of a detector and return its path.
 
     Raises:
-        CheckpointError: no detector.
-        RunError: a page that cannot be written.
+        CheckpointError: the file is not a detector.
+        RunError: the page cannot be written.
     """
-    return _written(detector_page(load(path)), out)
+    return html.write(detector_page(load(path)), out)
 
 
 def detector_page(detector: Detector) -> html.Page:
-    """Return the page of a detector: what it promises, and its calibration scores."""
+    """Return the page of a detector: its guarantee, thresholds and calibration scores."""
     known = detector.header["calibration"]
     facts = {
         "calibrated on": known["source"],
-        "which rows": known["origin"],
+        "calibration rows": known["origin"],
         "scores fitted to": known["fit"],
         "unreadable rows": known["unreadable"],
-        "prepared": known["preprocessing"] or "as they are",
+        "preprocessing": known["preprocessing"] or "none",
         "calibration sha256": known["sha256"],
         "model sha256": detector.header["model"]["sha256"],
-        "combined": list(detector.components),
+        "combined scores": list(detector.components),
     }
     cards = [
         html.Card("Calibration inputs", f"{known['part_b']:,}", "for p-values of pc-fisher"),
@@ -252,14 +255,14 @@ def detector_page(detector: Detector) -> html.Page:
         [
             html.Section("Thresholds", [_thresholds(detector)], _THRESHOLDS),
             html.Section("Calibration scores", [_histogram(detector, n) for n in detector.names]),
-            html.Section("Where it is from", [html.Facts(facts)]),
+            html.Section("Origin", [html.Facts(facts)]),
         ],
     )
 
 
 _THRESHOLDS = (
-    "An input that scores above is flagged. With 95 % confidence at most the share at the head of "
-    "the column is flagged of inputs like those in calibration."
+    "An input whose score is above the threshold is flagged. With 95 % confidence, at most the "
+    "share in the column's header is flagged among inputs like the calibration inputs."
 )
 
 
@@ -283,10 +286,3 @@ def _histogram(detector: Detector, name: str) -> html.Chart:
     middles = (edges[1:] + edges[:-1]) / 2
     points: Sequence[tuple[float, float]] = [*zip(middles.tolist(), counts.tolist(), strict=True)]
     return html.Chart(name, [Series(name, points)], "score", "calibration inputs")
-
-
-def _written(page: html.Page, out: Path) -> Path:
-    try:
-        return html.write(page, out)
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written: {error.strerror}") from None

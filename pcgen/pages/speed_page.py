@@ -1,15 +1,13 @@
-"""The page of a speed table: a chart of bars for each workload, and every number."""
+"""The page of the speed benchmark: a bar chart for each workload, and all numbers."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from pcgen.benchmarks.speed.cells import Place
-from pcgen.errors import RunError
 from pcgen.pages import page as html
 from pcgen.pages.charts import Bar
 
@@ -18,25 +16,16 @@ _COLUMNS = ("method", "metric", "value", "ci_low", "ci_high", "ratio", "samples"
 
 
 def write(rows: Rows, folder: Path) -> Path:
-    """Write `index.html` and `speed.json`, every row of the table, and return the page's path.
-
-    Raises:
-        RunError: a folder that cannot be written.
-    """
-    try:
-        page = html.write(build(rows), folder / "index.html")
-        (folder / "speed.json").write_text(json.dumps(list(rows), indent=1) + "\n")
-    except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
-    return page
+    """Write the page and `speed.json`, all rows of the table; return the page's path."""
+    return html.write_table(build(rows), rows, folder, "speed")
 
 
 def build(rows: Rows) -> html.Page:
-    """Return the page; rows stand in the order of the benchmark."""
+    """Return the page; the rows are in the order of the benchmark."""
     return html.Page(
         title="Speed of predictive coding",
-        lead="Medians with their quartiles, shorter is better. The ratio is to the faster mode of "
-        "pcx; gaps under 10 % are ties.",
+        lead="Medians with their quartiles; shorter is better. The ratio compares with the faster "
+        "mode of pcx; differences under 10 % count as ties.",
         sections=[
             _section(f"{name}, {where}", list(part))
             for (name, where), part in groupby(rows, key=_part)
