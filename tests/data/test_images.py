@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcgen.data.arrays import images_of
-from pcgen.data.images import Images, order, parts, require_ok, split
+from pcgen.data.images import Images, order, parts, require_readable, split
 from pcgen.data.request import DataRequest
 
 from .pictures import Array, random_pixels, refusal
@@ -121,9 +121,9 @@ def test_training_on_a_row_that_cannot_be_used_names_it() -> None:
     assert asked.status == ["ok", "nonfinite", "nonfinite", "ok"]
     assert asked.ok.tolist() == [True, False, False, True]
     assert not asked.pixels_BD[1:3].any()
-    error = refusal(lambda: require_ok(asked, table), "2 of 4", "row 7", "memory[7]", "NaN")
+    error = refusal(lambda: require_readable(asked, table), "2 of 4", "row 7", "memory[7]", "NaN")
     assert error.hint
-    require_ok(table.rows([0, 1, 2]), table)
+    require_readable(table.rows([0, 1, 2]), table)
 
 
 def test_200_rows_of_60000_cost_a_gather_and_a_division() -> None:
