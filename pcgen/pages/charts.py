@@ -9,8 +9,8 @@ from html import escape
 
 _WIDTH, _HEIGHT = 460, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 14, 40
-# From this ratio of largest to smallest a linear axis hides the end of training; beyond the second
-# the smallest is as good as zero.
+# The axis is logarithmic if largest / smallest lies between these: below, a linear axis shows
+# everything; above, the smallest value is practically zero.
 _LOG_FROM, _LOG_TO = 30.0, 1e12
 _AS_ZERO = 1e-200
 
@@ -28,7 +28,7 @@ class Series:
 
 
 def line_chart(series: Sequence[Series], *, x_label: str, y_label: str) -> str:
-    """Return the SVG of a line chart, or nothing where there is no point to draw.
+    """Return the SVG of a line chart; empty if there is no point to draw.
 
     The y axis is logarithmic where all values are positive and span more than a factor of 30.
     """
@@ -93,7 +93,7 @@ _NAMES, _BAR, _VALUES = 165, 26, 72
 
 
 def bar_chart(bars: Sequence[Bar], *, label: str) -> str:
-    """Return the SVG of horizontal bars from 0, shortest first, or nothing where there is none."""
+    """Return the SVG of horizontal bars from 0, shortest first; empty if there are none."""
     drawn = sorted((bar for bar in bars if math.isfinite(bar.value)), key=lambda bar: bar.value)
     if not drawn:
         return ""

@@ -1,8 +1,8 @@
 """Class-wise energies: each class has linear predictive coding networks of its own.
 
-A class with many images is several networks, one for each way of looking like it; its energy is the
-least of theirs. Classes differ in how much energy is usual, so an energy counts in deviations from
-its class's mean.
+A class with many images has several networks, one for each group of images that look alike; the
+class's energy is the least of theirs. Usual energies differ between classes, so an energy is
+measured in standard deviations from its class's mean.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import Tensor
 from pcgen.ood.scores.linear import LinearNetworks, Window, fit_networks
 from pcgen.ood.scores.moments import Normal
 
-# Images that make a network of their own worth while, and networks a class at most.
+# Images for each network of a class, and networks of a class, at most.
 _IMAGES = 500
 _PER_CLASS = 5
-# Without labels, images that look alike are a class.
+# Without labels, images that look alike form a class: images for each, and classes at most.
 _CLUSTER_IMAGES = 1000
 _CLUSTERS = 30
-# A class's covariance counts its own images beside so many of all classes'.
+# The covariance of all classes counts as this number of images in a class's covariance.
 _OF_ALL = 50.0
 _BATCH = 2000
-# Least part of an energy, of which the log is taken.
+# The least value of a part of an energy, because its log is taken.
 _LEAST = 1e-9
 
 
@@ -49,7 +49,7 @@ class ClassEnergies:
 
 @dataclass(frozen=True, slots=True)
 class Usual:
-    """What is usual in each of K classes.
+    """Means and spreads of the energies in each of K classes.
 
     Attributes:
         energy_K2: mean and deviation of the least energy.
@@ -69,11 +69,11 @@ class Experts:
     """The linear networks of all classes.
 
     Attributes:
-        window: what they see of the data.
+        window: the principal components through which they see the data.
         networks: of all classes, E of them.
         class_E: number of the class that each belongs to.
-        usual: what is usual in each class.
-        known_K: the classes' labels; -1 where they are mere clusters.
+        usual: means and spreads of the energies in each class.
+        known_K: the classes' labels; -1 if the classes are clusters without labels.
     """
 
     window: Window
@@ -124,7 +124,7 @@ class Experts:
         return parts_BF[:, : -1 if self.window.is_whole else -2].sum(1)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all of it by name, the large bases in half precision."""
+        """Return all tensors by name, the large bases in half precision."""
         named = {
             name: getattr(part, name)
             for part in (self.window, self.networks, self.usual)
@@ -135,7 +135,7 @@ class Experts:
 
     @classmethod
     def load(cls, tensors: dict[str, Tensor], like: Tensor) -> Experts:
-        """Return what `tensors()` was, on the device and in the precision of `like`."""
+        """Return the networks whose `tensors()` these are, like `like` in device and precision."""
         found = {
             name: tensor.to(like) if tensor.is_floating_point() else tensor.to(like.device)
             for name, tensor in tensors.items()
@@ -170,7 +170,7 @@ def fit_experts(data_ND: Tensor, labels_N: Tensor | None, seed: int = 0) -> Expe
 
     Args:
         data_ND: at least two images.
-        labels_N: their classes; without, images that look alike are a class.
+        labels_N: their classes; without labels, images that look alike form a class.
         seed: of the groups.
     """
     window = Window.of(data_ND)
@@ -242,7 +242,7 @@ def _alike(seen_NP: Tensor, count: int, seed: int) -> Tensor:
 
 
 def _usual(experts: Experts, data_ND: Tensor, class_N: Tensor) -> Usual:
-    """Return what is usual in each class, from its own images."""
+    """Return means and spreads of the energies in each class, from its own images."""
     own, parts = [], []
     for data_BD, class_B in zip(
         torch.split(data_ND, _BATCH), torch.split(class_N, _BATCH), strict=True

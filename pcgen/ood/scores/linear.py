@@ -8,8 +8,8 @@ its free energy is, in nats and without 2 pi,
          + 1/2 |r|^2 / s                        the data's part: r is what V cannot reach of x - m
          + 1/2 sum_q log v_q + (D - Q)/2 log s
 
-All networks see the data through the same P principal components; what lies outside of these is
-noise to each.
+All networks see the data through the same P principal components; the rest of the data is noise
+for each of them.
 
 Source: Tipping and Bishop (1999), probabilistic PCA, whose negative log-likelihood this is.
 """
@@ -24,13 +24,14 @@ from torch import Tensor
 
 from pcgen.device import generator
 
-# Principal components that the networks see, and factors of each: at most so many, and a quarter.
+# Principal components that the networks see, at most; factors of a network, at most (and at most a
+# quarter of the components).
 _SEEN = 256
 _FACTORS = 64
 _OCTAVES = 4
-# A network's covariance counts its own images beside so many of all its class's groups'.
+# The covariance of the whole class counts as this number of images in a network's covariance.
 _OF_CLASS = 200.0
-# Least noise, as a share of the data's variance per unit: a constant pixel says nothing for sure.
+# The least noise, as a share of the data's variance per unit: a constant pixel is not certain.
 _FLOOR = 1e-4
 # A difference of squares is not known better than this share of them.
 _ROUNDING = 1e-5
@@ -38,7 +39,7 @@ _ROUNDING = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What the networks see of the data: its first principal components.
+    """The first principal components of the data, through which the networks see it.
 
     Attributes:
         mean_D: of all known images.
@@ -77,7 +78,7 @@ class Window:
 
     @property
     def is_whole(self) -> bool:
-        """Return whether nothing lies outside."""
+        """Return whether the window shows the whole data space."""
         return self.basis_DP.shape[1] == len(self.basis_DP)
 
     @property
@@ -116,7 +117,7 @@ class LinearNetworks:
         squares_BEQ = latents_BEQ.square_()
         lengths_BE = seen_BP.square().sum(1, keepdim=True) + self.means_EP.square().sum(1)
         apart_BE = torch.addmm(lengths_BE, seen_BP, self.means_EP.T, alpha=-2)
-        # What is below rounding is as good as nothing.
+        # Smaller values are rounding errors.
         rest_BE = (apart_BE - squares_BEQ.sum(2)).maximum(_ROUNDING * apart_BE)
         scaled_BEQ = squares_BEQ.mul_(0.5 / self.variances_EQ)
         octaves = [part.sum(2) for part in torch.split(scaled_BEQ, octaves_of(factors), 2)]
