@@ -1,7 +1,7 @@
-"""Several processes that train one network: each infers its share of every batch.
+"""Several processes that share one job: each takes its part of every batch.
 
-The launcher says through environment variables which process this is. torch.distributed is imported
-only where it does; one process alone knows nothing of it.
+A launcher such as torchrun sets environment variables that number the processes. torch.distributed
+is imported only if they are set.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from torch import Tensor
 from pcgen.device import choose_device
 from pcgen.errors import DeviceError, DistributedError, PcgenError
 
-# A process that says nothing for so long is given up: reading a batch may take a while.
+# A process that does not answer for so long counts as lost: reading a batch may take a while.
 _PATIENCE = timedelta(minutes=10)
-# Seconds that a process told to end waits for an exchange that may have lost its partner.
+# A process that was told to end waits so many seconds for an exchange whose partner may be gone.
 _GRACE = 5.0
 _POLL = 1e-4
 _joined = itertools.count()
 
 
 def share(count: int, rank: int, size: int) -> range:
-    """Return the rows of `count` that a rank takes: contiguous, in rank order, equal within 1."""
+    """Return a rank's rows of `count`: contiguous, in rank order, of equal number within 1."""
     return range(count * rank // size, count * (rank + 1) // size)
 
 
 class Group:
-    """This process among those that train together.
+    """The group of processes, seen from one of them.
 
     Attributes:
         rank: from 0; rank 0 writes the files.
         size: number of processes.
         device: of this process.
-        asked: whether this process is to stop after the batch.
-        stopping: whether any process was, when the batch's sums were exchanged.
+        asked: returns whether this process was asked to stop after the batch.
+        stopping: whether any process was, at the last exchange of a batch's sums.
     """
 
     def __init__(self, environment: Mapping[str, str], hint: str) -> None:
-        """Find where the others are.
+        """Meet the other processes.
 
         Args:
-            environment: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
-            hint: of the error when another process is lost.
+            environment: holds RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+            hint: the hint of the error that reports a lost process.
 
         Raises:
             DistributedError: the others cannot be reached.
@@ -67,22 +67,22 @@ class Group:
         self._hint, self._dist = hint, dist
         self._usual: Any = None
         self._store: Any = None
-        # Its functions keep, as a default, the group there is when it is imported. An optimiser's
-        # first step imports it: our group would outlive `close`, and its threads the interpreter.
+        # The functions of this module keep the present group as a default. An optimiser's first
+        # step imports it; our group would then outlive `close`, and its threads the interpreter.
         importlib.import_module("torch.distributed.nn.functional")
         with self._exchange():
             store, _, _ = next(rendezvous("env://", timeout=_PATIENCE))
             self._store = PrefixStore(f"pcgen/{next(_joined)}", store)
 
     def open(self, device: str, local_rank: int) -> None:
-        """Choose this process's device and connect it with the others'.
+        """Choose this process's device, and connect it with the others.
 
         Args:
-            device: as the user names it; of several GPUs each process takes its own.
-            local_rank: among the processes of this machine.
+            device: the user's word for it; each process takes a GPU of its own.
+            local_rank: this process's number on this machine.
 
         Raises:
-            DeviceError: not a GPU for each process of this machine.
+            DeviceError: there are fewer GPUs than processes on this machine.
         """
         self.device = choose_device(device)
         if self.device.type == "cuda":
@@ -108,12 +108,12 @@ class Group:
         return self.rank == 0
 
     def listen(self, interrupted: Callable[[], bool]) -> Callable[[], bool]:
-        """Take what tells of Ctrl-C; return what tells, on all processes alike, whether to stop."""
+        """Register this process's interrupt flag; return the group's, equal on all processes."""
         self.asked = lambda: interrupted() or self.told_at is not None
         return lambda: self.stopping
 
     def share(self, count: int) -> range:
-        """Return this process's rows of `count`; there may be none."""
+        """Return this process's rows of `count`; a small batch may leave it none."""
         return share(count, self.rank, self.size)
 
     def sum(self, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -146,7 +146,7 @@ class Group:
         return sums
 
     def wait(self) -> None:
-        """Wait until all are here."""
+        """Wait for all processes."""
         self.sum([torch.zeros(1)])
 
     def gather(self, value: Any) -> list[Any]:
@@ -157,10 +157,10 @@ class Group:
         return found
 
     def require_equal(self, facts: Mapping[str, Any]) -> None:
-        """Let processes pass that begin from the same.
+        """Compare facts with the other processes.
 
         Raises:
-            DistributedError: they do not; it says in what.
+            DistributedError: the processes differ; it names the first difference.
         """
         for rank, other in enumerate(self.gather(dict(facts))):
             for name, value in facts.items():
@@ -171,11 +171,11 @@ class Group:
                     )
 
     def leave(self, error: BaseException) -> None:
-        """Close the connections after an error; the first process to do so speaks of its own."""
+        """Close the connections after an error; only the first process to fail reports it."""
         if isinstance(error, PcgenError):
             error.quiet = not self._is_first()
             if not error.quiet and self._usual is not None:
-                # The launcher ends the others and us; let us say why.
+                # The launcher now ends every process; this one must report its error first.
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
         elif not isinstance(error, KeyboardInterrupt):
             self._is_first()
@@ -184,7 +184,7 @@ class Group:
             self._dist.destroy_process_group()
 
     def close(self) -> None:
-        """Part in peace."""
+        """Close the process group."""
         self._dist.destroy_process_group()
         if self._usual is not None:
             signal.signal(signal.SIGTERM, self._usual)
@@ -194,14 +194,14 @@ class Group:
             return True
         try:
             return int(self._store.add("errors", 1)) == 1
-        except RuntimeError:  # whoever kept the count is lost: better said twice than never
+        except RuntimeError:  # the process that kept the count is lost: report twice, not never
             return True
 
     def _remember(self, number: int, frame: Any) -> None:
         self.told_at = self.told_at or time.monotonic()
 
     def _await(self, work: Any) -> None:
-        """Wait for an exchange between GPUs, which does not notice that a partner is gone."""
+        """Wait for an exchange between GPUs, which does not end when a partner is gone."""
         while not work.is_completed():
             if self.told_at is not None and time.monotonic() - self.told_at > _GRACE:
                 raise RuntimeError("told to end")
@@ -224,12 +224,12 @@ class Group:
 
 @contextmanager
 def joined(environment: Mapping[str, str], device: str, hint: str) -> Iterator[Group | None]:
-    """Yield this process's group, or None where no launcher started several.
+    """Yield this process's group, or None if there is only one process.
 
     Args:
-        environment: the process's; a launcher sets RANK and WORLD_SIZE.
-        device: as the user names it.
-        hint: how to go on after another process was lost.
+        environment: the process's environment; a launcher sets RANK and WORLD_SIZE.
+        device: the user's word for the device.
+        hint: how to continue after another process was lost.
 
     Raises:
         DistributedError: another process was lost.

@@ -1,7 +1,7 @@
-"""Classifiers: the baselines of scores, from pixels up to the logits of classes.
+"""Classifiers: networks from pixels up to the logits of classes.
 
-They are no predictive coding networks but may learn as one: a dense classifier's weights are those
-of a network whose latent is the image and whose data layer is the label (`Classifier.network`).
+A dense classifier can also learn by predictive coding. Its weights are then those of a predictive
+coding network whose latent is the image and whose data layer is the label (`Classifier.network`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pcgen.model.layers import Dense, Shape
 from pcgen.model.network import Network, build
 from pcgen.storage.checkpoint import Checkpoint, LoadedModel, load, rebuild
 
-# Of a convolution's weights: a map of 3x3 neighbours, as large as the one below.
+# Side of a convolution's kernel; padding keeps the map's size.
 _KERNEL = 3
 
 
@@ -96,10 +96,10 @@ class Classifier:
         return self.logits_of(self.features(data_BD))
 
     def network(self) -> Network:
-        """Return the predictive coding network that has these weights, not copies of them.
+        """Return the predictive coding network that shares these weights.
 
-        Its latent is the image, its data layer the label: mu_l = f(W x_{l+1} + b) as everywhere, so
-        that without errors its states are the dense classifier's responses.
+        Its latent is the image and its data layer the label. Without errors its states are the
+        dense classifier's responses, since mu_l = f(W x_{l+1} + b).
         """
         assert not self.convolutions
         layers = [Dense(weight, bias) for weight, bias in reversed(self.dense)]
@@ -117,7 +117,7 @@ class Classifier:
         return [tensor for pair in [*self.convolutions, *self.dense] for tensor in pair]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all that a checkpoint must hold, by name."""
+        """Return all tensors of a checkpoint, by name."""
         named = {}
         for kind, pairs in (("convolutions", self.convolutions), ("dense", self.dense)):
             for i, (weight, bias) in enumerate(pairs):
@@ -125,7 +125,7 @@ class Classifier:
         return named
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Copy the values of `tensors()` of an equal classifier into this one."""
+        """Copy the values of another classifier's `tensors()` into this one."""
         with torch.no_grad():
             for name, tensor in self.tensors().items():
                 tensor.copy_(tensors[name])
@@ -148,7 +148,7 @@ def build_classifier(
     """Return a new classifier with random weights, N(0, 2 / inputs), and biases of 0.
 
     Raises:
-        RecipeError: more convolutions than the image can be halved for; a rule that does not fit.
+        RecipeError: more convolutions than the image can be halved; a rule that does not fit.
     """
     if table.rule == "pc" and table.kind != "mlp":
         raise RecipeError(
@@ -184,8 +184,7 @@ def load_classifier(path: Path, device: torch.device | str = "cpu") -> Classifie
     """Return the classifier of a checkpoint, ready for use.
 
     Raises:
-        CheckpointError: what `checkpoint.load` says, no classifier, or tensors that are not its
-            recipe's.
+        CheckpointError: as `checkpoint.load`; no classifier; or tensors that do not fit the recipe.
     """
     return classifier_of(load(path), device)
 
@@ -194,7 +193,7 @@ def classifier_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") ->
     """Return the classifier that a header and its tensors make.
 
     Raises:
-        CheckpointError: no classifier, or tensors that are not those of the header's recipe.
+        CheckpointError: no classifier, or tensors that do not fit the header's recipe.
     """
 
     def built(recipe: Recipe, shape: Shape) -> Classifier:

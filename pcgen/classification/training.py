@@ -165,7 +165,7 @@ class ClassifierLearner(Learner):
 
 
 def accuracy(network: Classifier, images: Images, group: Group | None = None) -> Accuracy:
-    """Return the means over all readable images; of a group, each process judges its share."""
+    """Return the means over all readable images; the processes of a group share the work."""
     labels = labels_of(images)
     device = network.weights()[0].device
     sums = torch.zeros(3, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Where learning starts: random weights, and the data's mean as the first prediction."""
+"""The network before learning: random weights, and the data's mean as the first prediction."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def initial_network(recipe: Recipe, sample_BD: Tensor, shape: Shape, classes: in
 
 
 def sample(images: Images, seed: int) -> Tensor:
-    """Return enough images (B, D) to take their mean and covariance from.
+    """Return enough images (B, D) to estimate the mean and covariance of all.
 
     Raises:
         DataError: an image that cannot be read.

@@ -1,4 +1,4 @@
-"""The linear start: a running regression of the latents that inference found on their data."""
+"""The linear start: a running regression of the latents at equilibrium on their data."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pcgen.model.network import Network
 _DECAY = 0.98
 _RIDGE = 0.01
 _EVERY = 10
-# Data units up to which the whole covariance is inverted; of wider data, so many principal
-# components are looked at.
+# Up to _WIDE data units the whole covariance is inverted; wider data are first projected onto
+# _COMPONENTS principal components.
 _WIDE = 4096
 _COMPONENTS = 512
 
@@ -20,9 +20,9 @@ _COMPONENTS = 512
 class StartRegression:
     """Keeps `network.start` at the least-squares map from data to latent.
 
-    The data's covariance is fixed, so it is inverted once; its covariance with the latents follows
-    the weights as a running mean. Only the start of inference depends on it, not the energy. Wide
-    data are looked at through their principal components.
+    The data's covariance is fixed, so it is inverted once. Its covariance with the latents follows
+    the weights as a running mean. The energy does not depend on this map, only where inference
+    starts. Wide data are projected onto their principal components.
 
     Source: the amortised inference of Tschantz et al. (2023), with a linear map in closed form.
     """

@@ -1,11 +1,12 @@
-"""Monte Carlo predictive coding: the weights learn from samples of the states, not their minimum.
+"""Monte Carlo predictive coding: the weights learn from samples of the states.
 
 The gradient of the data's log-likelihood is the mean of -dE/dW over p(states | data). A chain draws
-the states of each image; the local gradients of its samples are averaged. The prior N(b, I) of the
-published form is N(0, I) here: the drive below the latent is linear, so its bias takes b.
+the states of each image, and the local gradients of its samples are averaged. The published prior
+N(b, I) is N(0, I) here: the drive below the latent is linear, so its bias has the same effect as b.
 
-Source: Oliviers, Bogacz and Meulemans (2024), with chains that go on from epoch to epoch
-(`persistent`; Han et al., 2017), kinetic dynamics, and a step of each image's own.
+Source: Oliviers, Bogacz and Meulemans (2024). We differ in three points: chains can continue from
+epoch to epoch (`persistent`; Han et al., 2017), the dynamics are kinetic, and every image has a
+step size of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from pcgen.sampling.chains import Chains, Posterior
 from pcgen.sampling.langevin import Layers
 from pcgen.sampling.noise import SampleNoise
 
-# Updates between two looks at the curvature of the errors; any fixed mass samples the same.
+# The mass matrix is computed again after so many updates. Any fixed one samples the same
+# distribution.
 _RENEW = 20
 
 
@@ -37,8 +39,8 @@ class Drawn:
 
     Attributes:
         weights: in the order of `Network.weights`.
-        precisions: of the log precisions, None for those that there are none of.
-        ends_BK: latent and step of each chain, for `take_in`.
+        precisions: of the log precisions; None where a layer has none.
+        ends_BK: latent and step size at the end of each chain, for `take_in`.
     """
 
     states: list[Tensor]
@@ -50,13 +52,13 @@ class Drawn:
 
 
 class PosteriorLearning:
-    """Draws each batch's states, and remembers where every image's chain ended."""
+    """Draws each batch's states, and stores the end of every image's chain."""
 
     def __init__(self, network: Network, recipe: Recipe) -> None:
-        """Begin with chains for no image.
+        """Begin without chains.
 
         Raises:
-            RecipeError: settings that do not go together.
+            RecipeError: settings that do not fit together.
         """
         if recipe.learning.incremental:
             raise RecipeError(
@@ -78,19 +80,19 @@ class PosteriorLearning:
         self.table = recipe.inference.sampling
         self.posterior = Posterior(network, recipe.inference)
         self.renewed = -1
-        # Latent and step of each image's chain; a step of 0 has not begun.
+        # Latent and step size of each image's chain; a step size of 0 marks one that has not begun.
         self.ends_NK = network.layers[0].weight.new_zeros(0, network.sizes[network.latent] + 1)
 
     def hold(self, count: int) -> None:
-        """Make room for the chains of so many images, unless there is."""
+        """Allocate the chains of so many images, if that is not done yet."""
         if not len(self.ends_NK):
             self.ends_NK = self.ends_NK.new_zeros(count, self.ends_NK.shape[1])
 
     def draw(self, data_BD: Tensor, rows: Rows, labels_BK: Tensor | None, update: int) -> Drawn:
-        """Return samples of a batch's states, from where its chains ended.
+        """Return samples of a batch's states; the chains continue from their last end.
 
         Raises:
-            DivergenceError: a step too long; it names the largest stable one.
+            DivergenceError: the step is too long; the message names the largest stable one.
         """
         self._renew(update)
         chains = self._begin(data_BD, rows, labels_BK, update)
@@ -123,17 +125,17 @@ class PosteriorLearning:
         )
 
     def take_in(self, index_B: Tensor, ends_BK: Tensor) -> None:
-        """Remember where the chains of these images ended."""
+        """Store the ends of the chains of these images."""
         if len(self.ends_NK):
             self.ends_NK[index_B.to(self.ends_NK.device)] = ends_BK
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what a resumed run needs."""
+        """Return the tensors that a resumed run needs, by name."""
         named = {f"posterior.mass.{name}": t for name, t in self.posterior.tensors().items()}
         return named | {"posterior.ends": self.ends_NK}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from what `tensors()` were."""
+        """Continue from what `tensors()` returned."""
         self.ends_NK = tensors["posterior.ends"].to(self.ends_NK)
         prefix = "posterior.mass."
         found = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
@@ -141,14 +143,14 @@ class PosteriorLearning:
         self.renewed = 0
 
     def _renew(self, update: int) -> None:
-        """Look at the curvature again, where it is time."""
+        """Compute the mass matrix again, if its time has come."""
         states = self.table.coordinates == "states"
         if states or self.renewed < 0 or update % _RENEW == 0 or update < _RENEW:
             self.posterior = Posterior(self.network, self.recipe.inference)
             self.renewed = update
 
     def _begin(self, data_BD: Tensor, rows: Rows, labels_BK: Tensor | None, update: int) -> Chains:
-        """Return the batch's chains: where they ended, or new ones from the least energy."""
+        """Return the batch's chains: from their last ends, or new ones from the least energy."""
         network = self.network
         step_B = torch.full_like(data_BD[:, 0], self.posterior.step)
         latent_BD = network.start_latent(data_BD)
@@ -182,7 +184,7 @@ class PosteriorLearning:
         )
 
     def _noise(self, data_BD: Tensor, rows: Rows, update: int) -> SampleNoise:
-        """Return streams that depend on seed, update and each image's number alone."""
+        """Return noise that depends on the seed, the update and each image's number alone."""
         sizes = self.network.sizes[1 : self.network.latent + 1]
         like: Layers = [data_BD.new_empty(0, size) for size in sizes]
         return SampleNoise(self.recipe.seed, f"learning/{update}", rows.index_B, like)

@@ -1,4 +1,4 @@
-"""What a network makes of held-out images: their energy, and what the latent decodes to."""
+"""Measures of held-out images: their energy, and the errors of their reconstructions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCH = 500
 
 @dataclass(slots=True)
 class Reconstruction:
-    """A batch of images and what their equilibrium decodes to.
+    """A batch of images with their equilibrium and reconstructions.
 
     Attributes:
         first: the row number of the batch's first image.
@@ -66,7 +66,7 @@ class Accuracy:
 def reconstructions(
     network: Network, images: Images, table: InferenceTable, batch_size: int = BATCH
 ) -> Iterator[Reconstruction]:
-    """Yield every batch of images with its equilibrium and what that decodes to."""
+    """Yield every batch of images with its equilibrium and reconstructions."""
     device = network.layers[0].weight.device
     method = prepare(network, table)
     for first in range(0, len(images), batch_size):
@@ -74,7 +74,7 @@ def reconstructions(
         data_BD = rows.pixels_BD[rows.ok].to(device)
         equilibrium = infer(method, data_BD, steps=table.test_steps, tolerance=table.tolerance)
         states = equilibrium.states
-        last_hidden_BD = network.energies()[0].predict(network.layers[0].drive(states[1]))
+        last_hidden_BD = network.energies()[0].predict(network.drive(0, states))
         decoded_BD = network.decode(states[network.latent])
         if not images.is_table:
             decoded_BD, last_hidden_BD = decoded_BD.clamp(0, 1), last_hidden_BD.clamp(0, 1)
@@ -84,13 +84,13 @@ def reconstructions(
 def measure(
     network: Network, images: Images, table: InferenceTable, group: Group | None = None
 ) -> Metrics:
-    """Return the means over all readable images; of a group, each process infers its share."""
+    """Return the means over all readable images; the processes of a group share the work."""
     mine = images if group is None else images.subset(group.share(len(images)))
     return summarise(reconstructions(network, mine, table), group)
 
 
 def summarise(batches: Iterator[Reconstruction], group: Group | None = None) -> Metrics:
-    """Return the means over the batches' readable images; not a number if there are none."""
+    """Return the means over the batches' readable images; NaN if there are none."""
     columns: list[Tensor] = []
     for batch in batches:
         found = batch.equilibrium

@@ -33,7 +33,7 @@ _KEY = "pcgen"
 
 
 class Trainable(Protocol):
-    """What a checkpoint can hold: a network of either kind."""
+    """A network that a checkpoint can hold: a predictive coding network or a classifier."""
 
     @property
     def sizes(self) -> list[int]:
@@ -68,7 +68,8 @@ def read_header(path: Path) -> dict[str, Any]:
     """Return the JSON header of a checkpoint, with its tensors' shapes and types as `tensors`.
 
     Raises:
-        CheckpointError: no such file, no safetensors, not ours, or shorter than its header says.
+        CheckpointError: the file is missing, no safetensors file, not one of pcgen, or its length is
+            not the one that its header states.
     """
     try:
         with path.open("rb") as file:
@@ -95,10 +96,10 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """Write a checkpoint whole or not at all: to a temporary file, synced, then renamed.
+    """Write a checkpoint completely or not at all: to a temporary file, synced, then renamed.
 
     Raises:
-        CheckpointError: a full disk or a folder that cannot be written; the old file is untouched.
+        CheckpointError: the disk is full or the folder cannot be written; the old file stays.
     """
     from safetensors.torch import save as serialise
 
@@ -111,7 +112,7 @@ def load(path: Path) -> Checkpoint:
     """Return a checkpoint, its tensors on the CPU.
 
     Raises:
-        CheckpointError: what `read_header` says, or tensors that are not those that were saved.
+        CheckpointError: as `read_header`; or the tensors are not those that were saved.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -127,10 +128,10 @@ def load(path: Path) -> Checkpoint:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all.
+    """Write a file completely or not at all.
 
     Raises:
-        CheckpointError: it could not be written; what was there before still is.
+        CheckpointError: it could not be written; an older file stays.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -156,7 +157,7 @@ def digest(tensors: dict[str, Tensor]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel(Generic[Kind]):
-    """A trained network and what its file says of it."""
+    """A trained network with the recipe and header of its file."""
 
     path: Path
     network: Kind
@@ -191,7 +192,7 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
     """Return the predictive coding network of a checkpoint, ready for use.
 
     Raises:
-        CheckpointError: what `load` says, a classifier, or tensors that are not its recipe's.
+        CheckpointError: as `load`; a classifier; or tensors that do not fit the recipe.
     """
     return model_of(load(path), device)
 
@@ -200,7 +201,7 @@ def model_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Mode
     """Return the predictive coding network that a header and its tensors make.
 
     Raises:
-        CheckpointError: a classifier, or tensors that are not those of the header's recipe.
+        CheckpointError: a classifier, or tensors that do not fit the header's recipe.
     """
     from pcgen.device import generator
     from pcgen.model.network import build
@@ -224,13 +225,13 @@ def rebuild(
     build: Callable[[Recipe, Shape], Kind],
     device: torch.device | str = "cpu",
 ) -> LoadedModel[Kind]:
-    """Return what a checkpoint holds.
+    """Return the network of a checkpoint.
 
     Args:
-        build: makes a network of the recipe, whose tensors are then the checkpoint's.
+        build: makes a new network from the recipe; it then receives the checkpoint's tensors.
 
     Raises:
-        CheckpointError: tensors that are not those of the header's recipe.
+        CheckpointError: tensors that do not fit the header's recipe.
     """
     path = checkpoint.path
     try:
@@ -265,7 +266,7 @@ def rebuild(
 def model_header(
     network: Trainable, recipe: Recipe, data: dict[str, Any], metrics: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return the header of a model: all of it determined by the run, no time and no place."""
+    """Return the header of a model. It depends on the run alone, not on the time or the place."""
     return {
         "pcgen": __version__,
         "kind": "model" if recipe.classifier is None else "classifier",

@@ -1,10 +1,10 @@
-"""Run folders: a training run on disk, which an interruption cannot lose.
+"""Run folders: a training run on disk that survives an interruption.
 
-recipe.toml         the resolved recipe
+recipe.toml         the recipe with all settings
 environment.json    versions, threads, device
-metrics.jsonl       a line per epoch
+metrics.jsonl       a line for each epoch
 last.safetensors    everything a resumed run needs
-model.safetensors   the best network on the validation split
+model.safetensors   the network of the epoch that is best on the validation split
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pcgen.errors import CheckpointError, DataError, RunError
 from pcgen.learning.train import Progress, Training
 from pcgen.storage import checkpoint
 
-# Seconds between two saves within an epoch: what a killed run loses at most.
+# Seconds between two saves within an epoch: a killed run loses at most so much work.
 _SAVE_EVERY = 60.0
 
 
@@ -50,7 +50,7 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The files of a run."""
+    """The paths of a run's files."""
 
     path: Path
 
@@ -72,10 +72,10 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe, device: torch.device) -> RunFolder:
-        """Return a new run folder with its recipe and environment.
+        """Make a run folder with its recipe and environment, and return it.
 
         Raises:
-            RunError: a folder that holds a run already, or cannot be written.
+            RunError: the folder holds a run already, or cannot be written.
         """
         run = cls(path)
         if run.last.exists() or run.model.exists():
@@ -101,10 +101,10 @@ class RunFolder:
 
     @classmethod
     def existing(cls, path: Path) -> tuple[RunFolder, Recipe]:
-        """Return a run to be continued, and its recipe.
+        """Return the run of a folder, and its recipe.
 
         Raises:
-            RunError: a folder without a run.
+            RunError: the folder holds no run.
         """
         run = cls(path)
         if not run.recipe.is_file():
@@ -115,7 +115,7 @@ class RunFolder:
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Return the versions and the machine that a run's numbers depend on."""
+    """Return the versions and the device that a run's numbers depend on."""
     return {
         "pcgen": __version__,
         "python": platform.python_version(),
@@ -127,7 +127,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
 
 
 def describe_data(images: Images, count: int) -> dict[str, Any]:
-    """Return what a model must know of its data to meet new ones."""
+    """Return the facts about the training data by which new data are opened and checked."""
     return {
         "source": images.source,
         "count": count,
@@ -143,7 +143,7 @@ def describe_data(images: Images, count: int) -> dict[str, Any]:
 class Run:
     """A training run and its folder.
 
-    `progress` yields as `Training.run` does and saves on the way; of a group, one process writes.
+    `progress` yields as `Training.run` does, and saves. In a group, one process writes the files.
     """
 
     def __init__(
@@ -164,11 +164,11 @@ class Run:
         self.best: dict[str, Any] | None = None
 
     def resume(self) -> None:
-        """Go on from the last save.
+        """Continue from the last save.
 
         Raises:
-            CheckpointError: a damaged save.
-            DataError: other data than the run began with.
+            CheckpointError: the save is damaged.
+            DataError: the data are not those that the run began with.
         """
         if not self.folder.last.exists():
             return
@@ -183,7 +183,7 @@ class Run:
         self.best = saved.header["best"]
         if not self.writes:
             return
-        # Lines written after the last save would otherwise stand twice.
+        # Epochs after the last save are trained again and would have two lines.
         done = self.training.counters["epoch"]
         lines = [line for line in _lines(self.folder.metrics) if line["epoch"] <= done]
         text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -193,7 +193,8 @@ class Run:
         """Yield the progress of each batch; write metrics and checkpoints.
 
         Raises:
-            Interrupted: after Ctrl-C, once the batch is done and saved; a second one does not wait.
+            Interrupted: after Ctrl-C, once the batch is done and saved. A second Ctrl-C does not
+                wait for that.
         """
         group = self.group
         if group is not None:
@@ -248,7 +249,7 @@ class Run:
                 file.write(json.dumps(line) + "\n")
         found = {"epoch": progress.epoch, **(line["validation"] or trained)}
         criterion = self.training.learner.criterion
-        # Of a sampler the least reconstruction error is no aim: its last epoch is kept.
+        # A sampler does not minimise the reconstruction error, so its last epoch is kept.
         last = validation is None or self.recipe.inference.draws
         if last or self.best is None or found[criterion] < self.best[criterion]:
             self.best = found
@@ -259,7 +260,7 @@ class Run:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a metrics file; a line cut by a kill is left out."""
+    """Return the complete lines of a metrics file; a killed run may have cut the last one."""
     if not path.exists():
         return []
     lines = []
@@ -272,16 +273,16 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return a run's metrics, an entry per epoch."""
+    """Return a run's metrics, one entry for each epoch."""
     return _lines(RunFolder(path).metrics)
 
 
 @contextmanager
 def _deferred_interrupt(once: bool) -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C wait for the batch's end; yield whether it came.
+    """Delay the first Ctrl-C until the batch ends; yield a function that says whether it came.
 
     Args:
-        once: let a second one through. A launcher repeats the first one, so there it must not be.
+        once: do not delay a second Ctrl-C. A launcher repeats the first one, so there it is false.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

@@ -16,7 +16,7 @@ from pcgen.learning.initial import initial_network, sample
 from pcgen.learning.optimiser import rate_at
 from pcgen.learning.predictive_coding import PredictiveCoding
 from pcgen.learning.train import Progress, Training
-from pcgen.learning.validate import measure
+from pcgen.learning.validate import measure, reconstructions
 
 
 def recipe(**tables: dict[str, Any]) -> Recipe:
@@ -101,6 +101,16 @@ def test_what_is_measured_does_not_depend_on_the_batches_or_their_order() -> Non
     assert turned.energy == pytest.approx(whole.energy, rel=1e-5)
     assert sum(part.energy for part in parts) / 3 == pytest.approx(whole.energy, rel=1e-5)
     assert sum(part.mse for part in parts) / 3 == pytest.approx(whole.mse, rel=1e-4)
+
+
+def test_the_error_from_the_last_hidden_layer_includes_skip_connections() -> None:
+    images = open_data("digits", limit=20)
+    found = recipe(model={"layers": [6, 12], "skips": [[0, 2]]}, inference={"test_steps": 5})
+    network = initial_network(found, sample(images, 0), images.shape)
+    network.skips[0].layer.weight.add_(0.3)
+    (batch,) = reconstructions(network, images, found.inference)
+    expected_BD = network.terms(batch.equilibrium.states)[0].prediction_BD
+    torch.testing.assert_close(batch.last_hidden_BD, expected_BD.clamp(0, 1))
 
 
 def test_the_rate_rises_and_falls_as_the_schedule_says() -> None:
