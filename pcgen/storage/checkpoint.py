@@ -68,8 +68,8 @@ def read_header(path: Path) -> dict[str, Any]:
     """Return the JSON header of a checkpoint, with its tensors' shapes and types as `tensors`.
 
     Raises:
-        CheckpointError: the file is missing, no safetensors file, not one of pcgen, or its length is
-            not the one that its header states.
+        CheckpointError: the file is missing, no safetensors file, not one of pcgen, or of another
+            length than its header states.
     """
     try:
         with path.open("rb") as file:
