@@ -13,7 +13,7 @@ from pcgen.errors import CheckpointError, DataError, RunError
 
 if TYPE_CHECKING:
     from pcgen.data.images import Images
-    from pcgen.memory.edit import Rewritten
+    from pcgen.memory.edit import EditedMemory
     from pcgen.memory.restore import Restored
     from pcgen.storage.checkpoint import Model
 
@@ -319,7 +319,7 @@ def _write(
 
 
 def _save(
-    out: Path, model: Model, found: Rewritten, changed: int, device: str, seed: int
+    out: Path, model: Model, found: EditedMemory, changed: int, device: str, seed: int
 ) -> RewriteResult:
     from pcgen.storage.checkpoint import LATENTS, model_header, save
 

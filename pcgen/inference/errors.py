@@ -41,8 +41,7 @@ class ErrorInference(StateInference):
             assert slope is not None
             carried.append(arrived * slope)
         if self.last_free == self.network.depth:
-            latent = self.network.prior_pull(self.states[-1])
-            slopes.append(latent + self.network.adjoint(self.network.depth, carried))
+            slopes.append(self.prior_pull_BD + self.network.adjoint(self.network.depth, carried))
         return slopes
 
     def move(self, moves: list[Tensor]) -> None:

@@ -1,11 +1,13 @@
-"""Fewer data units with the same energy, where the data is a linear image of the layer above.
+"""Fewer data units with the same energy, where the data are a linear image of the layer above.
 
-The data x enters such an energy only through what the weights W can reach of it, so a step need
-not look at the pixels. With data precision pi and the triangle R of R'R = W' pi W:
+The data x enter such an energy only through their projection onto the weights W, so a step need
+not look at the pixels. With data precision pi and the upper triangle R of R'R = W' pi W:
 
     pi/2 ||x - b - W z||^2 = 1/2 ||y - R z||^2 + 1/2 ||r||^2,   R'y = W' pi (x - b)
 
-R takes as many rows as there are units above; r, what no state above explains, is constant.
+R has as many rows as there are units above. The residual r is constant: no state above explains it.
+Hidden data are dropped from the energy, so a mask that all images share drops rows of W.
+
 Source: the least-squares reduction of Golub (1965), by normal equations.
 """
 
@@ -22,12 +24,12 @@ from pcgen.model.energy import Terms
 from pcgen.model.layers import Dense, gram
 from pcgen.model.network import Network
 
-# Data units per unit above, from which on the reduction is worth its preparation.
+# The reduction is worth its preparation from this many data units per unit above on.
 _WORTH = 1.5
 
 
 class Triangle(Dense):
-    """R, of which R'R is known."""
+    """The layer R, with a gram matrix R'R that is known already."""
 
     def __init__(self, triangle_UU: Tensor, gram_UU: Tensor) -> None:
         super().__init__(triangle_UU, triangle_UU.new_zeros(len(triangle_UU)))
@@ -42,17 +44,37 @@ class Reduction:
 
     Attributes:
         whole: the network.
-        network: the same above the data, which has as many units as the layer above it.
+        network: the same above the data, which have as many units as the layer above them.
     """
 
-    def __init__(self, whole: Network, data: Triangle) -> None:
-        """Take R, an upper triangle; `reduce` finds it."""
+    def __init__(
+        self,
+        whole: Network,
+        layer: Dense,
+        precision: Tensor,
+        gram_UU: Tensor,
+        triangle_UU: Tensor,
+        visible_D: Tensor | None,
+    ) -> None:
+        """Keep what `reduce` computed.
+
+        Args:
+            layer: the map to the visible data, in the number type of the reduction.
+            precision: of the visible data, () or (V,).
+            gram_UU: W' pi W.
+            triangle_UU: R.
+            visible_D: which data units are visible; all of them without it.
+        """
         self.whole = whole
-        self.triangle_UU = data.weight
+        self.layer = layer
+        self.precision = precision
+        self.triangle_UU = triangle_UU
+        self.visible_D = visible_D
+        like = whole.layers[0].weight
         unit = torch.zeros_like(whole.latent_precision())
         self.network = Network(
             whole.table,
-            [data, *whole.layers[1:]],
+            [Triangle(triangle_UU.to(like), gram_UU.to(like)), *whole.layers[1:]],
             [unit, *whole.log_precisions[1:]],
             whole.skips,
         )
@@ -60,53 +82,73 @@ class Reduction:
         self.network.mixture = whole.mixture
 
     def project(self, data_BD: Tensor) -> Tensor:
-        """Return y (B, U)."""
-        layer = self.whole.layers[0]
-        assert layer.bias is not None
-        centred_BD = data_BD - layer.bias
-        weighted_BU = layer.adjoint(centred_BD * self.whole.log_precisions[0].exp())
-        return torch.linalg.solve_triangular(self.triangle_UU, weighted_BU, upper=True, left=False)
+        """Return y (B, U); hidden data units are never looked at."""
+        assert self.layer.bias is not None
+        centred_BV = self._visible(data_BD) - self.layer.bias
+        weighted_BU = self.layer.adjoint(centred_BV * self.precision)
+        y_BU = torch.linalg.solve_triangular(self.triangle_UU, weighted_BU, upper=True, left=False)
+        return y_BU.to(data_BD)
 
     def rest(self, data_BD: Tensor, y_BU: Tensor) -> Tensor:
-        """Return the energy (B,) of what no state above explains."""
-        layer = self.whole.layers[0]
+        """Return the energy (B,) of the residual r, in nats."""
+        y_BU = y_BU.to(self.triangle_UU)
         nearest_BU = torch.linalg.solve_triangular(
             self.triangle_UU.T, y_BU, upper=False, left=False
         )
-        rest_BD = data_BD - layer.drive(nearest_BU)
-        return 0.5 * torch.linalg.vecdot(rest_BD, rest_BD * self.whole.log_precisions[0].exp())
+        rest_BV = self._visible(data_BD) - self.layer.drive(nearest_BU)
+        return (0.5 * torch.linalg.vecdot(rest_BV, rest_BV * self.precision)).to(data_BD)
+
+    def _visible(self, data_BD: Tensor) -> Tensor:
+        if self.visible_D is None:
+            return data_BD
+        return data_BD[:, self.visible_D].to(self.layer.weight.dtype)
 
 
-def reduce(network: Network) -> Reduction | None:
-    """Return the network in fewer data units; None where that is impossible or does not pay."""
+def reduce(
+    network: Network, visible_D: Tensor | None = None, *, ridge: float = 0.0
+) -> Reduction | None:
+    """Return the network in fewer data units; None where that is impossible or does not pay.
+
+    Args:
+        visible_D: which data units all images show. The reduction is then computed in float64,
+            whatever it pays, because a mask leaves few and nearly dependent rows of W.
+        ridge: added to the diagonal of W' pi W, as a share of its mean.
+    """
     layer, table = network.layers[0], network.table
-    possible = (
-        isinstance(layer, Dense)
-        and table.likelihood == "gaussian"
-        and table.output == "linear"
-        and len(network.inputs[0]) == 1
-    )
-    if not possible or network.sizes[0] < _WORTH * network.sizes[1]:
+    if not isinstance(layer, Dense) or len(network.inputs[0]) > 1:
         return None
-    assert isinstance(layer, Dense)
-    gram_UU = _weighted_gram(layer, network.log_precisions[0])
+    if table.likelihood != "gaussian" or table.output != "linear":
+        return None
+    precision = network.log_precisions[0].exp()
+    if visible_D is not None:
+        assert layer.bias is not None
+        layer = Dense(layer.weight[visible_D].double(), layer.bias[visible_D].double())
+        precision = precision.double()
+        precision = precision[visible_D] if precision.ndim else precision
+    elif network.sizes[0] < _WORTH * network.sizes[1]:
+        return None
+    gram_UU = _weighted_gram(layer, precision)
+    if ridge:
+        gram_UU.diagonal().add_(ridge * gram_UU.diagonal().mean())
     factor_UU, failed = torch.linalg.cholesky_ex(gram_UU)
     # Weights that are nearly dependent keep their pixels.
-    return None if failed.item() else Reduction(network, Triangle(factor_UU.T, gram_UU))
+    if failed.item():
+        return None
+    return Reduction(network, layer, precision, gram_UU, factor_UU.T, visible_D)
 
 
-def _weighted_gram(layer: Dense, log_precision: Tensor) -> Tensor:
+def _weighted_gram(layer: Dense, precision: Tensor) -> Tensor:
     """Return W' pi W (U, U), pi () or (D,)."""
-    if log_precision.ndim == 0:
-        return layer.gram().mul_(log_precision.exp())
-    weight_DU = layer.weight * (0.5 * log_precision).exp()[:, None]
+    if precision.ndim == 0:
+        return layer.gram().mul_(precision)
+    weight_DU = layer.weight * precision.sqrt()[:, None]
     return gram(weight_DU, weight_DU.new_empty(weight_DU.shape[1], weight_DU.shape[1]))
 
 
 class ReducedInference:
-    """The states of one batch whose data a reduction stands for; the surface of `StateInference`.
+    """The states of one batch whose data are reduced; the same interface as `StateInference`.
 
-    Its weights must stand still until it has ended.
+    The weights must not change until it has ended.
     """
 
     def __init__(
@@ -115,7 +157,7 @@ class ReducedInference:
         begin: Callable[[list[Tensor]], Inference],
         states: list[Tensor],
     ) -> None:
-        """Begin at states (B, D_l) of all layers, data first; `begin` takes the reduced ones."""
+        """Begin at states (B, D_l) of all layers, data first; `begin` gets the reduced ones."""
         self.network = reduction.whole
         self.reduction = reduction
         self.data_BD = states[0]
@@ -133,7 +175,7 @@ class ReducedInference:
 
     @cached_property
     def rest_B(self) -> Tensor:
-        """Return the energy that no state explains; only who asks for energies pays for it."""
+        """Return the energy of the residual, computed when an energy is first needed."""
         return self.reduction.rest(self.data_BD, self.inner.states[0])
 
     @property

@@ -67,6 +67,7 @@ class Position:
     drives: list[Tensor]
     terms: list[Terms]
     energy_B: Tensor
+    prior_pull_BD: Tensor
 
 
 class StateInference:
@@ -80,6 +81,7 @@ class StateInference:
         states: (B, D_l) of every layer, data first.
         terms: the energy and its slopes of every layer, data first.
         energy_B: nats per image, without the term of learned precisions.
+        prior_pull_BD: slope of the prior's energy in the uppermost layer.
         frozen_B: the images that no longer move.
     """
 
@@ -101,6 +103,7 @@ class StateInference:
         # The share of the Gauss-Newton length that each image moves.
         self.trust_B = torch.ones_like(states[0][:, 0])
         self.energy_B = torch.zeros_like(self.trust_B)
+        self.prior_pull_BD = torch.zeros_like(states[-1])
         self.drives: list[Tensor] = []
         self.terms: list[Terms] = []
         self.refresh()
@@ -118,7 +121,7 @@ class StateInference:
     def slope(self, i: int) -> Tensor:
         """Return dE/dx (B, D_i) of layer i."""
         top = i == self.network.depth
-        pull = self.network.prior_pull(self.states[i]) if top else self.terms[i].pull_BD
+        pull = self.prior_pull_BD if top else self.terms[i].pull_BD
         return self.network.slope(i, pull, [terms.signal_BD for terms in self.terms])
 
     def step(self) -> Tensor:
@@ -138,12 +141,13 @@ class StateInference:
 
     def position(self) -> Position:
         """Return the present position of all images, for `restore` and `put_back`."""
-        return Position(self.states, self.drives, self.terms, self.energy_B)
+        return Position(self.states, self.drives, self.terms, self.energy_B, self.prior_pull_BD)
 
     def restore(self, before: Position) -> None:
         """Move all images back to an earlier position."""
         self.states, self.drives = before.states, before.drives
         self.terms, self.energy_B = before.terms, before.energy_B
+        self.prior_pull_BD = before.prior_pull_BD
 
     def put_back(self, before: Position, images_B: Tensor) -> None:
         """Move the marked images (B,) back to an earlier position."""
@@ -158,6 +162,7 @@ class StateInference:
             new.where_not(images_B, old) for new, old in zip(self.terms, before.terms, strict=True)
         ]
         self.energy_B = torch.where(images_B, before.energy_B, self.energy_B)
+        self.prior_pull_BD = torch.where(marked, before.prior_pull_BD, self.prior_pull_BD)
 
     def drive_moves(self, moves: list[Tensor]) -> list[Tensor]:
         """Return the changes of the drives (B, D_l) of all layers below, for these moves."""
@@ -170,6 +175,7 @@ class StateInference:
         self.frozen_B = self.frozen_B[index]
         self.trust_B = self.trust_B[index]
         self.energy_B = self.energy_B[index]
+        self.prior_pull_BD = self.prior_pull_BD[index]
         self.drives = [drive[index] for drive in self.drives]
         self.terms = [terms.of(index) for terms in self.terms]
         self.direction.select(index)
@@ -229,6 +235,6 @@ class StateInference:
         self._add_up()
 
     def _add_up(self) -> None:
-        self.energy_B = self.network.prior_energy(self.states[-1])
+        self.energy_B, self.prior_pull_BD = self.network.prior_terms(self.states[-1])
         for terms in self.terms:
             self.energy_B = self.energy_B + terms.energy_B

@@ -1,11 +1,12 @@
-"""Expectation maximisation of the latent's prior: a mixture of Gaussians of where chains stand.
+"""Expectation maximisation of the latent's mixture prior, from the present states of the chains.
 
 The chains of all training images are a sample of the posterior, averaged over the data. One step
-finds how likely each cause is of each latent, and moves each cause's mean and covariance to those
-of its latents: the exact maximum of the expected log-prior, and as local as the weights' learning.
+computes the probability of each component given each latent, and sets each component's mean and
+covariance to those of its latents. This is the exact maximum of the expected log-prior, and it is
+as local as the learning of the weights.
 
 Source: Dempster, Laird and Rubin (1977); a fitted prior on an autoencoder's latent: Ghosh et al.
-(2020). Here it belongs to the energy, and the chains go on under it.
+(2020). Here the prior is part of the energy, and the chains continue under it.
 """
 
 from __future__ import annotations
@@ -17,23 +18,25 @@ from torch import Tensor
 
 from pcgen.model.prior import Mixture
 
-# Latents whose responsibilities are held at once.
+# The step goes through the latents in chunks of this size.
 _CHUNK = 4096
-# A cause's covariance is drawn to the mean one as if by so many latents more, times the units.
+# A component's covariance is shrunk to the mean covariance, which counts as this many latents for
+# each unit.
 _SHRINK = 0.25
-# Variance added, in units of the prior's own.
+# Added to the variances, in units of the prior's own.
 _RIDGE = 1e-3
+# Steps that are taken the first time.
 _FIRST_STEPS = 8
 
 
-def step_causes(
+def step_mixture(
     mixture: Mixture, latents_NL: Tensor, classes_N: Tensor | None, generator: torch.Generator
 ) -> None:
-    """Take a step of expectation maximisation in place, or several at the first time.
+    """Take one step of expectation maximisation in place, and several the first time.
 
     Args:
         latents_NL: of the training images.
-        classes_N: of the images, where they have some: each weights the causes in its own way.
+        classes_N: of the images, if they have any: each class has its own component weights.
         generator: chooses the first means.
     """
     if len(latents_NL) <= len(mixture.means_KL):
@@ -48,15 +51,15 @@ def step_causes(
 def _begin(
     mixture: Mixture, latents_NL: Tensor, classes_N: Tensor | None, generator: torch.Generator
 ) -> None:
-    """Set the means to latents far from one another, the covariances to a share of the whole.
+    """Set the means to latents far from one another, the covariances to half of the whole.
 
-    Where there are as many causes as classes, each class has causes of its own to begin with.
+    If there are at least as many components as classes, each class begins with its own components.
     """
-    causes, classes = len(mixture.means_KL), len(mixture.log_weights_YK)
-    if classes_N is None or causes < classes:
-        mixture.means_KL.copy_(latents_NL[_apart(latents_NL, causes, generator)])
+    components, classes = len(mixture.means_KL), len(mixture.log_weights_YK)
+    if classes_N is None or components < classes:
+        mixture.means_KL.copy_(latents_NL[_apart(latents_NL, components, generator)])
     else:
-        own_K = torch.arange(causes, device=latents_NL.device) * classes // causes
+        own_K = torch.arange(components, device=latents_NL.device) * classes // components
         for label in range(classes):
             own = own_K == label
             rows_N = (classes_N.to(own_K) == label).nonzero().squeeze(1)
@@ -64,13 +67,13 @@ def _begin(
             mixture.means_KL[own] = within[_apart(within, int(own.sum()), generator)]
             mixture.log_weights_YK[label] = torch.where(own, -math.log(int(own.sum())), -math.inf)
     covariance = torch.cov(latents_NL.T).double()
-    # Near the mean of so many causes, about half of the variance is left within each.
+    # With many components, about half of the variance is left within each.
     roots = _roots(0.5 * covariance[None])
     mixture.roots_KLL.copy_(roots.expand_as(mixture.roots_KLL))
 
 
 def _apart(latents_NL: Tensor, count: int, generator: torch.Generator) -> list[int]:
-    """Return so many rows, each far from those before it.
+    """Return `count` row numbers, each of a row far from the ones chosen before.
 
     Source: k-means++ of Arthur and Vassilvitskii (2007).
     """
@@ -81,17 +84,17 @@ def _apart(latents_NL: Tensor, count: int, generator: torch.Generator) -> list[i
         distance_N = torch.minimum(distance_N, last)
         edges = distance_N.double().cumsum(0)
         place = torch.rand((), generator=generator, dtype=torch.float64) * edges[-1].cpu()
-        found = int(torch.searchsorted(edges, place.to(edges)))
-        chosen.append(min(found, len(latents_NL) - 1))
+        row = int(torch.searchsorted(edges, place.to(edges)))
+        chosen.append(min(row, len(latents_NL) - 1))
     return chosen
 
 
 def _step(mixture: Mixture, latents_NL: Tensor, classes_N: Tensor | None) -> None:
-    causes, units = mixture.means_KL.shape
+    components, units = mixture.means_KL.shape
     rows = len(mixture.log_weights_YK)
-    counts_YK = latents_NL.new_zeros(rows, causes, dtype=torch.float64)
-    sums_KL = latents_NL.new_zeros(causes, units, dtype=torch.float64)
-    squares_KLL = latents_NL.new_zeros(causes, units, units, dtype=torch.float64)
+    counts_YK = latents_NL.new_zeros(rows, components, dtype=torch.float64)
+    sums_KL = latents_NL.new_zeros(components, units, dtype=torch.float64)
+    squares_KLL = latents_NL.new_zeros(components, units, units, dtype=torch.float64)
     for first in range(0, len(latents_NL), _CHUNK):
         latents = latents_NL[first : first + _CHUNK]
         classes = torch.zeros(len(latents), dtype=torch.long, device=latents.device)
@@ -101,7 +104,7 @@ def _step(mixture: Mixture, latents_NL: Tensor, classes_N: Tensor | None) -> Non
         counts_YK.index_add_(0, classes, shares_BK.double())
         sums_KL += (shares_BK.T @ latents).double()
         weighted = (shares_BK[:, :, None] * latents[:, None]).flatten(1)
-        squares_KLL += (weighted.T @ latents).view(causes, units, units).double()
+        squares_KLL += (weighted.T @ latents).view(components, units, units).double()
     counts_K = counts_YK.sum(0)
     means_KL = sums_KL / counts_K.clamp_min(1e-9)[:, None]
     scatter = squares_KLL - counts_K[:, None, None] * means_KL[:, :, None] * means_KL[:, None]

@@ -19,7 +19,7 @@ from pcgen.inference.solvers import Method, prepare
 from pcgen.inference.states import Inference
 from pcgen.learning.gradients import precision_gradients, weight_gradients
 from pcgen.learning.latent_regression import StartRegression
-from pcgen.learning.mixture_em import step_causes
+from pcgen.learning.mixture_em import step_mixture
 from pcgen.learning.optimiser import PrecisionSteps, WeightSteps
 from pcgen.learning.posterior import Drawn, PosteriorLearning
 from pcgen.learning.train import Batch, Learner
@@ -128,7 +128,7 @@ class PredictiveCoding(Learner):
             return
         labels = images.labels if len(mixture.log_weights_YK) > 1 else None
         source = generator(self.recipe.seed, "causes")
-        step_causes(mixture, posterior.ends_NK[:, :-1], labels, source)
+        step_mixture(mixture, posterior.ends_NK[:, :-1], labels, source)
 
     def described(
         self, second: float, images: Images | None, group: Group | None

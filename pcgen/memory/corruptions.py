@@ -1,14 +1,14 @@
-"""Corruptions: from images to cues of which a memory is to restore the whole.
+"""Corruptions: they turn images into cues, from which a memory restores the whole images.
 
-A cue is pixels and which of them can be seen. What is drawn depends on the seed and the image's
-number alone, so that it does not depend on batches.
+A cue has pixels and a mask of the visible ones. Random numbers depend on the seed and the image's
+number alone, not on the batch.
 
-    noise:S           normal noise of standard deviation S; nothing is clipped
-    mask:bottom       that half is hidden; also top, left, right
-    mask:P%           a share of the pixels, all their channels, is hidden, in each image others
-    mask:FILE         what is dark (below 0.5) in a picture of the images' size is hidden
-    occlude:K         K rectangles, each between an eighth and three eighths of the sides, hide
-    none              the images are cues as they are
+    noise:S           add normal noise of standard deviation S, without clipping
+    mask:bottom       hide the bottom half; also top, left, right
+    mask:P%           hide P percent of the pixels in all channels, chosen anew for each image
+    mask:FILE         hide the dark pixels (below 0.5) of a picture of the images' size
+    occlude:K         hide K rectangles; each side is 1/8 to 3/8 of the image's
+    none              use the images as cues, unchanged
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Cues:
 
     Attributes:
         pixels_BD: C H W flattened; 0 where hidden.
-        visible_BD: bool.
-        noise: standard deviation of what was added to the visible pixels.
+        visible_BD: which pixels are visible, bool.
+        noise: standard deviation of the noise in the visible pixels.
     """
 
     pixels_BD: Tensor
@@ -46,17 +46,17 @@ class Cues:
 
 
 Draw = Callable[[Shape, torch.Generator], Tensor]
-"""Draws which pixels (H, W) of one image are visible."""
+"""Returns which pixels (H, W) of one image are visible."""
 
 
 @dataclass(frozen=True, slots=True)
 class Corruption:
-    """What is done to images, in this order: pixels are hidden, noise is added.
+    """Masks and noise for images.
 
     Attributes:
         words: as the user wrote them.
         noise: standard deviation.
-        draws: of the visible pixels; a pixel must be visible to all of them.
+        draws: masks; a pixel is visible if it is visible in every mask.
     """
 
     words: tuple[str, ...]
@@ -67,7 +67,7 @@ class Corruption:
         """Return the cues of images.
 
         Args:
-            numbers: of each image, which its draws depend on.
+            numbers: the number of each image in its data, for its random numbers.
 
         Raises:
             DataError: an image with no visible pixel.
@@ -85,7 +85,7 @@ class Corruption:
         if len(blind):
             raise DataError(
                 f"--corrupt {' '.join(self.words)}: hides every pixel of image "
-                f"{numbers[int(blind[0])]}, so nothing is left to recall it by"
+                f"{numbers[int(blind[0])]}, so nothing is left to recall it from"
             )
         return Cues(pixels_BD.where(visible_BD, 0.0), visible_BD, self.noise)
 
@@ -97,7 +97,7 @@ def corruption_of(words: Sequence[str], shape: Shape) -> Corruption:
         DataError: an unknown word, a value out of range, or a mask of another size.
 
     Example:
-        >>> from pcgen.data.corruptions import corruption_of
+        >>> from pcgen.memory.corruptions import corruption_of
         >>> corruption_of(["mask:bottom", "noise:0.1"], (1, 8, 8)).noise
         0.1
     """
@@ -114,19 +114,23 @@ def corruption_of(words: Sequence[str], shape: Shape) -> Corruption:
         elif word != "none":
             raise DataError(f"--corrupt {word}: no such corruption", f"There are: {_KNOWN}")
     if draws and shape[1] == 1:
-        raise DataError(f"--corrupt {' '.join(words)}: a row of numbers has no place to hide")
+        raise DataError(
+            f"--corrupt {' '.join(words)}: masks are for images, not for rows of numbers"
+        )
     return Corruption(tuple(words), variance**0.5, tuple(draws))
 
 
 def _number(word: str, value: str, largest: float, *, whole: bool = False) -> float:
     try:
-        found = float(value)
+        number = float(value)
     except ValueError:
-        found = -1.0
-    if not 0 < found <= largest or (whole and found != int(found)):
+        number = -1.0
+    if not 0 < number <= largest or (whole and number != int(number)):
         kind = "a whole number" if whole else "a number"
-        raise DataError(f"--corrupt {word}: {value!r} is not {kind} above 0", f"E.g. {_KNOWN}")
-    return found
+        raise DataError(
+            f"--corrupt {word}: {value!r} is not {kind} above 0", f"For example {_KNOWN}"
+        )
+    return number
 
 
 def _mask(word: str, value: str, shape: Shape) -> Draw:
@@ -167,8 +171,8 @@ def _picture(word: str, value: str, shape: Shape) -> Tensor:
     except UnreadableError as error:
         raise DataError(f"--corrupt {word}: {value}: {error}") from None
     if tuple(pixels_CHW.shape[1:]) != shape[1:]:
-        found, wanted = ("x".join(map(str, s)) for s in (pixels_CHW.shape[1:], shape[1:]))
-        raise DataError(f"--corrupt {word}: the mask is {found}, the model's images are {wanted}")
+        mask, image = ("x".join(map(str, s)) for s in (pixels_CHW.shape[1:], shape[1:]))
+        raise DataError(f"--corrupt {word}: the mask is {mask}, the model's images are {image}")
     return pixels_CHW.float().mean(0) >= 127.5
 
 
@@ -176,17 +180,16 @@ def _occluders(count: int) -> Draw:
     def draw(shape: Shape, source: torch.Generator) -> Tensor:
         visible_HW = torch.ones(shape[1:], dtype=torch.bool)
         for height, width, top, left in torch.rand(count, 4, generator=source).tolist():
-            first, last = _span(shape[1], height, top)
-            begin, end = _span(shape[2], width, left)
-            visible_HW[first:last, begin:end] = False
+            rows, columns = _span(shape[1], height, top), _span(shape[2], width, left)
+            visible_HW[rows, columns] = False
         return visible_HW
 
     return draw
 
 
-def _span(side: int, length: float, place: float) -> tuple[int, int]:
-    """Return the first and the last place of an occluder along a side; draws are in [0, 1)."""
+def _span(side: int, length: float, place: float) -> slice:
+    """Return the pixels of an occluder along a side, from its random length and place in [0, 1)."""
     share = _LEAST_SIDE + (_LARGEST_SIDE - _LEAST_SIDE) * length
     extent = max(1, round(share * side))
     first = int(place * (side - extent + 1))
-    return first, first + extent
+    return slice(first, first + extent)

@@ -1,13 +1,13 @@
-"""Writing to a memory once, and forgetting, without a look at the other images.
+"""Write images to a memory, or forget some, without the other images themselves.
 
-A new image gets a latent that the stored ones leave free. Then the data layer alone changes, by
-the least change under which the stored latents decode to what they did and the new one to its
-image: recursive least squares. To forget, an image's latent is made to decode to the mean of the
-others, and goes.
+A new image gets a latent in a direction that the stored latents do not use. Then the data layer
+alone changes, by recursive least squares: the smallest change with which the stored latents decode
+to the same images as before, and the new latent to its image. To forget an image, its latent is
+made to decode to the mean of the others and is removed.
 
-Source: Yoo and Wood (2022), BayesPCN, whose write is this regression with the activity's covariance
-carried along. Here it is made anew from the stored latents, and so it is exact however often it is
-done; they forget by diffusion to the prior, which wears all images alike.
+Source: Yoo and Wood (2022), BayesPCN. They carry the covariance of the activity along from write to
+write; here it is computed anew from the stored latents, so that no error adds up over many writes.
+They forget by diffusion to the prior, which weakens all images alike.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from pcgen.memory.least_squares import regress
 from pcgen.model.layers import Dense
 from pcgen.model.network import Network
 
-# Norms below this are rounding: the stored latents leave no direction free.
+# Relative norms below this are rounding: the stored latents use every direction.
 _FREE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Rewritten:
+class EditedMemory:
     """A memory after writing or forgetting.
 
     Attributes:
         network: a changed copy.
-        latents_NL: of the images it holds now.
-        mse: of the written images, decoded from their latents; None where none was written.
-        old_change: mean squared change per pixel of what the other latents decode to.
+        latents_NL: of the images that the memory holds now.
+        mse: error per pixel of the written images, decoded from their latents; None without any.
+        old_change: mean squared change per pixel of the other images, decoded from their latents.
     """
 
     network: Network
@@ -44,7 +44,7 @@ class Rewritten:
     old_change: float
 
 
-def write(network: Network, latents_NL: Tensor, data_BD: Tensor, seed: int) -> Rewritten:
+def write(network: Network, latents_NL: Tensor, data_BD: Tensor, seed: int) -> EditedMemory:
     """Return the memory with images added.
 
     Raises:
@@ -60,41 +60,42 @@ def write(network: Network, latents_NL: Tensor, data_BD: Tensor, seed: int) -> R
     after_MD = changed.decode(all_ML)
     squared_M = (after_MD - target_MD).square().mean(1)
     old, new = squared_M[: len(latents_NL)], squared_M[len(latents_NL) :]
-    return Rewritten(changed, all_ML, float(new.mean()), float(old.mean()))
+    return EditedMemory(changed, all_ML, float(new.mean()), float(old.mean()))
 
 
-def erase(network: Network, latents_NL: Tensor, items: list[int]) -> Rewritten:
-    """Return the memory without the images of these numbers.
+def erase(network: Network, latents_NL: Tensor, items: list[int]) -> EditedMemory:
+    """Return the memory without the images of these numbers (`item`, from 0).
 
     Raises:
-        RecipeError: a data layer that is not dense and linear, or fewer than two images left.
+        RecipeError: a data layer that is not dense and linear, or fewer than two other images.
     """
     _require_linear_data(network)
-    gone_N = torch.zeros(len(latents_NL), dtype=torch.bool, device=latents_NL.device)
-    gone_N[items] = True
-    if int((~gone_N).sum()) < 2:
+    kept_N = torch.ones(len(latents_NL), dtype=torch.bool, device=latents_NL.device)
+    kept_N[items] = False
+    if int(kept_N.sum()) < 2:
         raise RecipeError("a memory keeps at least two images", "Delete the file instead")
     changed = network.to(latents_NL.device, latents_NL.dtype)
     before_ND = network.decode(latents_NL)
     target_ND = before_ND.clone()
-    target_ND[gone_N] = before_ND[~gone_N].mean(0)
+    target_ND[~kept_N] = before_ND[kept_N].mean(0)
     _move(changed, latents_NL, target_ND - before_ND)
-    kept_NL = latents_NL[~gone_N]
-    change = (changed.decode(kept_NL) - before_ND[~gone_N]).square().mean()
-    return Rewritten(changed, kept_NL, None, float(change))
+    kept_NL = latents_NL[kept_N]
+    change = (changed.decode(kept_NL) - before_ND[kept_N]).square().mean()
+    return EditedMemory(changed, kept_NL, None, float(change))
 
 
 def free_latents(latents_NL: Tensor, count: int, seed: int) -> Tensor:
-    """Return latents (B, L) as far from the stored mean as these, in directions they leave free.
+    """Return new latents (B, L) in directions that the stored latents do not use.
 
-    Where too few directions are free, random ones are taken.
+    They lie at the mean distance of the stored latents from their mean. When no direction is left,
+    a random one is taken.
     """
     mean_L = latents_NL.mean(0)
     centred_NL = (latents_NL - mean_L).double()
     source = generator(seed, "write", len(latents_NL))
     draw_BL = torch.randn(count, latents_NL.shape[1], generator=source, dtype=torch.float64)
     draw_BL = draw_BL.to(centred_NL.device)
-    # An orthonormal basis of what is taken; each new latent takes a direction more.
+    # An orthonormal basis of the directions in use; each new latent adds one.
     basis_LK = _span(centred_NL)
     for i in range(count):
         left_L = draw_BL[i] - basis_LK @ (basis_LK.T @ draw_BL[i])
@@ -108,13 +109,13 @@ def free_latents(latents_NL: Tensor, count: int, seed: int) -> Tensor:
 
 
 def _span(centred_NL: Tensor) -> Tensor:
-    """Return an orthonormal basis (L, K) of the rows' span."""
+    """Return an orthonormal basis (L, K) of the space that the rows span."""
     _, sizes, rows_KL = torch.linalg.svd(centred_NL, full_matrices=False)
     return rows_KL[sizes > _FREE * sizes[0]].T
 
 
 def _move(network: Network, latents_NL: Tensor, change_ND: Tensor) -> None:
-    """Change the data layer so that the latents decode to so much more, in place."""
+    """Change the data layer in place, so that the decoded latents change by this much."""
     layer = network.layers[0]
     assert isinstance(layer, Dense)
     regress(layer, change_ND, network.states_from(latents_NL)[1])
@@ -125,6 +126,6 @@ def _require_linear_data(network: Network) -> None:
     linear = table.output == "linear" and table.likelihood == "gaussian" and not table.labels
     if not linear or not isinstance(network.layers[0], Dense) or len(network.inputs[0]) > 1:
         raise RecipeError(
-            "only a memory with a dense, linear data layer is written to, or forgets",
-            "Train it anew on all images: pcgen train RECIPE --set learning.memory=true",
+            "only a memory with a dense, linear data layer can be edited",
+            "Train it again on all images: pcgen train RECIPE --set learning.memory=true",
         )

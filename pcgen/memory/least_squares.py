@@ -1,12 +1,13 @@
 """Local least squares: each layer's weights at once, from its own errors and the activity above it.
 
-A layer's drive should change by its error over the energy's curvature bound. The weights that bring
-this about for all images, with the least change, are a regression on the activity above:
+The drive of a layer should change by the layer's error, divided by the bound of the energy's
+curvature. The smallest change of the weights that does this for all images is a regression on the
+activity above:
 
     change = (Pi eps * f'(a)) / bound,  [dW db]' = F' (F F' + ridge)^-1 change,  F = [x_above 1]
 
-For a linear Gaussian layer this is the exact least-energy fit. It is the gradient of `hebbian` in
-the metric of the activity above, which the layer's own synapses could keep.
+For a linear Gaussian layer this is the exact fit of least energy. It is the local gradient in the
+metric of the activity above, and needs nothing but the layer's own errors and that activity.
 """
 
 from __future__ import annotations
@@ -21,18 +22,14 @@ from pcgen.model.energy import Terms
 from pcgen.model.layers import Dense
 from pcgen.model.network import Network
 
-# Added to the squares, as a share of their mean: what float64 cannot tell from 0 in the regression.
+# Added to the squares, as a share of their mean, where float64 cannot tell them from 0.
 _RIDGE = 1e-10
-# Units below whose regression is solved at once, which bounds the memory in float64.
+# Regression is solved for this many units below at once, which bounds the memory in float64.
 _CHUNK = 2048
 
 
 def require_dense(network: Network) -> None:
-    """Let networks pass that local least squares can learn.
-
-    Raises:
-        RecipeError: convolutions, skip connections or labels.
-    """
+    """Raise RecipeError for convolutions, skip connections or labels, which need other learning."""
     dense = all(isinstance(layer, Dense) for layer in network.layers)
     if not dense or network.skips or network.table.labels:
         raise RecipeError(
@@ -42,7 +39,7 @@ def require_dense(network: Network) -> None:
 
 
 def fit(network: Network, states: Sequence[Tensor], terms: Sequence[Terms]) -> None:
-    """Step every layer's weights by its own regression, in place.
+    """Change every layer's weights by its own regression, in place.
 
     Args:
         states: of all images, at their equilibrium.
@@ -55,24 +52,24 @@ def fit(network: Network, states: Sequence[Tensor], terms: Sequence[Terms]) -> N
 
 
 def regress(layer: Dense, change_BD: Tensor, above_BU: Tensor, ridge: float = _RIDGE) -> None:
-    """Change a layer's weights so that its drives change by so much, in place.
+    """Change a layer's weights in place, so that its drives (B, D) change by `change_BD`.
 
     Args:
-        ridge: of the regression, as a share of the mean square of the activity above.
+        ridge: added to the squares of the activity above, as a share of their mean.
     """
     assert layer.bias is not None
     coefficients_BU = _coefficients(above_BU, ridge)
     for first in range(0, len(layer.bias), _CHUNK):
-        part = slice(first, first + _CHUNK)
-        slope_UD = coefficients_BU.T @ change_BD[:, part].to(coefficients_BU)
-        layer.weight[part] += slope_UD[:-1].T
-        layer.bias[part] += slope_UD[-1]
+        units = slice(first, first + _CHUNK)
+        slope_UD = coefficients_BU.T @ change_BD[:, units].to(coefficients_BU)
+        layer.weight[units] += slope_UD[:-1].T
+        layer.bias[units] += slope_UD[-1]
 
 
 def _coefficients(above_BU: Tensor, ridge: float) -> Tensor:
-    """Return (F F' + ridge)^-1 F, (B, U + 1), by whichever of the two sides is less.
+    """Return (F F' + ridge)^-1 F, (B, U + 1), by the smaller of the matrices F F' and F' F.
 
-    In float64 where the fit can be exact; elsewhere its own error is far above rounding.
+    With fewer images than features the fit is exact, and so the result stays in float64.
     """
     features = torch.cat([above_BU, above_BU.new_ones(len(above_BU), 1)], 1).double()
     few = len(features) < features.shape[1]
@@ -90,7 +87,7 @@ def fit_precisions(
     """Set every layer's precision to the inverse mean square of its errors, in place.
 
     Args:
-        floor: the least variance.
+        floor: the smallest variance.
     """
     for i, log_precision in enumerate(network.log_precisions[:-1]):
         if i == 0 and network.table.likelihood != "gaussian":

@@ -203,11 +203,11 @@ class Network:
             return self.mixture.energy(latent_BD)
         return 0.5 * self.latent_precision() * latent_BD.square().sum(1)
 
-    def prior_pull(self, latent_BD: Tensor) -> Tensor:
-        """Return the slope (B, D_L) of the prior's energy."""
+    def prior_terms(self, latent_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the energy (B,) of the latent's prior and its slope (B, D_L)."""
         if self.mixture is not None:
-            return self.mixture.pull(latent_BD)
-        return self.latent_precision() * latent_BD
+            return self.mixture.terms(latent_BD)
+        return self.prior_energy(latent_BD), self.latent_precision() * latent_BD
 
     def prior_curvature(self, latent_BD: Tensor, move_BD: Tensor) -> Tensor:
         """Return the second derivative (B,) of the prior's energy along a move."""

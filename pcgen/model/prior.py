@@ -1,15 +1,15 @@
-"""A mixture of Gaussians as the latent's prior: causes that exclude one another, above the latent.
+"""A mixture of Gaussians as the latent's prior: a class variable above the latent, summed out.
 
-    E(z) = -log sum_k w_k det(P_k) exp(-1/2 |(z - m_k) P_k|^2),   precision of cause k: P_k P_k'
+    E(z) = -log sum_k w_k det(P_k) exp(-1/2 |(z - m_k) P_k|^2),   precision of component k: P_k P_k'
 
-The pull of a cause is its precision-weighted error, weighted by how likely the cause is. With equal
-causes N(0, 1) it is the simple prior, from which training begins.
+The slope of E is the sum of the components' precision-weighted errors, each times the probability
+of its component given z. Equal components N(0, 1) are the simple prior, from which training begins.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,12 +17,16 @@ from torch import Tensor
 
 @dataclass(slots=True)
 class Mixture:
-    """The causes' weights, means and precisions; K causes, Y classes, L latent units.
+    """The weights, means and precisions of K components; Y classes, L latent units.
+
+    A memory's prior has one narrow component for each of many stored latents. It is another
+    function (`memory.stored_prior`), because it needs no L x L matrices, and distances without
+    cancellation.
 
     Attributes:
-        log_weights_YK: of each class, where the data have some; else one row. Rows sum to 1.
-        log_classes_Y: how frequent the classes are.
-        means_KL: of the latent, given its cause.
+        log_weights_YK: of the components in each class, or one row without classes. Rows sum to 1.
+        log_classes_Y: log frequencies of the classes.
+        means_KL: of the latent in each component.
         roots_KLL: P_k, lower triangular.
     """
 
@@ -30,22 +34,20 @@ class Mixture:
     log_classes_Y: Tensor
     means_KL: Tensor
     roots_KLL: Tensor
-    _made: tuple[Tensor, Tensor, Tensor, int] | None = field(default=None, repr=False)
-    _last: tuple[Tensor, int, Tensor] | None = field(default=None, repr=False)
 
     @classmethod
-    def standard(cls, causes: int, units: int, classes: int, like: Tensor) -> Mixture:
-        """Return equal causes N(0, 1)."""
+    def standard(cls, components: int, units: int, classes: int, like: Tensor) -> Mixture:
+        """Return equal components N(0, 1), of the type and on the device of `like`."""
         rows = max(1, classes)
         return cls(
-            like.new_full((rows, causes), -math.log(causes)),
+            like.new_full((rows, components), -math.log(components)),
             like.new_full((rows,), -math.log(rows)),
-            like.new_zeros(causes, units),
-            torch.eye(units, dtype=like.dtype, device=like.device).repeat(causes, 1, 1),
+            like.new_zeros(components, units),
+            torch.eye(units, dtype=like.dtype, device=like.device).repeat(components, 1, 1),
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all it is made of, by name."""
+        """Return all tensors by their names in a checkpoint."""
         return {
             "prior.log_weights": self.log_weights_YK,
             "prior.log_classes": self.log_classes_Y,
@@ -62,66 +64,51 @@ class Mixture:
 
     def energy(self, latent_BL: Tensor) -> Tensor:
         """Return the energy (B,) in nats, without the 2 pi."""
-        return -torch.logsumexp(self._log_joint(latent_BL), 1)
+        return -torch.logsumexp(self.log_joint(latent_BL), 1)
 
-    def pull(self, latent_BL: Tensor) -> Tensor:
-        """Return dE/dz (B, L)."""
-        shares_BK = self._log_joint(latent_BL).softmax(1)
-        _, precisions_KX, pulls_KL, _ = self._tables()
+    def terms(self, latent_BL: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the energy (B,) in nats, without the 2 pi, and its slope dE/dz (B, L)."""
+        joint_BK, precisions_KX, pulls_KL = self._joint(latent_BL)
+        shares_BK = joint_BK.softmax(1)
         mean_BLL = (shares_BK @ precisions_KX).view(*latent_BL.shape, -1)
-        return torch.einsum("blm,bm->bl", mean_BLL, latent_BL) - shares_BK @ pulls_KL
+        pull_BL = torch.einsum("blm,bm->bl", mean_BLL, latent_BL) - shares_BK @ pulls_KL
+        return -torch.logsumexp(joint_BK, 1), pull_BL
 
     def curvature(self, latent_BL: Tensor, move_BL: Tensor) -> Tensor:
-        """Return the second derivative (B,) along a move, the causes held at their shares."""
-        shares_BK = self._log_joint(latent_BL).softmax(1)
-        _, precisions_KX, _, _ = self._tables()
-        return (shares_BK * (_outer(move_BL) @ precisions_KX.T)).sum(1)
+        """Return the second derivative (B,) along a move, at fixed component probabilities."""
+        joint_BK, precisions_KX, _ = self._joint(latent_BL)
+        return (joint_BK.softmax(1) * (_outer(move_BL) @ precisions_KX.T)).sum(1)
 
     def mean_precision(self) -> Tensor:
-        """Return the mean (L, L) of the causes' precisions."""
-        _, precisions_KX, _, _ = self._tables()
-        return (self.log_weights().exp() @ precisions_KX).view(self.roots_KLL.shape[1:])
+        """Return the weighted mean (L, L) of the components' precisions."""
+        precisions_KLL = self.roots_KLL @ self.roots_KLL.mT
+        return torch.tensordot(self.log_weights().exp(), precisions_KLL, 1)
 
     def log_joint(self, latent_BL: Tensor, classes_B: Tensor | None = None) -> Tensor:
         """Return log p(k, z) (B, K) without the 2 pi.
 
         Args:
-            classes_B: of each latent, where known.
+            classes_B: the class of each latent, where it is known.
         """
-        joint_BK = self._log_joint(latent_BL)
+        joint_BK, _, _ = self._joint(latent_BL)
         if classes_B is None:
             return joint_BK
         return joint_BK - self.log_weights() + self.log_weights_YK[classes_B]
 
-    def _log_joint(self, latent_BL: Tensor) -> Tensor:
-        # Energy and pull are asked for at the same place, one after the other.
-        version = self._version()
-        if self._last is None or self._last[0] is not latent_BL or self._last[1] != version:
-            offset_K, precisions_KX, pulls_KL, _ = self._tables()
-            joint_BK = torch.addmm(offset_K, latent_BL, pulls_KL.T) - 0.5 * (
-                _outer(latent_BL) @ precisions_KX.T
-            )
-            self._last = (latent_BL, version, joint_BK)
-        return self._last[2]
-
-    def _tables(self) -> tuple[Tensor, Tensor, Tensor, int]:
-        """Return what does not depend on z of log p(k, z), precisions, and precisions m_k."""
-        version = self._version()
-        if self._made is None or self._made[3] != version:
-            precisions_KLL = self.roots_KLL @ self.roots_KLL.mT
-            pulls_KL = torch.einsum("klm,km->kl", precisions_KLL, self.means_KL)
-            log_det_K = self.roots_KLL.diagonal(dim1=1, dim2=2).log().sum(1)
-            far_K = torch.linalg.vecdot(pulls_KL, self.means_KL)
-            offset_K = self.log_weights() + log_det_K - 0.5 * far_K
-            self._made = (offset_K, precisions_KLL.flatten(1), pulls_KL, version)
-        return self._made
-
-    def _version(self) -> int:
-        """Return a number that rises whenever one of the tensors is written to."""
-        return sum(tensor._version for tensor in self.tensors().values())
+    def _joint(self, latent_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log p(k, z) (B, K), the precisions (K, L^2) and precision times mean (K, L)."""
+        precisions_KLL = self.roots_KLL @ self.roots_KLL.mT
+        precisions_KX = precisions_KLL.flatten(1)
+        pulls_KL = torch.einsum("klm,km->kl", precisions_KLL, self.means_KL)
+        log_det_K = self.roots_KLL.diagonal(dim1=1, dim2=2).log().sum(1)
+        far_K = torch.linalg.vecdot(pulls_KL, self.means_KL)
+        offset_K = self.log_weights() + log_det_K - 0.5 * far_K
+        squares_BK = _outer(latent_BL) @ precisions_KX.T
+        joint_BK = torch.addmm(offset_K, latent_BL, pulls_KL.T) - 0.5 * squares_BK
+        return joint_BK, precisions_KX, pulls_KL
 
     def log_weights(self) -> Tensor:
-        """Return the causes' weights (K,) over all classes."""
+        """Return the log weights (K,) of the components over all classes."""
         return torch.logsumexp(self.log_weights_YK + self.log_classes_Y[:, None], 0)
 
     def draw(

@@ -20,22 +20,22 @@ def wide(seed: int = 0) -> Network:
     return oracle.network(layers=(4, 6), shape=20, seed=seed, diagonal=True)
 
 
-def reduced(network: Network) -> Reduction:
-    found = reduce(network)
-    assert found is not None
-    return found
+def reduced(network: Network, visible_D: torch.Tensor | None = None) -> Reduction:
+    reduction = reduce(network, visible_D, ridge=0.0 if visible_D is None else 1e-12)
+    assert reduction is not None
+    return reduction
 
 
-def test_energies_differ_by_what_no_state_explains() -> None:
+def test_energies_differ_by_the_residual_s() -> None:
     network, data_BD = wide(), torch.randn(5, 20, dtype=torch.float64)
-    found = reduced(network)
-    y_BU = found.project(data_BD)
-    rest_B = found.rest(data_BD, y_BU)
+    reduction = reduced(network)
+    y_BU = reduction.project(data_BD)
+    rest_B = reduction.rest(data_BD, y_BU)
     assert bool((rest_B > 0).all())
     for _ in range(3):
         hidden = [torch.randn(5, size, dtype=torch.float64) for size in (6, 4)]
         whole_B = network.energy([data_BD, *hidden]) - network.log_det()
-        inner_B = found.network.energy([y_BU, *hidden]) - found.network.log_det()
+        inner_B = reduction.network.energy([y_BU, *hidden]) - reduction.network.log_det()
         assert torch.allclose(whole_B, inner_B + rest_B)
 
 
@@ -80,7 +80,7 @@ def test_hidden_data_is_inferred_from_pixels() -> None:
     assert inference.mask_BD is mask_BD
 
 
-def test_what_cannot_be_reduced_keeps_its_pixels() -> None:
+def test_networks_that_cannot_be_reduced_keep_their_pixels() -> None:
     dependent = wide(4)
     dependent.layers[0].weight[:, 1] = dependent.layers[0].weight[:, 0]
     narrow = oracle.network(layers=(4, 6), shape=8)
@@ -94,3 +94,51 @@ def test_weights_must_stand_still() -> None:
     )
     with pytest.raises(AssertionError, match="weights"):
         inference.refresh()
+
+
+def test_energies_of_visible_data_differ_by_the_residual_s() -> None:
+    network, visible_D = wide(), torch.arange(20) % 3 > 0
+    data_BD = oracle.data(network)
+    reduction = reduced(network, visible_D)
+    y_BU = reduction.project(data_BD)
+    mask_BD = visible_D.double().expand(6, -1)
+    for seed in (1, 2, 3):
+        hidden = oracle.states(network, data_BD, seed)[1:]
+        whole_B = network.energy([data_BD, *hidden], mask_BD) - network.log_det(mask_BD)
+        inner_B = reduction.network.energy([y_BU, *hidden]) - reduction.network.log_det()
+        assert torch.allclose(whole_B, inner_B + reduction.rest(data_BD, y_BU), rtol=1e-6)
+
+
+def test_hidden_data_are_not_looked_at() -> None:
+    network, visible_D = wide(), torch.arange(20) % 3 > 0
+    data_BD = oracle.data(network)
+    reduction = reduced(network, visible_D)
+    other_BD = data_BD.where(visible_D, 1e9)
+    assert torch.equal(reduction.project(data_BD), reduction.project(other_BD))
+
+
+def test_a_mask_may_leave_fewer_data_than_units_above() -> None:
+    network, visible_D = wide(), torch.arange(20) < 3
+    data_BD = oracle.data(network)
+    reduction = reduced(network, visible_D)
+    assert reduction.project(data_BD).isfinite().all()
+    assert reduction.network.sizes == [6, 6, 4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"output": "sigmoid"}, False),
+        ({"likelihood": "bernoulli"}, False),
+        ({"skips": ([0, 2],)}, True),
+        ({"skips": ([0, 3],)}, False),
+        ({"layers": (3, [2, 2, 2]), "shape": (2, 8, 8), "kernel": 4}, False),
+    ],
+)
+def test_only_a_dense_linear_data_layer_is_reduced(
+    changes: dict[str, object], expected: bool
+) -> None:
+    network = oracle.network(**changes)  # type: ignore[arg-type]
+    reduction = reduce(network, torch.ones(network.sizes[0], dtype=torch.bool))
+    assert (reduction is not None) == expected

@@ -13,7 +13,7 @@ from pcgen.data.images import Images
 from pcgen.data.sources import open_data
 from pcgen.errors import DivergenceError, RecipeError
 from pcgen.learning.initial import initial_network, sample
-from pcgen.learning.mixture_em import step_causes
+from pcgen.learning.mixture_em import step_mixture
 from pcgen.learning.predictive_coding import PredictiveCoding
 from pcgen.learning.train import Training
 from pcgen.model.prior import Mixture
@@ -147,7 +147,7 @@ def test_expectation_maximisation_finds_the_causes_and_their_classes() -> None:
     prior = Mixture.standard(3, 2, 3, latents)
     before = float(prior.energy(latents).mean())
     for _ in range(10):
-        step_causes(prior, latents, cause, source)
+        step_mixture(prior, latents, cause, source)
     assert float(prior.energy(latents).mean()) < before
     distance = torch.cdist(prior.means_KL, centres)
     assert (distance.min(1).values < 0.2).all()
@@ -165,7 +165,7 @@ def test_each_class_begins_with_causes_of_its_own() -> None:
     latents = centres[place] + 0.4 * torch.randn(800, 2, generator=source)
     prior = Mixture.standard(4, 2, 2, latents)
     for _ in range(5):
-        step_causes(prior, latents, place // 2, source)
+        step_mixture(prior, latents, place // 2, source)
     weights = prior.log_weights_YK.exp()
     assert float(weights[0, :2].sum() + weights[1, 2:].sum()) == pytest.approx(2, abs=1e-4)
     nearest = torch.cdist(prior.means_KL, centres).argmin(1).tolist()

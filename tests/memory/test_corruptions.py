@@ -132,6 +132,6 @@ def test_a_file_that_is_no_picture_is_said(tmp_path: Path) -> None:
 
 
 def test_rows_of_numbers_cannot_be_masked() -> None:
-    with pytest.raises(DataError, match="no place to hide"):
+    with pytest.raises(DataError, match="not for rows of numbers"):
         corruption_of(["mask:left"], (1, 1, 4))
     assert corruption_of(["noise:1"], (1, 1, 4)).noise == 1

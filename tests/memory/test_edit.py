@@ -10,7 +10,7 @@ from pcgen.config import InferenceTable
 from pcgen.data.sources import open_data
 from pcgen.errors import RecipeError
 from pcgen.memory.corruptions import corruption_of
-from pcgen.memory.edit import Rewritten, erase, free_latents, write
+from pcgen.memory.edit import EditedMemory, erase, free_latents, write
 from pcgen.memory.least_squares import regress
 from pcgen.memory.recall import Memory, recall
 from pcgen.model.layers import Dense
@@ -30,7 +30,7 @@ def small() -> tuple[Network, Tensor]:
     return made.network, made.latents_NL
 
 
-def items(found: Rewritten, data_BD: Tensor) -> tuple[list[int], list[bool]]:
+def items(found: EditedMemory, data_BD: Tensor) -> tuple[list[int], list[bool]]:
     cues = corruption_of(["mask:bottom"], SHAPE).cues(data_BD, range(len(data_BD)), SHAPE, 0)
     memory = Memory.of(found.network, found.latents_NL)
     with torch.no_grad():
@@ -50,7 +50,7 @@ def test_written_images_are_recalled_and_old_ones_stay() -> None:
 
 def test_writing_one_by_one_holds_what_writing_at_once_holds() -> None:
     network, latents = small()
-    found = Rewritten(network, latents, None, 0.0)
+    found = EditedMemory(network, latents, None, 0.0)
     with torch.no_grad():
         for i in range(12, 18):
             found = write(found.network, found.latents_NL, pixels(i, i + 1), 0)

@@ -15,9 +15,9 @@ from pcgen.benchmarks.sampling.generators import RATES, VAE, fit_ppca, train_vae
 from pcgen.config import Recipe, units
 from pcgen.data.images import Images
 from pcgen.device import generator
-from pcgen.learning.latent_prior import whiten
-from pcgen.learning.mixture_em import step_causes
+from pcgen.learning.mixture_em import step_mixture
 from pcgen.learning.validate import reconstructions
+from pcgen.memory.latent_prior import fit_latent_prior
 from pcgen.model.network import Network
 from pcgen.model.prior import Mixture
 from pcgen.sampling.draw import Chained, ancestral, chained
@@ -107,7 +107,7 @@ def _vaes(recipe: Recipe, images: Images, validation: Images, tell: Tell) -> lis
     latents = vae.encode(data_BD, noise)
     mixture = Mixture.standard(max(2, recipe.model.causes), vae.latents, 0, latents)
     for _ in range(_FITTING_STEPS):
-        step_causes(mixture, latents, None, generator(recipe.seed, "vae causes"))
+        step_mixture(mixture, latents, None, generator(recipe.seed, "vae causes"))
 
     def fitted(count: int, seed: int) -> Tensor:
         source = generator(seed, "vae mixture")
@@ -135,5 +135,5 @@ def _noiseless(recipe: Recipe, images: Images, validation: Images, tell: Tell) -
         part.equilibrium.states[network.latent]
         for part in reconstructions(network, images.head(10_000), tables.inference)
     ]
-    found = whiten(network, torch.cat(latents))
+    found = fit_latent_prior(network, torch.cat(latents))
     return _of_network("pcn without noise, whitened", found, time.monotonic() - began)

@@ -10,7 +10,7 @@ from pcgen.config import InferenceTable
 from pcgen.errors import RecipeError
 from pcgen.inference.infer import infer
 from pcgen.inference.solvers import prepare
-from pcgen.learning.latent_prior import whiten
+from pcgen.memory.latent_prior import fit_latent_prior
 from pcgen.model.network import Network
 from tests import oracle
 
@@ -29,12 +29,12 @@ def test_the_energy_is_that_of_a_full_gaussian_prior(skips: tuple[list[int], ...
     latents = latents_of(network)
     mean, covariance = latents.mean(0), torch.cov(latents.T, correction=0)
     covariance.diagonal().add_(1e-4 * covariance.diagonal().mean())
-    found = whiten(network, latents)
-    states = oracle.states(found, oracle.data(found))
+    fitted = fit_latent_prior(network, latents)
+    states = oracle.states(fitted, oracle.data(fitted))
     centred = states[-1] @ torch.linalg.cholesky(covariance).T
     prior = 0.5 * (centred * torch.linalg.solve(covariance, centred.T).T).sum(1)
     expected = network.energy([*states[:-1], mean + centred]) + prior
-    assert torch.allclose(found.energy(states), expected, rtol=1e-9)
+    assert torch.allclose(fitted.energy(states), expected, rtol=1e-9)
 
 
 def test_a_linear_start_begins_where_it_did() -> None:
@@ -44,21 +44,21 @@ def test_a_linear_start_begins_where_it_did() -> None:
     assert network.start is not None
     network.start.copy_(torch.randn(8, 3, generator=torch.Generator().manual_seed(1)))
     latents = latents_of(network)
-    found = whiten(network, latents)
+    fitted = fit_latent_prior(network, latents)
     data = oracle.data(network)
     before = network.states_from(network.start_latent(data), data)
-    after = found.states_from(found.start_latent(data), data)
+    after = fitted.states_from(fitted.start_latent(data), data)
     assert torch.allclose(before[1], after[1])
     assert torch.allclose(before[2], after[2])
 
 
 def test_the_prior_pulls_the_equilibrium_to_the_latents_mean() -> None:
     network = oracle.network()
-    found = whiten(network, latents_of(network))
+    fitted = fit_latent_prior(network, latents_of(network))
     data = oracle.data(network)
     table = InferenceTable(solver="newton")
     weak = infer(prepare(network, table), data, steps=60)
-    strong = infer(prepare(found, table), data, steps=60)
+    strong = infer(prepare(fitted, table), data, steps=60)
     assert (strong.energy_B >= weak.energy_B - 1e-9).all()
     assert strong.states[-1].square().mean() < 4
 
@@ -66,4 +66,4 @@ def test_the_prior_pulls_the_equilibrium_to_the_latents_mean() -> None:
 def test_a_map_has_no_such_prior() -> None:
     network = oracle.network(layers=([2, 2, 2], [3, 4, 4]), shape=(2, 8, 8), kernel=[4, 3])
     with pytest.raises(RecipeError, match="not to a map"):
-        whiten(network, torch.randn(20, 8).double())
+        fit_latent_prior(network, torch.randn(20, 8).double())
