@@ -19,6 +19,7 @@ from pcgen.config import from_dict
 from pcgen.data.sources import open_data
 from pcgen.errors import DivergenceError
 from pcgen.learning.initial import initial_network, sample
+from pcgen.learning.predictive_coding import PredictiveCoding
 from pcgen.learning.train import Training
 
 
@@ -40,7 +41,8 @@ def main() -> None:
             }
         )
         sample_BD = sample(images, recipe.seed)
-        training = Training(initial_network(recipe, sample_BD, images.shape), recipe, sample_BD)
+        network = initial_network(recipe, sample_BD, images.shape)
+        training = Training(PredictiveCoding(network, recipe, sample_BD))
         began, sums = time.monotonic(), [0.0]
         failed = ""
         try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pcgen.benchmarks.ood.baselines import moments
 from pcgen.benchmarks.training import train_by_backprop
 from pcgen.config import Recipe
 from pcgen.data.images import Images
@@ -16,7 +17,6 @@ from pcgen.device import generator
 from pcgen.errors import RecipeError
 from pcgen.model.layers import Layer, Shape, TransposedConvolution
 from pcgen.model.network import build
-from pcgen.ood.baselines.rows import moments
 
 _BATCH = 500
 _MODULES: dict[str, Callable[[], nn.Module]] = {

@@ -16,7 +16,9 @@ from pcgen.benchmarks.table import Tell
 from pcgen.config import Recipe
 from pcgen.data.images import Images, order
 from pcgen.learning.initial import initial_network, sample
-from pcgen.learning.train import Training, rate_at
+from pcgen.learning.optimiser import rate_at
+from pcgen.learning.predictive_coding import PredictiveCoding
+from pcgen.learning.train import Training
 from pcgen.model.network import Network
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -38,7 +40,7 @@ def train_network(
     sample_BD = sample(images, recipe.seed)
     network = initial_network(recipe, sample_BD, images.shape, images.class_count).to(device)
     best, least = network.to(device), math.inf
-    for progress in Training(network, recipe, sample_BD).run(images, validation):
+    for progress in Training(PredictiveCoding(network, recipe, sample_BD)).run(images, validation):
         done = (progress.epoch - 1) * len(images) + progress.images
         tell(f"training, seed {recipe.seed}", done, progress.epochs * len(images))
         metrics = progress.validation

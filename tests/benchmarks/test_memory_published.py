@@ -78,8 +78,9 @@ def test_training_memorises() -> None:
     settings = Settings(0.05, 5e-3, 20, 100)
     training = published_training(recipe(), data, 32, 0, settings)
     # As many steps as it takes for eight digits.
-    learning = msgspec.structs.replace(training.recipe.learning, epochs=60)
-    training.recipe = msgspec.structs.replace(training.recipe, learning=learning)
+    learner = training.learner
+    learning = msgspec.structs.replace(learner.recipe.learning, epochs=60)
+    learner.recipe = msgspec.structs.replace(learner.recipe, learning=learning)
     with torch.no_grad():
         errors = [progress.mse for progress in training.run(data, None)]
     assert errors[0] is not None

@@ -26,10 +26,11 @@ from pcgen.data.images import Images
 from pcgen.device import generator
 from pcgen.errors import DivergenceError
 from pcgen.learning.initial import initial_network, sample
+from pcgen.learning.train import Training
 from pcgen.memory.corruptions import Corruption, Cues, corruption_of
 from pcgen.memory.recall import Memory, Prior, Recalled, recall
 from pcgen.memory.restore import EXACT
-from pcgen.memory.training import MemoryTraining, network_training
+from pcgen.memory.training import Memorising, learner_of
 from pcgen.model.network import Network
 
 _PAPER = "Pinchetti et al. 2025, table 3"
@@ -254,8 +255,8 @@ def _network_rows(
     for word in made:
         cells["mixture", word].published = published(count, width, word)
     for one in sets:
-        training, seconds = memorised(recipe, one.stored, width, one.seed, tell)
-        memory = Memory.of(training.network, training.latents_NL)
+        learner, seconds = memorised(recipe, one.stored, width, one.seed, tell)
+        memory = Memory.of(learner.network, learner.latents_NL)
         for word, corruption in made.items():
             cues, other = one.cues(corruption)
             for prior in _PRIORS:
@@ -263,15 +264,15 @@ def _network_rows(
                 tell(f"{name}, {count} images, {word}", len(cell.seeds), len(sets))
                 values = _recalled(memory, recipe, cues, other, one.stored_ND, prior)
                 cell.seeds.append(values | {"training": seconds})
-                cell.bytes = _bytes(*training.network.weights(), training.latents_NL)
+                cell.bytes = _bytes(*learner.network.weights(), learner.latents_NL)
             settings = SETTINGS.get((word, count), {}).get(width)
             if published_steps and settings is not None:
-                rate = min(settings.rate, stable_rate(training.network))
+                rate = min(settings.rate, stable_rate(learner.network))
                 steps = min(settings.recall_steps, published_steps)
-                values = _recalled_as_published(training.network, cues, one.stored_ND, steps, rate)
+                values = _recalled_as_published(learner.network, cues, one.stored_ND, steps, rate)
                 cell = as_published[word]
                 cell.seeds.append(values | {"training": seconds})
-                cell.bytes = _bytes(*training.network.weights())
+                cell.bytes = _bytes(*learner.network.weights())
                 cell.note = f"rate {rate:.2g}, published {settings.rate:.2g}"
     yield from (cell.row() for cell in [*cells.values(), *as_published.values()] if cell.seeds)
 
@@ -330,8 +331,8 @@ def _recalled_as_published(
 
 def memorised(
     recipe: Recipe, images: Images, width: int, seed: int, tell: Tell
-) -> tuple[MemoryTraining, float]:
-    """Return the finished training of a memory of one width, and how many seconds it took."""
+) -> tuple[Memorising, float]:
+    """Return a trained memory of one width, and how many seconds its training took."""
     latents, *hidden = recipe.model.layers
     model = msgspec.structs.replace(recipe.model, layers=[latents, *[width] * len(hidden)])
     epochs = recipe.learning.epochs if len(images) <= width else _EPOCHS_BEYOND
@@ -346,11 +347,11 @@ def memorised(
     began = time.monotonic()
     sample_BD = sample(images, seed)
     network = initial_network(own, sample_BD, images.shape)
-    training = network_training(network, own, sample_BD, len(images))
-    assert isinstance(training, MemoryTraining)
-    for progress in training.run(images, None):
+    learner = learner_of(network, own, sample_BD, len(images))
+    assert isinstance(learner, Memorising)
+    for progress in Training(learner).run(images, None):
         tell(f"memorising {len(images)} images, width {width}", progress.epoch, epochs)
-    return training, time.monotonic() - began
+    return learner, time.monotonic() - began
 
 
 def _recalled(

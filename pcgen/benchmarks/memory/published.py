@@ -27,6 +27,7 @@ from pcgen.benchmarks.training import seeded
 from pcgen.config import InferenceTable, LearningTable, PrecisionTable, Recipe
 from pcgen.data.images import Images
 from pcgen.learning.initial import initial_network, sample
+from pcgen.learning.predictive_coding import PredictiveCoding
 from pcgen.learning.train import Training
 from pcgen.memory.corruptions import Cues
 from pcgen.model.layers import Dense
@@ -109,7 +110,8 @@ def published_training(
         ),
     )
     sample_BD = sample(images, seed)
-    return Training(initial_network(published, sample_BD, images.shape), published, sample_BD)
+    network = initial_network(published, sample_BD, images.shape)
+    return Training(PredictiveCoding(network, published, sample_BD))
 
 
 def published_recall(network: Network, cues: Cues, steps: int, rate: float) -> Tensor:

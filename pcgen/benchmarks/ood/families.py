@@ -14,13 +14,15 @@ import msgspec
 import torch
 
 from pcgen.benchmarks.baselines import train_autoencoder
+from pcgen.benchmarks.ood.baselines import AutoencoderScorer, PPCAScorer, TrivialScorer
 from pcgen.benchmarks.ood.sets import Known
 from pcgen.benchmarks.table import Tell
 from pcgen.benchmarks.training import seeded, train_network
 from pcgen.classification.network import Classifier
-from pcgen.classification.training import ClassifierTraining, initial_classifier
+from pcgen.classification.training import ClassifierLearner, initial_classifier
 from pcgen.config import ClassifierTable, InferenceTable, Recipe, to_dict, units
-from pcgen.ood.baselines import AutoencoderScorer, ClassifierScorer, PPCAScorer, TrivialScorer
+from pcgen.learning.train import Training
+from pcgen.ood.scores import ClassifierScorer
 from pcgen.ood.scoring import Scorer
 
 # The autoencoder's rate; its epochs for each epoch of the network, so that it never has less time.
@@ -154,7 +156,7 @@ def train_classifier(recipe: Recipe, known: Known, device: torch.device, tell: T
     best, least = network.to(device), math.inf
     assert recipe.classifier is not None
     name = f"{recipe.classifier.kind} by {recipe.classifier.rule}, seed {recipe.seed}"
-    for progress in ClassifierTraining(network, recipe).run(known.kept, known.validation):
+    for progress in Training(ClassifierLearner(network, recipe)).run(known.kept, known.validation):
         done = (progress.epoch - 1) * len(known.kept) + progress.images
         tell(name, done, progress.epochs * len(known.kept))
         if progress.labelled is not None and progress.labelled.energy < least:

@@ -102,11 +102,11 @@ def score_sets(
 
 def _columns(scorer: Any, images: Images, device: torch.device) -> Columns:
     """Return the scores of all images, by name."""
-    columns, failures = joined(scored([scorer], images, device))
-    if failures:
-        first = failures[0]
+    columns, unreadable = joined(scored([scorer], images, device))
+    if unreadable:
+        row, reason = unreadable[0]
         raise DataError(
-            f"{images.source}: {images.id(first['row'])}: {first['reason']}",
+            f"{images.source}: {images.id(row)}: {reason}",
             "The benchmark needs every image",
         )
     return {name: columns[name] for name in scorer.names}

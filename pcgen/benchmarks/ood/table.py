@@ -13,8 +13,8 @@ from pcgen.benchmarks.ood.family_scores import KNOWN, PART_A, PART_B, FamilyScor
 from pcgen.benchmarks.ood.metrics import METRICS, Bootstrap, Estimate, estimate, estimates
 from pcgen.benchmarks.ood.sets import Unusual
 from pcgen.ood import conformal as calibration
-from pcgen.ood.baselines.classifier import LOGIT_SCORES
 from pcgen.ood.conformal import Array
+from pcgen.ood.scores.classifier import LOGIT_SCORES
 
 COMBINED = "pc-fisher"
 SOFTMAX = "convnet msp"
