@@ -31,8 +31,9 @@ $(READY): pyproject.toml constraints.txt
 	$(PIP) --editable '.[dev]'
 	@touch $@
 
-# The libraries that `pcgen bench speed` compares with, an environment each because they pin different
-# versions of jax. Starting the worker shows that a peer imports; one that cannot be had is only said.
+# The libraries that `pcgen bench speed` compares with. Each has its own environment, because they pin
+# different versions of jax. The worker is started once to check that its library imports. A library
+# that cannot be built is reported; the others are built all the same.
 PEERS := pcx fabricpc
 
 peers:
@@ -44,7 +45,7 @@ peers:
 	        && $$at/bin/python -m pip install --quiet --disable-pip-version-check \
 	            --requirement peers/$$peer.txt \
 	        && echo '{"do": "quit"}' | JAX_PLATFORMS=cpu $$at/bin/python \
-	            pcgen/benchmarks/peers/worker_$$peer.py; } > .peers/$$peer.log 2>&1; \
+	            pcgen/benchmarks/peers/protocol.py $${peer}_worker; } > .peers/$$peer.log 2>&1; \
 	    then touch $$at/.ready; echo "$$peer: built in $$at"; \
 	    else rm -rf $$at; echo "$$peer: could not be built, see .peers/$$peer.log"; fi; \
 	done

@@ -1,12 +1,12 @@
-"""How many known images a detector flags, over and over: the promise of `ood-score`, measured.
+"""Count how many known images a detector flags, and compare it with the guarantee of `ood-score`.
 
     python docs/studies/ood_alarms.py mnist-ood
 
-The images that a detector set aside are divided at random into parts A and B and new images, twenty
-times: into thirds, then into an eighth, an eighth and the rest. What is promised is the rate of all
-new images; that of a few scatters around it, so that more new ones show the promise more clearly.
-Prints the share of the new ones that is flagged, and in how many divisions that was as promised.
-Nothing is trained or scored: the detector holds its scores of all these.
+The calibration images of a detector are divided at random, twenty times, into calibration parts A
+and B and new images: first into thirds, then into an eighth, an eighth and the rest. The guarantee
+is about the rate over all possible new images. The rate over a few scatters around it, so more new
+images show it more clearly. Prints the share of new images that is flagged, and in how many
+divisions the guarantee held. Nothing is trained or scored: the detector holds all these scores.
 """
 
 from __future__ import annotations
@@ -26,30 +26,32 @@ RATES = (0.05, 0.01)
 PARTS = (1 / 3, 1 / 8)
 
 
-def flagged(parts_NJ: np.ndarray, count: int, fpr: float, guarantee: Guarantee, seed: int) -> float:
+def flagged(
+    scores_NJ: np.ndarray, count: int, fpr: float, guarantee: Guarantee, seed: int
+) -> float:
     """Return the share of new images flagged in one division of known ones.
 
     Args:
-        parts_NJ: the scores that are combined.
-        count: images of part A, and of part B.
+        scores_NJ: the scores that are combined.
+        count: images in part A, and in part B.
     """
-    order = np.random.default_rng(seed).permutation(len(parts_NJ))
-    part_a, part_b, new = np.split(parts_NJ[order], [count, 2 * count])
+    order = np.random.default_rng(seed).permutation(len(scores_NJ))
+    part_a, part_b, new = np.split(scores_NJ[order], [count, 2 * count])
     limit = calibration.threshold(calibration.fisher(part_b, part_a), fpr, guarantee)
     return float((calibration.fisher(new, part_a) > limit).mean())
 
 
 def main() -> None:
     detector = open_detector(sys.argv[1])
-    parts_NJ = np.column_stack([detector.columns[name] for name in detector.components])
+    scores_NJ = np.column_stack([detector.columns[name] for name in detector.components])
     for part, guarantee, fpr in itertools.product(PARTS, get_args(Guarantee), RATES):
-        count = int(part * len(parts_NJ))
+        count = int(part * len(scores_NJ))
         if count < calibration.smallest(fpr, guarantee):
             continue
-        shares = np.array([flagged(parts_NJ, count, fpr, guarantee, i) for i in range(DIVISIONS)])
+        shares = np.array([flagged(scores_NJ, count, fpr, guarantee, i) for i in range(DIVISIONS)])
         print(
-            f"A and B {count:,} each, {len(parts_NJ) - 2 * count:,} new; {guarantee} {fpr:.0%}: "
-            f"{shares.mean():.2%} on average, {shares.max():.2%} at most, within the promise in "
+            f"A and B {count:,} each, {len(scores_NJ) - 2 * count:,} new; {guarantee} {fpr:.0%}: "
+            f"{shares.mean():.2%} on average, {shares.max():.2%} at most, within the guarantee in "
             f"{(shares <= fpr).sum()} of {DIVISIONS}"
         )
 

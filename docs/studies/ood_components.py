@@ -1,13 +1,13 @@
-"""Choose what `pc-fisher` combines without a look at any set of the benchmark.
+"""Choose the scores that `pc-fisher` combines, without using any set of the benchmark.
 
     pcgen train mnist-ood --out runs/mnist-ood
     python docs/studies/ood_components.py runs/mnist-ood
 
-The known images that chose the epoch, of which none calibrates, are distorted in ways that the
+The validation images, which chose the epoch and do not calibrate, are distorted in ways that the
 benchmark does not use: parts of two digits put together, sheared, stretched, cut, thinned and so
-on, and pictures that are no digits at all. None is turned or mirrored, as in the benchmark. Prints
-each score's and each combination's AUROC for every distortion and, to rank them, the mean of
-log(1 - AUROC), over all and over the distortions of shape.
+on, and pictures that are no digits at all. None is turned or mirrored: the benchmark does that.
+Prints the AUROC of each score and each combination for every distortion. They are ranked by the
+mean of log(1 - AUROC) over all distortions; the second column is the mean over those of shape.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from pcgen.commands import api
-from pcgen.data.images import parts
+from pcgen.data.images import parts as split_parts
 from pcgen.data.sources import open_data
 from pcgen.ood import conformal as calibration
 from pcgen.ood import scores
 from pcgen.storage.checkpoint import Model
 
 PART_A, KNOWN, DISTORTED = 500, 900, 600
-_FLOOR = 1e-4  # of 1 - AUROC, so that no case counts without limit
+_FLOOR = 1e-4  # of 1 - AUROC, so that no single distortion decides the mean
 Columns = dict[str, np.ndarray]
 
 
 def _affine(image: Tensor, rows: list[list[Tensor | float]]) -> Tensor:
-    """Return images (B, 28, 28) looked at through a linear map of the plane."""
+    """Return images (B, 28, 28) seen through a linear map of the plane."""
     count = len(image)
     matrix = torch.stack(
         [torch.stack([torch.as_tensor(v).float().expand(count) for v in row], 1) for row in rows],
@@ -58,7 +58,7 @@ def shapes(image: Tensor, draw: torch.Generator) -> dict[str, Tensor]:
     straight = functional.affine_grid(
         torch.eye(2, 3).expand(count, 2, 3), [count, 1, 28, 28], align_corners=False
     )
-    found = {
+    distorted = {
         "halves, one above": torch.cat([image[:, :14], other[:, 14:]], 1),
         "halves, side by side": torch.cat([image[:, :, :14], other[:, :, 14:]], 2),
         "sheared": _affine(image, [[1.0, shear, 0.0], [0.0, 1.0, 0.0]]),
@@ -75,8 +75,8 @@ def shapes(image: Tensor, draw: torch.Generator) -> dict[str, Tensor]:
         "cut": image.clone(),
     }
     for row, (y, x) in enumerate(torch.randint(4, 18, (count, 2), generator=draw).tolist()):
-        found["cut"][row, y : y + 8, x : x + 8] = 0
-    return found
+        distorted["cut"][row, y : y + 8, x : x + 8] = 0
+    return distorted
 
 
 def pictures(image: Tensor, draw: torch.Generator) -> dict[str, Tensor]:
@@ -110,19 +110,21 @@ def pictures(image: Tensor, draw: torch.Generator) -> dict[str, Tensor]:
 
 
 def columns_of(scorer: scores.PCScorer, data_BD: Tensor) -> Columns:
-    """Return the scores of images."""
-    found = [scorer(batch) for batch in torch.split(data_BD, 500)]
-    return {n: torch.cat([part[n] for part in found]).double().numpy() for n in scorer.names}
+    """Return the scores of images, by name."""
+    parts = [scorer(batch) for batch in torch.split(data_BD, 500)]
+    return {n: torch.cat([part[n] for part in parts]).double().numpy() for n in scorer.names}
 
 
 def held_out(model: Model) -> tuple[scores.PCScorer, Tensor]:
-    """Return the scores that a model's training images make, and images held out from both."""
+    """Return the scorer fitted to a model's training images, and the validation images."""
     table = model.recipe.data
     images = open_data(table.source)
-    kept, chose, _ = parts(images, table.validation, table.calibration, model.recipe.seed)
+    kept, validation, _ = split_parts(
+        images, table.validation, table.calibration, model.recipe.seed
+    )
     scorer = scores.fit(model.network, kept, model.recipe.inference)
-    order = torch.randperm(len(chose), generator=torch.Generator().manual_seed(0))
-    return scorer, chose.rows(order[: PART_A + KNOWN + DISTORTED]).pixels_BD
+    order = torch.randperm(len(validation), generator=torch.Generator().manual_seed(0))
+    return scorer, validation.rows(order[: PART_A + KNOWN + DISTORTED]).pixels_BD
 
 
 def main() -> None:
@@ -134,7 +136,7 @@ def main() -> None:
     wrong = shapes(image, draw)
     near = set(wrong)
     wrong |= pictures(image, draw)
-    unusual = {name: columns_of(scorer, found.flatten(1)) for name, found in wrong.items()}
+    unusual = {name: columns_of(scorer, data.flatten(1)) for name, data in wrong.items()}
 
     def combined(names: tuple[str, ...]) -> Callable[[Columns], np.ndarray]:
         return lambda columns: calibration.fisher(
@@ -148,21 +150,21 @@ def main() -> None:
     ranked = []
     for names in candidates:
         score = combined(names) if len(names) > 1 else (lambda columns, n=names[0]: columns[n])
-        usual = score(known)
-        found = {}
+        of_known = score(known)
+        areas = {}
         for name, columns in unusual.items():
-            strange = score(columns)
-            truth = np.repeat([0, 1], [len(usual), len(strange)])
-            found[name] = float(roc_auc_score(truth, np.concatenate([usual, strange])))
-        costs = {name: math.log(max(1 - area, _FLOOR)) for name, area in found.items()}
+            of_unusual = score(columns)
+            truth = np.repeat([0, 1], [len(of_known), len(of_unusual)])
+            areas[name] = float(roc_auc_score(truth, np.concatenate([of_known, of_unusual])))
+        costs = {name: math.log(max(1 - area, _FLOOR)) for name, area in areas.items()}
         shape = sum(costs[name] for name in near) / len(near)
-        ranked.append((sum(costs.values()) / len(costs), shape, names, found))
+        ranked.append((sum(costs.values()) / len(costs), shape, names, areas))
     ranked.sort(key=lambda entry: entry[0])
     shown = [entry for entry in ranked if len(entry[2]) == 1]
-    for whole, shape, names, found in shown + ranked[:12]:
-        print(f"{whole:6.2f} {shape:6.2f}  {' '.join(names)}")
+    for mean, shape, names, areas in shown + ranked[:12]:
+        print(f"{mean:6.2f} {shape:6.2f}  {' '.join(names)}")
         if len(names) == 1 or names == scorer.components:
-            print("   ", ", ".join(f"{name} {area:.3f}" for name, area in found.items()))
+            print("   ", ", ".join(f"{name} {area:.3f}" for name, area in areas.items()))
 
 
 if __name__ == "__main__":

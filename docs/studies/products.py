@@ -1,9 +1,9 @@
-"""How far energies move when the factors of matrix products are rounded as a GPU's fast modes do.
+"""Measure how far energies move if matrix products round their factors as a GPU's fast modes do.
 
     python docs/studies/products.py
 
 The rounding is emulated on the CPU: factors keep 10 bits (tf32) or 7 bits (bfloat16) of mantissa,
-sums stay float32. Energies are of 40 steps, over the images: mean and largest.
+sums stay float32. Prints the mean and the largest relative error of the energies after 40 steps.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BITS = {"tf32": 10, "bfloat16": 7}
 
 
 def rounded(value: Tensor, bits: int) -> Tensor:
-    """Return float32 values with so many bits of mantissa, to the nearest."""
+    """Return float32 values rounded to the nearest with so many bits of mantissa."""
     drop = 23 - bits
     whole = value.contiguous().view(torch.int32) + (1 << (drop - 1))
     return (whole & ~((1 << drop) - 1)).view(torch.float32)
@@ -37,7 +37,7 @@ def rounded(value: Tensor, bits: int) -> Tensor:
 
 @contextmanager
 def rounding(bits: int) -> Iterator[None]:
-    """Let every dense product round its factors."""
+    """Make every dense product round its factors."""
 
     def product(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return lambda a, b: plain(rounded(a, bits), rounded(b, bits))
@@ -61,22 +61,23 @@ def rounding(bits: int) -> Iterator[None]:
             each.stop()
 
 
-def study(what: str, network: Network, data_BD: Tensor, table: InferenceTable) -> None:
+def study(name: str, network: Network, data_BD: Tensor, table: InferenceTable) -> None:
     """Print the errors of one network's energies."""
     exact = infer(prepare(network, table), data_BD, steps=40).energy_B
-    for name, bits in _BITS.items():
+    for mode, bits in _BITS.items():
         with rounding(bits):
-            found = infer(prepare(network, table), data_BD, steps=40)
-        true_B = network.energy(found.states)
-        said_B, lost_B = (found.energy_B / true_B - 1).abs(), true_B / exact - 1
+            inference = infer(prepare(network, table), data_BD, steps=40)
+        true_B = network.energy(inference.states)
+        reported_B, excess_B = (inference.energy_B / true_B - 1).abs(), true_B / exact - 1
         print(
-            f"{what}, {table.solver}, {name}: energy as reported {said_B.mean():.1e} "
-            f"({said_B.max():.1e}), above float32's {lost_B.mean():.1e} ({lost_B.max():.1e})"
+            f"{name}, {table.solver}, {mode}: energy as reported {reported_B.mean():.1e} "
+            f"({reported_B.max():.1e}), above float32's {excess_B.mean():.1e} "
+            f"({excess_B.max():.1e})"
         )
 
 
 def main() -> None:
-    """Study a network of unit precisions, and the shipped one of hidden precision 1000."""
+    """Study a network of unit precisions and the shipped model `mnist`."""
     network, data_BD = prepared(WORKLOADS["W1"])
     for solver in ("majorise", "newton"):
         study("W1", network, data_BD, InferenceTable(solver=solver))

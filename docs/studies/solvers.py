@@ -71,17 +71,17 @@ def main() -> None:
             )
         long = energies(network, data_BD, InferenceTable(solver="newton"), LONG)
         least = min(path[path.isfinite()].min() for path in [*paths.values(), long])
-        found = {name: first_near(path, least) for name, path in paths.items()}
-        descents = {n: s for n, s in found.items() if n.startswith("descent") and s is not None}
+        arrivals = {name: first_near(path, least) for name, path in paths.items()}
+        descents = {n: s for n, s in arrivals.items() if n.startswith("descent") and s is not None}
         best = min(descents, key=lambda name: descents[name]) if descents else None
-        blown = sum(
+        diverged = sum(
             not (path[-1] <= path[0]) for name, path in paths.items() if name.startswith("descent")
         )
         print(f"hidden precision {hidden:g}: least energy {least:.6f}")
         for name in ("majorise", "newton", "errors"):
-            print(f"  {name}: {found[name]} steps")
+            print(f"  {name}: {arrivals[name]} steps")
         print(f"  descent, best of {len(RATES) * len(MOMENTA)}: {best}: {descents.get(best or '')}")
-        print(f"  descent diverges or rises at {blown} of {len(RATES) * len(MOMENTA)} settings")
+        print(f"  descent diverges or rises at {diverged} of {len(RATES) * len(MOMENTA)} settings")
 
 
 def _precisions(network: Network) -> dict[str, Tensor]:

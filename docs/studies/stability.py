@@ -1,10 +1,10 @@
-"""Train one MNIST epoch at 18 settings and say whether the energy fell at each.
+"""Train one MNIST epoch at each of 18 settings and print whether the energy fell.
 
     python docs/studies/stability.py [WIDTH ...]
 
 Widths 128, 512 and 2048 (decoder 64-WIDTH-WIDTH-784, tanh, unit precisions), AdamW and SGD, weight
 rates 1e-4, 1e-3 and 1e-2, constant after a warm-up of 50 updates; `majorise` with 5 steps, batches
-of 500. The energy is the training energy of the first and the last tenth of the epoch's batches.
+of 500. Compares the training energy of the first and of the last tenth of the epoch's batches.
 """
 
 from __future__ import annotations

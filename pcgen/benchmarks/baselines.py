@@ -1,8 +1,7 @@
-"""What a reconstruction must beat: PCA, and a backprop autoencoder with the same decoder."""
+"""Baselines of the tables: PCA, and a backprop autoencoder with the same decoder as the network."""
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from pcgen.benchmarks.ood.baselines import moments
+from pcgen.benchmarks.training import train_by_backprop
 from pcgen.config import Recipe
-from pcgen.data.images import Images, order
+from pcgen.data.images import Images
 from pcgen.device import generator
 from pcgen.errors import RecipeError
-from pcgen.learning.optimiser import rate_at
 from pcgen.model.layers import Layer, Shape, TransposedConvolution
 from pcgen.model.network import build
 
@@ -30,22 +29,36 @@ _MODULES: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class PCA:
-    """Principal components: the best linear code of its size.
+    """Principal components of images, also as the model of probabilistic PCA: x = m + W z + noise.
 
     Attributes:
-        mean_D: of the training images.
-        components_KD: orthonormal.
+        mean_D: mean of the training images.
+        components_KD: orthonormal, the largest variance first.
+        variances_K: of the training images along each component.
+        noise: variance that is left in each other direction.
     """
 
     mean_D: Tensor
     components_KD: Tensor
+    variances_K: Tensor
+    noise: float
 
     def __call__(self, data_BD: Tensor) -> Tensor:
-        """Return the reconstruction (B, D)."""
-        code = (data_BD - self.mean_D) @ self.components_KD.T
-        return torch.addmm(self.mean_D, code, self.components_KD)
+        """Return the reconstruction (B, D) from K components."""
+        codes_BK = (data_BD - self.mean_D) @ self.components_KD.T
+        return torch.addmm(self.mean_D, codes_BK, self.components_KD)
+
+    def sample(self, count: int, seed: int) -> Tensor:
+        """Return the predictions (count, D) of latents drawn from N(0, 1), within [0, 1].
+
+        Source: Tipping and Bishop (1999), eq. 7. We leave out the noise of the pixels.
+        """
+        deviations_K = (self.variances_K - self.noise).clamp_min(0).sqrt().float()
+        latents_BK = torch.randn(count, len(deviations_K), generator=generator(seed, "ppca"))
+        weights_KD = deviations_K[:, None] * self.components_KD
+        return (self.mean_D + latents_BK @ weights_KD).clamp(0, 1)
 
 
 def fit_pca(images: Images, components: int) -> PCA:
@@ -55,9 +68,13 @@ def fit_pca(images: Images, components: int) -> PCA:
         DataError: an image that cannot be read.
     """
     mean_D, covariance_DD = moments(images)
-    # Eigenvalues come in rising order.
-    components_KD = torch.linalg.eigh(covariance_DD).eigenvectors[:, -components:].flip(1).T
-    return PCA(mean_D.float(), components_KD.float())
+    values_D, vectors_DD = torch.linalg.eigh(covariance_DD)  # in rising order
+    return PCA(
+        mean_D.float(),
+        vectors_DD[:, -components:].flip(1).T.float(),
+        values_D[-components:].flip(0),
+        float(values_D[:-components].mean()),
+    )
 
 
 def autoencoder(recipe: Recipe, shape: Shape) -> nn.Module:
@@ -77,7 +94,7 @@ def autoencoder(recipe: Recipe, shape: Shape) -> nn.Module:
 
 
 def _upwards(layer: Layer) -> list[nn.Module]:
-    """Return modules (B, D) -> (B, U) of a decoder layer's mirror image."""
+    """Return the modules (B, D) -> (B, U) that mirror a decoder layer."""
     if not isinstance(layer, TransposedConvolution):
         return [nn.Linear(math.prod(layer.below), math.prod(layer.above))]
     kernel, stride, padding = layer.weight.shape[-1], layer.stride, layer.padding
@@ -86,7 +103,7 @@ def _upwards(layer: Layer) -> list[nn.Module]:
 
 
 def _downwards(layer: Layer) -> list[nn.Module]:
-    """Return modules (B, U) -> (B, D) of a decoder layer."""
+    """Return the modules (B, U) -> (B, D) of a decoder layer."""
     if not isinstance(layer, TransposedConvolution):
         return [nn.Linear(math.prod(layer.above), math.prod(layer.below))]
     convolution = nn.ConvTranspose2d(
@@ -104,9 +121,9 @@ def train_autoencoder(
     recipe: Recipe,
     images: Images,
     validation: Images,
-    rate: float,
     epochs: int,
     device: torch.device,
+    rate: float,
     on_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> tuple[nn.Module, float]:
     """Return the autoencoder of the best epoch, and its mean squared error on the validation split.
@@ -115,26 +132,20 @@ def train_autoencoder(
     """
     with torch.random.fork_rng(devices=[]):
         model = autoencoder(recipe, images.shape).to(device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
-    table = recipe.learning
-    updates, total = 0, epochs * -(-len(images) // table.batch_size)
-    best, best_error = copy.deepcopy(model), float("inf")
-    for epoch in range(epochs):
-        for indices in torch.split(order(len(images), recipe.seed, epoch), table.batch_size):
-            data_BD = images.rows(indices).pixels_BD.to(device)
-            for group in optimiser.param_groups:
-                group["lr"] = rate * rate_at(table, updates, total) / table.rate
-            updates += 1
-            optimiser.zero_grad()
-            with torch.enable_grad():
-                loss = 0.5 * (model(data_BD) - data_BD).square().sum(1).mean()
-                loss.backward()
-            optimiser.step()
-        error = mean_squared_error(model, validation, device)
-        if error < best_error:
-            best, best_error = copy.deepcopy(model), error
-        on_epoch(epoch + 1)
-    return best, best_error
+
+    def loss(data_BD: Tensor) -> Tensor:
+        return 0.5 * (model(data_BD) - data_BD).square().sum(1).mean()
+
+    return train_by_backprop(
+        model,
+        torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0),
+        recipe,
+        images,
+        epochs,
+        loss,
+        lambda: mean_squared_error(model, validation, device),
+        on_epoch,
+    )
 
 
 def mean_squared_error(
@@ -147,22 +158,15 @@ def mean_squared_error(
     """Return the squared error per pixel, mean over the readable images.
 
     Args:
-        clip: bring reconstructions to [0, 1] first, which cannot hurt pixels.
+        clip: limits reconstructions to [0, 1] first, which can only lower the error.
     """
     total, count = 0.0, 0
     with torch.no_grad():
         for first in range(0, len(images), _BATCH):
             rows = images.rows(range(first, min(first + _BATCH, len(images))))
             data_BD = rows.pixels_BD[rows.ok].to(device)
-            found_BD = reconstruct(data_BD)
-            found_BD = found_BD.clamp(0, 1) if clip else found_BD
-            total += (found_BD - data_BD).square().mean(1).double().sum().item()
+            output_BD = reconstruct(data_BD)
+            output_BD = output_BD.clamp(0, 1) if clip else output_BD
+            total += (output_BD - data_BD).square().mean(1).double().sum().item()
             count += len(data_BD)
     return total / count
-
-
-def seeded(recipe: Recipe, seed: int) -> Recipe:
-    """Return the recipe with another seed."""
-    import msgspec
-
-    return msgspec.structs.replace(recipe, seed=seed)

@@ -21,8 +21,8 @@ def test_a_linear_network_has_its_closed_form_likelihood() -> None:
     mean, covariance = free_moments(network)
     data = torch.randn(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     exact = torch.distributions.MultivariateNormal(mean, covariance).log_prob(data)
-    found = log_likelihood(network, TABLE, data, chains=100, temperatures=200)
-    torch.testing.assert_close(found, exact, rtol=0, atol=0.12)
+    estimate = log_likelihood(network, TABLE, data, chains=100, temperatures=200)
+    torch.testing.assert_close(estimate, exact, rtol=0, atol=0.12)
 
 
 def test_a_bernoulli_network_has_the_likelihood_of_quadrature() -> None:
@@ -32,5 +32,5 @@ def test_a_bernoulli_network_has_the_likelihood_of_quadrature() -> None:
     for row in data:
         energy = network.energy([row.expand(len(places), -1), places])
         exact = torch.logsumexp(-energy, 0) + math.log(18 / 4000) - 0.5 * math.log(2 * math.pi)
-        found = log_likelihood(network, TABLE, row[None], chains=200, temperatures=100)
-        assert abs(float(found) - float(exact)) < 0.05
+        estimate = log_likelihood(network, TABLE, row[None], chains=200, temperatures=100)
+        assert abs(float(estimate) - float(exact)) < 0.05

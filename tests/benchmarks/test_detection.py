@@ -1,4 +1,4 @@
-"""Metrics of detection: scikit-learn's values, their two meanings, and intervals that cover."""
+"""Metrics of detection: the values of scikit-learn, and intervals that cover the truth."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ SCORES = st.lists(st.integers(-5, 5), min_size=2, max_size=40)
 
 @given(known=SCORES, unusual=SCORES)
 def test_metrics_are_scikit_learns_with_ties(known: list[int], unusual: list[int]) -> None:
-    found = metrics(known, unusual)
+    values = metrics(known, unusual)
     scores = np.array([*known, *unusual], float)
     labels = np.array([0] * len(known) + [1] * len(unusual))
-    assert found["auroc"] == pytest.approx(roc_auc_score(labels, scores))
-    assert found["aupr_ood"] == pytest.approx(average_precision_score(labels, scores))
-    assert found["aupr_id"] == pytest.approx(average_precision_score(1 - labels, -scores))
+    assert values["auroc"] == pytest.approx(roc_auc_score(labels, scores))
+    assert values["aupr_ood"] == pytest.approx(average_precision_score(labels, scores))
+    assert values["aupr_id"] == pytest.approx(average_precision_score(1 - labels, -scores))
     fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
-    assert found["fpr95_ood_positive"] == pytest.approx(fpr[tpr >= 0.95 - 1e-9].min())
-    assert found["tpr_at_5"] == pytest.approx(tpr[fpr <= 0.05 + 1e-9].max())
-    assert found["tpr_at_1"] == pytest.approx(tpr[fpr <= 0.01 + 1e-9].max())
+    assert values["fpr95_ood_positive"] == pytest.approx(fpr[tpr >= 0.95 - 1e-9].min())
+    assert values["tpr_at_5"] == pytest.approx(tpr[fpr <= 0.05 + 1e-9].max())
+    assert values["tpr_at_1"] == pytest.approx(tpr[fpr <= 0.01 + 1e-9].max())
     passed, _, _ = roc_curve(1 - labels, -scores, drop_intermediate=False)
     kept = roc_curve(1 - labels, -scores, drop_intermediate=False)[1]
-    assert found["fpr95_id_positive"] == pytest.approx(passed[kept >= 0.95 - 1e-9].min())
+    assert values["fpr95_id_positive"] == pytest.approx(passed[kept >= 0.95 - 1e-9].min())
     ours = roc(known, unusual)
     assert ours[0] == pytest.approx(fpr)
     assert ours[1] == pytest.approx(tpr)
@@ -37,21 +37,21 @@ def test_fpr95_has_two_meanings_that_differ() -> None:
     # A tenth of the known images looks stranger than all unusual ones.
     known = np.concatenate([np.zeros(90), np.full(10, 3.0)])
     unusual = np.ones(100)
-    found = metrics(known, unusual)
-    assert found["fpr95_ood_positive"] == pytest.approx(0.1)
-    assert found["fpr95_id_positive"] == pytest.approx(1.0)
+    values = metrics(known, unusual)
+    assert values["fpr95_ood_positive"] == pytest.approx(0.1)
+    assert values["fpr95_id_positive"] == pytest.approx(1.0)
 
 
 def test_weights_are_repetition() -> None:
     source = np.random.default_rng(0)
     known, unusual = source.normal(size=30), source.normal(1, size=20)
     bootstrap = Bootstrap([30], [20], replicates=5)
-    found = bootstrap.replicates([(known, unusual)])
+    values = bootstrap.replicates([(known, unusual)])
     for i in range(5):
         again = metrics(
             np.repeat(known, bootstrap.known[0][i]), np.repeat(unusual, bootstrap.unusual[0][i])
         )
-        assert {name: found[name][i] for name in METRICS} == pytest.approx(again)
+        assert {name: values[name][i] for name in METRICS} == pytest.approx(again)
 
 
 def test_one_half_of_the_known_is_not_told_from_the_other() -> None:
@@ -64,9 +64,9 @@ def test_intervals_cover_the_truth() -> None:
     source, covered = np.random.default_rng(2), 0
     for i in range(60):
         pair = (source.normal(size=150), source.normal(1, size=150))
-        found = estimates([pair], Bootstrap([150], [150], seed=i).replicates([pair]))["auroc"]
-        assert found.low < found.value < found.high
-        covered += found.low <= 0.76025 <= found.high
+        estimated = estimates([pair], Bootstrap([150], [150], seed=i).replicates([pair]))["auroc"]
+        assert estimated.low < estimated.value < estimated.high
+        covered += estimated.low <= 0.76025 <= estimated.high
     assert covered >= 51
 
 
@@ -93,9 +93,9 @@ def test_seeds_that_differ_widen_the_interval() -> None:
 
 
 def test_perfect_scores_are_perfect() -> None:
-    found = metrics([0.0, 1.0], [2.0, 3.0])
+    values = metrics([0.0, 1.0], [2.0, 3.0])
     perfect = dict.fromkeys(METRICS, 1.0) | {"fpr95_ood_positive": 0.0, "fpr95_id_positive": 0.0}
-    assert found == pytest.approx(perfect)
+    assert values == pytest.approx(perfect)
 
 
 def test_seeds_that_judge_other_images_have_draws_of_their_own() -> None:
@@ -103,5 +103,5 @@ def test_seeds_that_judge_other_images_have_draws_of_their_own() -> None:
     pairs = [(source.normal(size=n), source.normal(1, size=m)) for n, m in ((40, 30), (50, 20))]
     bootstrap = Bootstrap([40, 50], [30, 20], shared=False)
     assert [weights.shape[1] for weights in bootstrap.known] == [40, 50]
-    found = estimates(pairs, bootstrap.replicates(pairs))["auroc"]
-    assert found.low < found.value < found.high
+    estimated = estimates(pairs, bootstrap.replicates(pairs))["auroc"]
+    assert estimated.low < estimated.value < estimated.high

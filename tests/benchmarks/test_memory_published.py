@@ -1,4 +1,4 @@
-"""The published memory: its descent is the stated one, and its rates cannot diverge."""
+"""The published memory: its descent is that of autograd, and its stable rate does not diverge."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.memory.test_training import recipe
 
 
 def by_autograd(network: Network, cues: Cues, steps: int, rate: float) -> Tensor:
-    """Return what the steps come to where every pixel is a state of its own."""
+    """Return the data layer after the steps, with every pixel as a state of its own."""
     start_BD = cues.pixels_BD
     states = [start_BD, *(start_BD.new_zeros(6, size) for size in network.sizes[1:])]
     for _ in range(steps):
@@ -30,8 +30,8 @@ def by_autograd(network: Network, cues: Cues, steps: int, rate: float) -> Tensor
         with torch.enable_grad():
             terms = network.terms(states)
             energy = sum(
-                0.5 * (x - found.prediction_BD).square().sum()
-                for x, found in zip(states, terms, strict=False)
+                0.5 * (x - term.prediction_BD).square().sum()
+                for x, term in zip(states, terms, strict=False)
             )
             slopes = torch.autograd.grad(energy, states)
         states = [x.detach() - rate * slope for x, slope in zip(states, slopes, strict=True)]
@@ -54,23 +54,23 @@ def test_recall_is_the_descent_of_all_states_at_unit_precisions(
     noise: float, activation: str
 ) -> None:
     network = oracle.network(hidden=50.0, activation=activation)
-    found = cues(network, noise)
-    expected = by_autograd(network, found, 7, 0.05)
-    assert torch.allclose(published_recall(network, found, 7, 0.05), expected)
+    query = cues(network, noise)
+    expected = by_autograd(network, query, 7, 0.05)
+    assert torch.allclose(published_recall(network, query, 7, 0.05), expected)
 
 
 def test_visible_pixels_of_a_mask_are_put_back() -> None:
     network = oracle.network()
-    found = cues(network, 0.0)
-    kept = published_recall(network, found, 7, 0.05)
-    assert torch.equal(kept[:, :3], found.pixels_BD[:, :3].clamp(0, 1))
+    query = cues(network, 0.0)
+    kept = published_recall(network, query, 7, 0.05)
+    assert torch.equal(kept[:, :3], query.pixels_BD[:, :3].clamp(0, 1))
 
 
 def test_the_stable_rate_does_not_diverge_and_a_few_times_it_does() -> None:
     network = oracle.network(activation="linear", gain=10.0)
-    found, rate = cues(network, 0.1), stable_rate(network)
-    assert published_recall(network, found, 2000, rate).isfinite().all()
-    assert not published_recall(network, found, 2000, 4 * rate).isfinite().all()
+    query, rate = cues(network, 0.1), stable_rate(network)
+    assert published_recall(network, query, 2000, rate).isfinite().all()
+    assert not published_recall(network, query, 2000, 4 * rate).isfinite().all()
 
 
 def test_training_memorises() -> None:
@@ -78,9 +78,9 @@ def test_training_memorises() -> None:
     settings = Settings(0.05, 5e-3, 20, 100)
     training = published_training(recipe(), data, 32, 0, settings)
     # As many steps as it takes for eight digits.
-    learning = msgspec.structs.replace(training.learner.recipe.learning, epochs=60)
-    recipe_of_60 = msgspec.structs.replace(training.learner.recipe, learning=learning)
-    training.learner.recipe = recipe_of_60
+    learner = training.learner
+    learning = msgspec.structs.replace(learner.recipe.learning, epochs=60)
+    learner.recipe = msgspec.structs.replace(learner.recipe, learning=learning)
     with torch.no_grad():
         errors = [progress.mse for progress in training.run(data, None)]
     assert errors[0] is not None
@@ -89,9 +89,6 @@ def test_training_memorises() -> None:
     assert [p.item() for p in training.network.log_precisions] == [0, 0, 0, -torch.inf]
 
 
-def test_every_published_cell_has_its_settings() -> None:
-    assert len(SETTINGS) == 6
-    for cells in SETTINGS.values():
-        assert list(cells) == [512, 1024, 2048]
-    # Their rate .4 is of a mean over 50 images.
+def test_published_rates_are_divided_by_the_batch_that_they_are_a_mean_over() -> None:
+    # The published rate .4 is for the mean energy of 50 images.
     assert SETTINGS["noise:0.2", 50][512] == Settings(0.008, 5e-4, 100, 2000)

@@ -1,4 +1,4 @@
-"""Peers are other people's programs: whatever one does, the answer or the reason comes back."""
+"""Peers are other people's programs: an answer, or the reason why there is none, comes back."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pcgen.benchmarks.peers.process import Peer, PeerError, found
+from pcgen.benchmarks.peers.process import Peer, PeerError, installed
 
 # Read here: within a test the variables of the user's own settings are gone.
 ROOT = Path(os.environ.get("PCGEN_PEERS") or Path(__file__).parents[2])
 PROCESSORS = os.sched_getaffinity(0)
-NEEDS_PCX = pytest.mark.skipif("pcx" not in found(ROOT), reason="needs the peer pcx: make peers")
+NEEDS_PCX = pytest.mark.skipif(
+    "pcx" not in installed(ROOT), reason="needs the peer pcx: make peers"
+)
 
 WORKER = """
 import json, os, sys, time
@@ -38,8 +40,8 @@ for line in sys.stdin:
     else:
         os.write(1, b'{"processors": ')
         time.sleep(0.05)
-        seen = {"threads": os.environ["OMP_NUM_THREADS"], "python": sys.executable}
-        os.write(1, f"{len(os.sched_getaffinity(0))}, {json.dumps(seen)[1:]}\\n".encode())
+        threads = os.environ["OMP_NUM_THREADS"]
+        os.write(1, f'{len(os.sched_getaffinity(0))}, "threads": "{threads}"}}\\n'.encode())
 """
 
 
@@ -47,9 +49,7 @@ for line in sys.stdin:
 def peer(tmp_path: Path) -> Iterator[Peer]:
     worker = tmp_path / "worker.py"
     worker.write_text(WORKER)
-    (tmp_path / ".peers" / "fake" / "bin").mkdir(parents=True)
-    (tmp_path / ".peers" / "fake" / "bin" / "python").symlink_to(sys.executable)
-    with Peer("fake", tmp_path, threads=1, worker=worker) as peer:
+    with Peer("fake", tmp_path, threads=1, command=[sys.executable, worker]) as peer:
         yield peer
 
 
@@ -58,7 +58,6 @@ def test_an_answer_in_pieces_comes_back_whole_and_the_worker_has_one_processor(p
         answer = peer.ask({"do": "answer"}, timeout=20)
         assert answer["processors"] == 1
         assert answer["threads"] == "1"
-        assert ".peers/fake" in answer["python"]
 
 
 def test_starting_a_worker_leaves_this_process_its_processors(peer: Peer) -> None:
@@ -81,18 +80,18 @@ def test_a_worker_that_hangs_is_stopped_in_time(peer: Peer) -> None:
         peer.ask({"do": "answer"}, timeout=20)
 
 
-def test_a_line_that_is_no_answer_is_shown(peer: Peer) -> None:
-    with pytest.raises(PeerError, match=r"fake: this is no answer: 'compiling \.\.\.'"):
+def test_a_line_that_is_no_answer_is_quoted(peer: Peer) -> None:
+    with pytest.raises(PeerError, match=r"fake: not a JSON object: 'compiling \.\.\.'"):
         peer.ask({"do": "babble"}, timeout=20)
 
 
-def test_what_the_library_could_not_do_is_told(peer: Peer) -> None:
+def test_an_error_of_the_library_is_reported(peer: Peer) -> None:
     with pytest.raises(PeerError, match=r"fake: ValueError: no such layer"):
         peer.ask({"do": "fail"}, timeout=20)
 
 
 def test_a_peer_without_an_environment_names_the_command(tmp_path: Path) -> None:
-    assert found(tmp_path) == []
+    assert installed(tmp_path) == []
     with pytest.raises(PeerError, match="pcx: no environment at") as caught:
         Peer("pcx", tmp_path)
     assert caught.value.hint == "make peers"
@@ -101,7 +100,7 @@ def test_a_peer_without_an_environment_names_the_command(tmp_path: Path) -> None
 def test_peers_are_found_by_their_environments(tmp_path: Path) -> None:
     (tmp_path / ".peers" / "pcx" / "bin").mkdir(parents=True)
     (tmp_path / ".peers" / "pcx" / "bin" / "python").symlink_to(sys.executable)
-    assert found(tmp_path) == ["pcx"]
+    assert installed(tmp_path) == ["pcx"]
 
 
 def decoder(sizes: list[int], images: int) -> dict[str, np.ndarray]:
@@ -151,16 +150,12 @@ def descent(arrays: dict[str, np.ndarray], rate: float, momentum: float, steps: 
 @NEEDS_PCX
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["scan", "unrolled"])
-def test_pcx_descends_as_numpy_does_to_1e_4_and_takes_as_long_as_it_says(
-    tmp_path: Path, mode: str
-) -> None:
+def test_pcx_descends_as_numpy_does_to_1e_4(tmp_path: Path, mode: str) -> None:
     arrays = decoder([12, 7, 5, 3], images=6)
     np.savez(tmp_path / "network.npz", **arrays)  # type: ignore[arg-type]
     setup: dict[str, Any] = {
         "do": "setup",
         "npz": str(tmp_path / "network.npz"),
-        "activation": "tanh",
-        "output": "linear",
         "kind": "dense",
         "steps": 5,
         "rate": 0.1,
@@ -169,12 +164,8 @@ def test_pcx_descends_as_numpy_does_to_1e_4_and_takes_as_long_as_it_says(
         "mode": mode,
     }
     with Peer("pcx", ROOT, threads=1) as peer:
-        answer = peer.ask(setup, timeout=120)
-        assert answer["ok"]
-        assert answer["library"] == "pcx"
+        assert peer.ask(setup, timeout=120)["ok"]
         # Training first: the energies must be those of the set-up's weights all the same.
-        timed = peer.ask({"do": "batch", "repeats": 3}, timeout=120)
-        assert timed["finite"]
-        assert all(0 < second < 1 for second in timed["seconds"])
+        assert peer.ask({"do": "batch", "repeats": 3}, timeout=120)["finite"]
         energies = peer.ask({"do": "energies", "steps": 5}, timeout=120)["energy"]
     np.testing.assert_allclose(energies, descent(arrays, 0.1, 0.5, 5), rtol=1e-4)

@@ -1,4 +1,4 @@
-"""The sampling table, small: every row is there, and says what it should of known generators."""
+"""The sampling table, small: its values for generators whose quality is known."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor
 
-from pcgen.benchmarks.reconstruction import train_network
-from pcgen.benchmarks.sampling import emd, likelihood, makers
+from pcgen.benchmarks.sampling import emd, generators, likelihood
 from pcgen.benchmarks.sampling.benchmark import _Judge, image_rows
-from pcgen.benchmarks.sampling.makers import Generator
+from pcgen.benchmarks.sampling.generators import Generator
 from pcgen.benchmarks.sampling.speed import chain_rows
+from pcgen.benchmarks.training import train_network
 from pcgen.cli.main import cli
 from pcgen.data.images import split
 from pcgen.data.sources import open_data
@@ -25,10 +25,6 @@ SILENT = lambda stage, done, total: None  # noqa: E731
 CPU = torch.device("cpu")
 # Of the distances of a table.
 SMALL = (("_SETS", 20), ("_LARGER_SETS", 2), ("_LARGER", 3), ("_SPLITS", 1))
-METRICS = {
-    *("frechet", "inception score", "precision", "recall", "nearest training image"),
-    *("as near as the nearest 1 % of test images", "class frequencies off by"),
-}
 
 
 class Classifier:
@@ -49,30 +45,24 @@ def network() -> Network:
 
 
 @torch.no_grad()
-def test_every_method_is_judged_in_the_same_way(
+def test_training_images_are_nearer_to_the_test_images_than_any_samples(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("_VAE_EPOCHS", "_NOISELESS_EPOCHS", "_FITTING_STEPS"):
-        monkeypatch.setattr(makers, name, 1)
-    monkeypatch.setattr(makers, "_CHAINED", Chained(chains=20, burn_in=5, thin=1))
+        monkeypatch.setattr(generators, name, 1)
+    monkeypatch.setattr(generators, "_CHAINED", Chained(chains=20, burn_in=5, thin=1))
     model = recipe(data={"limit": 300, "validation": 60})
     test, images = open_data("digits:test", limit=200), open_data("digits", limit=300)
     rows = image_rows("digits", model, network, images, test, Classifier(), 200, SILENT)
-    found = {(row["method"], row["metric"]): row for row in rows}
-    methods = {row["method"] for row in rows} - {"training images", "test images"}
-    assert methods == {
-        *("pcn", "pcn, chains", "ppca-3", "vae", "vae, 4 causes fitted after"),
-        "pcn without noise, whitened",
-    }
-    for method in methods:
-        assert {row["metric"] for row in rows if row["method"] == method} == METRICS
-    floor = found["training images", "frechet"]["value"]
-    assert floor < min(found[method, "frechet"]["value"] for method in methods)
-    assert found["vae", "frechet"]["published"] == 4.19
+    frechet = {row["method"]: row["value"] for row in rows if row["metric"] == "frechet"}
+    assert {"pcn", "pcn, chains", "ppca-3", "vae"} < frechet.keys()
+    assert frechet["training images"] == min(frechet.values())
+    # A network that samples its states learns a better prior than one epoch of its baselines.
+    assert frechet["pcn"] < frechet["vae"]
 
 
 @torch.no_grad()
-def test_copies_and_missing_classes_are_seen() -> None:
+def test_copies_and_missing_classes_show_in_the_table() -> None:
     images, test = open_data("digits", limit=400), open_data("digits:test", limit=300)
     train = images.rows(range(400)).pixels_BD
     judge = _Judge(Classifier(), test.rows(range(300)), train, "digits")
@@ -113,11 +103,13 @@ def test_chains_are_timed_beside_the_published_sampler(network: Network) -> None
     model = recipe(data={"limit": 300, "validation": 60})
     rows = chain_rows("digits", model, network, open_data("digits:test"), SILENT, steps=200)
     for target in ("free", "given an image"):
-        found = {r["method"]: r["value"] for r in rows if r["metric"].endswith(f"second, {target}")}
-        assert min(found.values()) > 0
+        speeds = {
+            r["method"]: r["value"] for r in rows if r["metric"].endswith(f"second, {target}")
+        }
+        assert min(speeds.values()) > 0
         for ours in ("kinetic", "kinetic, jumps"):
-            ratio = found[ours] / found["momentum, published"]
-            assert found[f"{ours} over momentum, published"] == pytest.approx(ratio)
+            ratio = speeds[ours] / speeds["momentum, published"]
+            assert speeds[f"{ours} over momentum, published"] == pytest.approx(ratio)
     mixed = {r["method"]: r["value"] for r in rows if r["metric"] == "r-hat, free"}
     assert 0.99 < mixed["kinetic, jumps"] < mixed["momentum, published"]
 
@@ -134,14 +126,14 @@ def test_a_table_is_compared_with_its_own_halves(monkeypatch: pytest.MonkeyPatch
     )
     small = train_network(model, images, images.head(10), CPU)
     rows = emd.table_rows("iris", model, small, images, SILENT)
-    found = {(row["method"], row["metric"]): row["value"] for row in rows}
-    assert 0.03 < found["data resampled", "emd"] < 0.15
-    assert found["two halves of the data", "emd"] > found["data resampled", "emd"]
-    assert found["data resampled", "emd, 3 samples a row"] < found["data resampled", "emd"]
-    assert found["pcn", "emd"] > found["data resampled", "emd"]
-    assert found["pcn trained on one half", "emd to the other half"] > 0.05
-    assert found["pcn", "emd, best set"] <= found["pcn", "emd"]
-    assert 0 <= found["pcn", "histogram of petal length (cm)"] <= 1
+    value = {(row["method"], row["metric"]): row["value"] for row in rows}
+    assert 0.03 < value["data resampled", "emd"] < 0.15
+    assert value["two halves of the data", "emd"] > value["data resampled", "emd"]
+    assert value["data resampled", "emd, 3 samples a row"] < value["data resampled", "emd"]
+    assert value["pcn", "emd"] > value["data resampled", "emd"]
+    assert value["pcn trained on one half", "emd to the other half"] > 0.05
+    assert value["pcn", "emd, best set"] <= value["pcn", "emd"]
+    assert 0 <= value["pcn", "histogram of petal length (cm)"] <= 1
 
 
 def test_the_command_measures_the_shipped_iris(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,20 +142,20 @@ def test_the_command_measures_the_shipped_iris(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(emd, "_halves_rows", lambda *words: [])
     result = CliRunner().invoke(cli, ["bench", "sampling", "--data", "iris", "--json", "-q"])
     assert result.exit_code == 0, result.stderr
-    found = {(r["method"], r["metric"]): r for r in json.loads(result.stdout)["table"]}
-    assert found["pcn", "emd"]["value"] < 0.1
-    assert found["pcn", "emd"]["published"] == 0.06
-    assert found["pcn", "emd"]["value"] < found["two halves of the data", "emd"]["value"]
+    cells = {(r["method"], r["metric"]): r for r in json.loads(result.stdout)["table"]}
+    assert cells["pcn", "emd"]["value"] < 0.1
+    assert cells["pcn", "emd"]["published"] == 0.06
+    assert cells["pcn", "emd"]["value"] < cells["two halves of the data", "emd"]["value"]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("--data", "letters"), "letters: no such sampler"),
         (("--methods", "looks"), "looks: no such part"),
     ],
 )
-def test_what_the_table_does_not_have_is_said(words: tuple[str, ...], said: str) -> None:
+def test_unknown_samplers_and_parts_are_refused(words: tuple[str, ...], message: str) -> None:
     result = CliRunner().invoke(cli, ["bench", "sampling", *words])
     assert result.exit_code == 2
-    assert said in " ".join(result.stderr.split())
+    assert message in " ".join(result.stderr.split())

@@ -12,15 +12,10 @@ import pytest
 import torch
 
 import pcgen
-from pcgen.benchmarks.peers.process import Peer
-from pcgen.benchmarks.speed import driver, worker
-from pcgen.benchmarks.speed.cells import BATCH, STEP, Cell, Place, quartiles, rows_of
-from pcgen.benchmarks.speed.floor import (
-    bytes_moved,
-    measured_bandwidth,
-    measured_rate,
-    multiply_adds,
-)
+from pcgen.benchmarks.peers.process import PROTOCOL, Peer
+from pcgen.benchmarks.speed import driver, pcgen_worker
+from pcgen.benchmarks.speed.cells import BATCH, Cell, Place, quartiles, rows_of
+from pcgen.benchmarks.speed.floor import bytes_moved, multiply_adds
 from pcgen.benchmarks.speed.workloads import WORKLOADS, Workload, setup, write
 from pcgen.errors import RecipeError
 from pcgen.inference.solvers import prepare
@@ -71,7 +66,7 @@ class Fake:
         ([10.0, 9.0, 8.1], "other energies after 5 steps, by 0.01"),
     ],
 )
-def test_a_competitor_that_does_not_agree_is_said_so_and_not_ranked(
+def test_a_competitor_with_other_energies_is_not_ranked_and_the_note_says_why(
     energies: list[float | None], note: str
 ) -> None:
     cells = {name: Cell(name, BATCH) for name in ("pcgen", "pcx, scan")}
@@ -81,20 +76,20 @@ def test_a_competitor_that_does_not_agree_is_said_so_and_not_ranked(
     assert cells["pcx, scan"].ranked == (not note)
 
 
-def test_autograds_steps_are_ours() -> None:
+def test_a_descent_by_autograd_has_our_states() -> None:
     network, data_BD = TINY.network(), TINY.data(6)
     table = TINY.recipe().inference
-    found = worker.autograd_states(network, data_BD, 4, table)
+    states = pcgen_worker.autograd_states(network, data_BD, 4, table)
     expected = prepare(network, table).begin(data_BD, steps=4)
-    for a, b in zip(found, expected.states, strict=True):
+    for a, b in zip(states, expected.states, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(
-        worker._energy(network, found), expected.energy_B.sum(), rtol=1e-5, atol=1e-6
+        pcgen_worker._energy(network, states), expected.energy_B.sum(), rtol=1e-5, atol=1e-6
     )
 
 
 @pytest.mark.slow
-def test_the_table_is_whole_without_the_peers(
+def test_the_table_is_measured_without_the_peers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(driver.WORKLOADS, "tiny", TINY)
@@ -102,22 +97,15 @@ def test_the_table_is_whole_without_the_peers(
         rows = list(driver.speed_rows(["tiny"], 2, [ONE], tmp_path, lambda *_: None))
     table = {(row["method"], row["metric"]): row for row in rows}
     for method in ("pcgen", "torch autograd", "backprop autoencoder"):
-        assert table[method, BATCH]["samples"] == 2
         assert table[method, BATCH]["value"] > 0
+    # Both take the energies of the same steps: neither is ruled out.
+    assert table["torch autograd", BATCH]["note"] == ""
     assert "make peers" in table["pcx, scan", BATCH]["note"]
     assert table["pcx, scan", BATCH]["value"] is None
-    assert "times the floor" in table["floor of the operations", BATCH]["note"]
     for solver in ("majorise", "newton", "errors", "auto", "descent"):
         assert table[f"pcgen, {solver}", "seconds to equilibrium"]["value"] > 0
-    reached = table["pcgen, descent", "seconds to the validation MSE"]
-    assert reached["value"] > 0
-    assert "updates" in reached["note"]
-    assert table["torch autograd, descent", "seconds to the validation MSE"]["value"] > 0
+    assert "updates" in table["pcgen, descent", "seconds to the validation MSE"]["note"]
     page = speed_page.write(rows, tmp_path / "out").read_text()
-    assert table["pcgen", STEP]["samples"] == 2
-    assert table["pcgen", STEP]["value"] < table["pcgen", BATCH]["value"]
-    assert "times the floor" in table["floor of the memory", BATCH]["note"]
-    assert page.count('class="bar s0"') >= 8
     assert "tiny, one thread" in page
     assert json.loads((tmp_path / "out" / "speed.json").read_text()) == rows
 
@@ -131,12 +119,11 @@ def test_a_convolution_is_described_to_the_peers(tmp_path: Path) -> None:
     last = {"stride": 2, "padding": 1, "output_padding": 0, "in": [8, 4, 4], "out": [8, 8, 8]}
     assert message["geometry"][-1] == last
     assert multiply_adds(network, 2, 3) is None
-    script = Path(worker.__file__)
-    with Peer("pcgen", tmp_path, 1, script, Path(sys.executable)) as peer:
+    command = (sys.executable, PROTOCOL, pcgen_worker.__name__)
+    with Peer("pcgen", tmp_path, 1, command) as peer:
         assert peer.ask({**message, "mode": "pcgen"}, 60)["ok"]
         energies = peer.ask({"do": "energies", "steps": 2}, 60)["energy"]
         assert energies[0] > energies[2] > 0
-        assert len(peer.ask({"do": "steps", "steps": 2, "repeats": 3}, 60)["seconds"]) == 3
 
 
 def test_the_floor_counts_the_gram_form() -> None:
@@ -145,7 +132,6 @@ def test_the_floor_counts_the_gram_form() -> None:
     step = 6 * (2 * 6 + 9)
     once = 6 * 36 + 12 * 9 / 2 + 6 * 6
     assert multiply_adds(network, 6, 4) == 4 * step + once + 2 * 6 * 42
-    assert measured_rate(network, 6, ONE) > 0
 
 
 def test_the_floor_of_the_memory_counts_every_operand_once() -> None:
@@ -153,7 +139,6 @@ def test_the_floor_of_the_memory_counts_every_operand_once() -> None:
     # A step: 2x3 weights twice, the 3x3 Gram matrix, 5 units of 6 images four times.
     step = 2 * 6 + 9 + 4 * 6 * 5
     assert bytes_moved(network, 6, 4) == 4 * (4 * step + 6 * 42 + 2 * 6 * 12)
-    assert measured_bandwidth(ONE) > 1e8
 
 
 def test_an_unknown_workload_is_refused() -> None:

@@ -1,1 +1,1 @@
-"""`pcgen bench memory`: recall beside look-ups, principal components and what is published."""
+"""`pcgen bench memory`: recall beside look-ups, principal components and published values."""

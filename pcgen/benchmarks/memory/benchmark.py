@@ -1,4 +1,4 @@
-"""`pcgen bench memory`: what memories of many sizes restore, beside look-ups and others' values."""
+"""`pcgen bench memory`: how well memories of many sizes restore images, beside look-ups."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import msgspec
 import torch
 from torch import Tensor
 
-from pcgen.benchmarks.baselines import seeded
 from pcgen.benchmarks.memory.lookups import Hopfield, principal_memory
 from pcgen.benchmarks.memory.published import (
     SETTINGS,
@@ -20,7 +19,8 @@ from pcgen.benchmarks.memory.published import (
     published_training,
     stable_rate,
 )
-from pcgen.benchmarks.reconstruction import interval
+from pcgen.benchmarks.table import Tell, interval
+from pcgen.benchmarks.training import seeded
 from pcgen.config import Recipe, units
 from pcgen.data.images import Images
 from pcgen.device import generator
@@ -44,11 +44,13 @@ _PUBLISHED_MASK = {50: (0.06, 0.01, 0.00), 100: (1.15, 1.01, 0.11), 250: (39.1, 
 _PUBLISHED = {"noise:0.2": _PUBLISHED_NOISE, "mask:bottom": _PUBLISHED_MASK}
 
 CORRUPTIONS = ("noise:0.2", "mask:bottom", "mask:75%", "occlude:8")
-# Images that were never stored, of the same classes, whose energies are compared.
-_UNKNOWN = 250
+# Images of the same classes that are not stored, whose energies are compared.
+_OTHERS = 250
 # Epochs where more images are stored than the last hidden layer has units: one fit is not exact.
 _EPOCHS_BEYOND = 20
 _MODERN_SHARPNESS = 1.0
+_PRIORS: dict[Prior, str] = {"mixture": "", "gaussian": "Gaussian prior alone"}
+"""The priors of a recall, each with the note of its rows."""
 
 # Columns beside the error, each the mean over the seeds.
 _MEANS = (
@@ -62,7 +64,8 @@ _MEANS = (
     "training",
 )
 
-Tell = Callable[[str, int, int], None]
+Values = dict[str, float | None]
+"""One seed's value of each column."""
 
 
 def published(count: int, width: int, corrupt: str) -> float | None:
@@ -73,46 +76,49 @@ def published(count: int, width: int, corrupt: str) -> float | None:
 
 @dataclass(slots=True)
 class Cell:
-    """One method at one number of images and one corruption, a value per seed."""
+    """One method's results for one number of images and one corruption, one entry per seed."""
 
     images: int
     width: int | None
     corrupt: str
     method: str
-    bytes: int
     note: str = ""
-    found: list[dict[str, float | None]] = field(default_factory=list)
+    published: float | None = None
+    bytes: int = 0
+    seeds: list[Values] = field(default_factory=list)
 
     def row(self) -> dict[str, Any]:
-        """Return the row of the table: means over seeds, the interval of the error.
+        """Return the row of the table: means over seeds, and the interval of the error.
 
         A seed that diverged has no error; the note says so.
         """
-
-        def mean(name: str) -> float | None:
-            values = [found[name] for found in self.found if found.get(name) is not None]
-            return sum(values) / len(values) if values else None  # type: ignore[arg-type]
-
-        errors = [found["mse"] for found in self.found if found["mse"] is not None]
-        low, high = interval(errors)
+        low, high = interval(self._values("mse"))
         return {
             "dataset": f"tiny-imagenet, {self.images} images",
             "method": self.method,
             "metric": f"mse, {self.corrupt}",
-            "value": mean("mse"),
+            "value": self._mean("mse"),
             "ci_low": low,
             "ci_high": high,
-            "published": None,
-            "source": "measured",
-            "seconds": mean("seconds"),
+            "published": self.published,
+            "source": "measured" if self.published is None else _PAPER,
+            "seconds": self._mean("seconds"),
             "images": self.images,
             "width": self.width,
             "corrupt": self.corrupt,
-            **{name: mean(name) for name in _MEANS},
+            **{name: self._mean(name) for name in _MEANS},
             "bytes": self.bytes,
-            "seeds": len(self.found),
+            "seeds": len(self.seeds),
             "note": self.note,
         }
+
+    def _values(self, column: str) -> list[float]:
+        values = [seed.get(column) for seed in self.seeds]
+        return [value for value in values if value is not None]
+
+    def _mean(self, column: str) -> float | None:
+        values = self._values(column)
+        return sum(values) / len(values) if values else None
 
 
 def memory_rows(
@@ -129,16 +135,19 @@ def memory_rows(
     """Yield the rows of the memory table, as they are measured.
 
     Args:
-        images: of which so many are stored at random, others for each seed.
+        images: from which each seed draws the images that it stores.
+        counts: numbers of images that are stored.
         widths: of the hidden layers.
-        published_steps: at most, of the published procedure, on the same networks and on those
-            trained as published; 0 leaves it out.
+        published_steps: limit on the steps of the published recall, which is measured on the same
+            networks and on networks trained as published; 0 leaves it out.
     """
-    made = [corruption_of([word], images.shape) for word in corruptions]
+    made = {name: corruption_of([name], images.shape) for name in corruptions}
     for count in counts:
         sets = [_Set.draw(images, count, seed) for seed in range(seeds)]
-        for method in _lookups(recipe.model.layers[0]):
-            yield from _lookup_rows(method, sets, made, count)
+        for name, (note, fit) in _lookups(recipe.model.layers[0]).items():
+            cells = {word: Cell(count, None, word, name, note) for word in made}
+            _measure_lookup(fit, sets, made, cells)
+            yield from (cell.row() for cell in cells.values())
         for width in widths:
             yield from _network_rows(recipe, sets, made, count, width, published_steps, tell)
             if published_steps:
@@ -156,15 +165,14 @@ class _Set:
 
     @classmethod
     def draw(cls, images: Images, count: int, seed: int) -> _Set:
+        """Return `count` images drawn with a seed, and others."""
         order = torch.randperm(len(images), generator=generator(seed, "memory", count))
         chosen, rest = order[:count], order[count:]
         if images.labels is not None:
-            known = torch.isin(images.labels[rest], images.labels[chosen])
-            rest = rest[known]
-        rest = rest[:_UNKNOWN]
+            rest = rest[torch.isin(images.labels[rest], images.labels[chosen])]
         stored = images.subset(chosen)
         stored_ND = stored.rows(range(count)).pixels_BD
-        return cls(seed, stored, stored_ND, images.rows(rest).pixels_BD)
+        return cls(seed, stored, stored_ND, images.rows(rest[:_OTHERS]).pixels_BD)
 
     def cues(self, corruption: Corruption) -> tuple[Cues, Cues]:
         """Return the cues of the stored and of the other images."""
@@ -177,50 +185,43 @@ class _Set:
 
 
 Lookup = Callable[[Tensor], Any]
+"""From the stored images (N, D) to a memory."""
 
 
-def _lookups(components: Any) -> list[tuple[str, str, Lookup]]:
-    bound = "keeps the data: a look-up bound"
-    return [
-        (
-            "modern Hopfield, dot, softmax",
-            bound,
-            lambda stored_ND: Hopfield(stored_ND, "dot", _MODERN_SHARPNESS),
-        ),
-        ("universal Hopfield, dot, max", bound, lambda stored_ND: Hopfield(stored_ND, "dot")),
-        ("universal Hopfield, L1, max", bound, lambda stored_ND: Hopfield(stored_ND, "l1")),
-        ("universal Hopfield, L2, max", bound, lambda stored_ND: Hopfield(stored_ND, "l2")),
-        (
-            f"pca-{components}",
+def _lookups(components: Any) -> dict[str, tuple[str, Lookup]]:
+    """Return the memories that need no training, by name, each with its note."""
+    note = "keeps the data: a look-up bound"
+    return {
+        "modern Hopfield, dot, softmax": (note, lambda x: Hopfield(x, "dot", _MODERN_SHARPNESS)),
+        "universal Hopfield, dot, max": (note, lambda x: Hopfield(x, "dot")),
+        "universal Hopfield, L1, max": (note, lambda x: Hopfield(x, "l1")),
+        "universal Hopfield, L2, max": (note, lambda x: Hopfield(x, "l2")),
+        f"pca-{components}": (
             "as many components as latents; N - 1 if that is less",
-            lambda stored_ND: principal_memory(stored_ND, components),
+            lambda x: principal_memory(x, components),
         ),
-    ]
+    }
 
 
-def _lookup_rows(
-    method: tuple[str, str, Lookup], sets: Sequence[_Set], made: Sequence[Corruption], count: int
-) -> Iterator[dict[str, Any]]:
-    name, note, fit = method
-    cells = [Cell(count, None, " ".join(c.words), name, 0, note) for c in made]
+def _measure_lookup(
+    fit: Lookup, sets: Sequence[_Set], made: dict[str, Corruption], cells: dict[str, Cell]
+) -> None:
+    """Add the results of a look-up to its cells."""
     for one in sets:
         began = time.monotonic()
         memory = fit(one.stored_ND)
         training = time.monotonic() - began
-        for cell, corruption in zip(cells, made, strict=True):
+        for word, corruption in made.items():
             cues, _ = one.cues(corruption)
             began = time.monotonic()
             images_BD = memory(cues)
-            seconds = (time.monotonic() - began) / count
-            cell.bytes = memory.bytes
-            cell.found.append(
-                _errors(images_BD, one.stored_ND, cues)
-                | {"seconds": seconds, "steps": 1.0, "training": training}
-            )
-    yield from (cell.row() for cell in cells)
+            seconds = (time.monotonic() - began) / len(one.stored_ND)
+            cells[word].bytes = memory.bytes
+            timed: Values = {"seconds": seconds, "steps": 1.0, "training": training}
+            cells[word].seeds.append(_errors(images_BD, one.stored_ND, cues) | timed)
 
 
-def _errors(images_BD: Tensor, truth_BD: Tensor, cues: Cues) -> dict[str, float | None]:
+def _errors(images_BD: Tensor, truth_BD: Tensor, cues: Cues) -> Values:
     """Return the errors of clipped images; visible pixels without noise are the cue's."""
     images_BD = images_BD.clamp(0, 1)
     if cues.noise == 0:
@@ -237,7 +238,7 @@ def _errors(images_BD: Tensor, truth_BD: Tensor, cues: Cues) -> dict[str, float 
 def _network_rows(
     recipe: Recipe,
     sets: Sequence[_Set],
-    made: Sequence[Corruption],
+    made: dict[str, Corruption],
     count: int,
     width: int,
     published_steps: int,
@@ -245,61 +246,53 @@ def _network_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of the networks of one width."""
     name = f"pcn {recipe.model.layers[0]}-{width}-{width}"
-    words = [" ".join(corruption.words) for corruption in made]
-    priors: tuple[Prior, ...] = ("mixture", "gaussian")
-    notes = {"mixture": "", "gaussian": "Gaussian prior alone"}
     cells = {
-        (prior, word): Cell(count, width, word, f"{name}, {prior} prior", 0, notes[prior])
-        for prior in priors
-        for word in words
+        (prior, word): Cell(count, width, word, f"{name}, {prior} prior", note)
+        for prior, note in _PRIORS.items()
+        for word in made
     }
-    old = {word: Cell(count, width, word, f"{name}, published recall", 0) for word in words}
+    as_published = {word: Cell(count, width, word, f"{name}, published recall") for word in made}
+    for word in made:
+        cells["mixture", word].published = published(count, width, word)
     for one in sets:
-        training, seconds = memorised(recipe, one.stored, width, one.seed, tell)
-        parameters = sum(t.numel() * t.element_size() for t in training.network.weights())
-        stored = training.latents_NL.numel() * training.latents_NL.element_size()
-        memory = Memory.of(training.network, training.latents_NL)
-        for word, corruption in zip(words, made, strict=True):
+        learner, seconds = memorised(recipe, one.stored, width, one.seed, tell)
+        memory = Memory.of(learner.network, learner.latents_NL)
+        for word, corruption in made.items():
             cues, other = one.cues(corruption)
-            for prior in priors:
-                tell(f"{name}, {count} images, {word}", len(cells[prior, word].found), len(sets))
-                measured = _recalled(memory, recipe, cues, other, one.stored_ND, prior)
-                cells[prior, word].found.append(measured | {"training": seconds})
-                cells[prior, word].bytes = parameters + stored
+            for prior in _PRIORS:
+                cell = cells[prior, word]
+                tell(f"{name}, {count} images, {word}", len(cell.seeds), len(sets))
+                values = _recalled(memory, recipe, cues, other, one.stored_ND, prior)
+                cell.seeds.append(values | {"training": seconds})
+                cell.bytes = _bytes(*learner.network.weights(), learner.latents_NL)
             settings = SETTINGS.get((word, count), {}).get(width)
             if published_steps and settings is not None:
-                rate = min(settings.rate, stable_rate(training.network))
+                rate = min(settings.rate, stable_rate(learner.network))
                 steps = min(settings.recall_steps, published_steps)
-                found = _recalled_as_published(training.network, cues, one.stored_ND, steps, rate)
-                old[word].found.append(found | {"training": seconds})
-                old[word].bytes = parameters
-                old[word].note = f"rate {rate:.2g}, published {settings.rate:.2g}"
-    for (prior, word), cell in cells.items():
-        row = cell.row()
-        if prior == "mixture":
-            row["published"] = published(count, width, word)
-            row["source"] = _PAPER if row["published"] is not None else "measured"
-        yield row
-    yield from (cell.row() for cell in old.values() if cell.found)
+                values = _recalled_as_published(learner.network, cues, one.stored_ND, steps, rate)
+                cell = as_published[word]
+                cell.seeds.append(values | {"training": seconds})
+                cell.bytes = _bytes(*learner.network.weights())
+                cell.note = f"rate {rate:.2g}, published {settings.rate:.2g}"
+    yield from (cell.row() for cell in [*cells.values(), *as_published.values()] if cell.seeds)
 
 
 def _published_rows(
     recipe: Recipe,
     sets: Sequence[_Set],
-    made: Sequence[Corruption],
+    made: dict[str, Corruption],
     count: int,
     width: int,
     published_steps: int,
     tell: Tell,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of networks trained and recalled from as published, where that was."""
+    """Yield the rows of networks that train and recall as published, where settings are known."""
     name = f"pcn {recipe.model.layers[0]}-{width}-{width}, published training and recall"
-    for corruption in made:
-        word = " ".join(corruption.words)
+    for word, corruption in made.items():
         settings = SETTINGS.get((word, count), {}).get(width)
         if settings is None:
             continue
-        cell = Cell(count, width, word, name, 0)
+        cell = Cell(count, width, word, name, published=published(count, width, word))
         steps = min(settings.recall_steps, published_steps)
         for one in sets:
             began = time.monotonic()
@@ -309,20 +302,25 @@ def _published_rows(
                     tell(f"{name}, {count} images, {word}", progress.epoch, progress.epochs)
             except DivergenceError as error:
                 cell.note = f"seed {one.seed}: {error}"
-                cell.found.append({"mse": None})
+                cell.seeds.append({"mse": None})
                 continue
             seconds = time.monotonic() - began
             cues, _ = one.cues(corruption)
             network = training.network
-            found = _recalled_as_published(network, cues, one.stored_ND, steps, settings.rate)
-            cell.found.append(found | {"training": seconds})
-            cell.bytes = sum(t.numel() * t.element_size() for t in network.weights())
-        yield cell.row() | {"published": published(count, width, word), "source": _PAPER}
+            values = _recalled_as_published(network, cues, one.stored_ND, steps, settings.rate)
+            cell.seeds.append(values | {"training": seconds})
+            cell.bytes = _bytes(*network.weights())
+        yield cell.row()
+
+
+def _bytes(*tensors: Tensor) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _recalled_as_published(
     network: Network, cues: Cues, truth_BD: Tensor, steps: int, rate: float
-) -> dict[str, float | None]:
+) -> Values:
+    """Return the errors of the published recall, the error None if it diverged."""
     began = time.monotonic()
     images_BD = published_recall(network, cues, steps, rate)
     seconds = (time.monotonic() - began) / len(truth_BD)
@@ -334,7 +332,7 @@ def _recalled_as_published(
 def memorised(
     recipe: Recipe, images: Images, width: int, seed: int, tell: Tell
 ) -> tuple[Memorising, float]:
-    """Return the finished training of a memory of one width, and its seconds."""
+    """Return a trained memory of one width, and how many seconds its training took."""
     latents, *hidden = recipe.model.layers
     model = msgspec.structs.replace(recipe.model, layers=[latents, *[width] * len(hidden)])
     epochs = recipe.learning.epochs if len(images) <= width else _EPOCHS_BEYOND
@@ -345,40 +343,41 @@ def memorised(
         # Equal steps of more units add up to a larger step of the drive.
         rate=recipe.learning.rate * units(recipe.model.layers[-1]) / width,
     )
-    mine = seeded(msgspec.structs.replace(recipe, model=model, learning=learning), seed)
+    own = seeded(msgspec.structs.replace(recipe, model=model, learning=learning), seed)
     began = time.monotonic()
     sample_BD = sample(images, seed)
-    network = initial_network(mine, sample_BD, images.shape)
-    training = learner_of(network, mine, sample_BD, len(images))
-    assert isinstance(training, Memorising)
-    for progress in Training(training).run(images, None):
+    network = initial_network(own, sample_BD, images.shape)
+    learner = learner_of(network, own, sample_BD, len(images))
+    assert isinstance(learner, Memorising)
+    for progress in Training(learner).run(images, None):
         tell(f"memorising {len(images)} images, width {width}", progress.epoch, epochs)
-    return training, time.monotonic() - began
+    return learner, time.monotonic() - began
 
 
 def _recalled(
     memory: Memory, recipe: Recipe, cues: Cues, other: Cues, truth_BD: Tensor, prior: Prior
-) -> dict[str, float | None]:
+) -> Values:
+    """Return the errors of a recall and how well it knows stored images from others."""
     began = time.monotonic()
-    found = recall(memory, cues, recipe.inference, prior=prior)
+    stored = recall(memory, cues, recipe.inference, prior=prior)
     seconds = (time.monotonic() - began) / len(truth_BD)
-    measured: dict[str, float | None] = {
+    values = _errors(stored.images_BD, truth_BD, cues) | {
         "seconds": seconds,
-        "steps": found.steps_B.double().mean().item(),
-        "most_steps": float(found.steps_B.max()),
-        "known": found.known_B.double().mean().item(),
+        "steps": stored.steps_B.double().mean().item(),
+        "most_steps": float(stored.steps_B.max()),
+        "known": stored.known_B.double().mean().item(),
     }
     if prior == "mixture" and len(other.pixels_BD):
         unknown = recall(memory, other, recipe.inference)
-        measured["auroc"] = _auroc(found, unknown)
-        measured["known_others"] = unknown.known_B.double().mean().item()
-    return _errors(found.images_BD, truth_BD, cues) | measured
+        values["auroc"] = _auroc(stored, unknown)
+        values["known_others"] = unknown.known_B.double().mean().item()
+    return values
 
 
-def _auroc(found: Recalled, unknown: Recalled) -> float:
-    """Return how well the energy tells images that were never stored from those that were."""
+def _auroc(stored: Recalled, unknown: Recalled) -> float:
+    """Return the AUROC of the energy as a score of images that were never stored."""
     from sklearn.metrics import roc_auc_score
 
-    energies = torch.cat([found.energy_B, unknown.energy_B]).numpy()
-    is_unknown = [0] * len(found.energy_B) + [1] * len(unknown.energy_B)
+    energies = torch.cat([stored.energy_B, unknown.energy_B]).numpy()
+    is_unknown = [0] * len(stored.energy_B) + [1] * len(unknown.energy_B)
     return float(roc_auc_score(is_unknown, energies))

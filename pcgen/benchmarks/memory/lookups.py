@@ -1,7 +1,7 @@
-"""What a memory is measured against: retrieval that stores the data, and principal components.
+"""Baselines of a memory: Hopfield networks, which store the images, and principal components.
 
-Modern and universal Hopfield networks keep every image. They are a look-up: what could be restored
-at best, at the price of all the bytes.
+Modern and universal Hopfield networks keep every image. They are look-ups: they show the best that
+a memory could restore, and they need the bytes of all images.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from pcgen.memory.corruptions import Cues
 
 Similarity = Literal["dot", "l1", "l2"]
 
-# Images compared at once: L1 distances take memory for all pairs.
-_AT_ONCE = 16
+_AT_ONCE = 16  # cues: L1 distances take memory for all pairs of pixels and stored images
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +25,8 @@ class Hopfield:
 
     Attributes:
         stored_ND: the images.
-        similarity: dot product, or minus the L1 or squared L2 distance, mean over visible pixels.
-        sharpness: of the softmax; None takes the most similar image.
+        similarity: the dot product, or minus the L1 or squared L2 distance, over visible pixels.
+        sharpness: factor before the softmax; None takes the most similar image.
 
     Source: Ramsauer et al. (2021) for the softmax of dot products; Millidge et al. (2022) for the
     others, whose separation is the maximum here.
@@ -39,7 +38,7 @@ class Hopfield:
 
     @property
     def bytes(self) -> int:
-        """Return what is stored."""
+        """Return the number of stored bytes."""
         return self.stored_ND.numel() * self.stored_ND.element_size()
 
     def __call__(self, cues: Cues) -> Tensor:
@@ -57,11 +56,11 @@ class Hopfield:
     def _likeness(self, pixels_BD: Tensor, visible_BD: Tensor) -> Tensor:
         seen_BD = visible_BD.to(pixels_BD.dtype)
         if self.similarity == "l1":
-            found = [
+            likeness = [
                 -((self.stored_ND - pixels).abs() @ seen)
                 for pixels, seen in zip(pixels_BD, seen_BD, strict=True)
             ]
-            return torch.stack(found)
+            return torch.stack(likeness)
         products_BN = (pixels_BD * seen_BD) @ self.stored_ND.T
         if self.similarity == "dot":
             return products_BN
@@ -70,7 +69,7 @@ class Hopfield:
 
 @dataclass(frozen=True, slots=True)
 class PrincipalMemory:
-    """Principal components as a memory: the linear network with the exact posterior mean.
+    """Principal components as a memory: a linear network with its exact posterior mean.
 
     Attributes:
         mean_D: of the images.
@@ -82,7 +81,7 @@ class PrincipalMemory:
 
     @property
     def bytes(self) -> int:
-        """Return what is stored."""
+        """Return the number of stored bytes."""
         return (self.mean_D.numel() + self.loadings_DK.numel()) * 4
 
     def __call__(self, cues: Cues, least_noise: float = 0.01) -> Tensor:
@@ -108,7 +107,7 @@ def principal_memory(images_ND: Tensor, components: int) -> PrincipalMemory:
     from sklearn.decomposition import PCA
 
     count = min(components, len(images_ND) - 1)
-    found = PCA(count, random_state=0).fit(images_ND.numpy())
-    deviations_K1 = torch.from_numpy(found.explained_variance_).sqrt()[:, None]
-    loadings_KD = torch.from_numpy(found.components_) * deviations_K1
-    return PrincipalMemory(torch.from_numpy(found.mean_).float(), loadings_KD.T.float())
+    pca = PCA(count, random_state=0).fit(images_ND.numpy())
+    deviations_K1 = torch.from_numpy(pca.explained_variance_).sqrt()[:, None]
+    loadings_KD = torch.from_numpy(pca.components_) * deviations_K1
+    return PrincipalMemory(torch.from_numpy(pca.mean_).float(), loadings_KD.T.float())

@@ -1,18 +1,18 @@
-"""The published memory in our engine: how it is trained, and how it recalls.
+"""The published memory in our engine: its training and its recall.
 
     training   500 epochs of AdamW; the states of a batch of 50 take a fixed number of plain steps
                down the energy of unit precisions, without a prior on the latent
-    recall     all states 0, the data layer at the cue; every state, the data too, moves down the
-               same energy; visible pixels of a mask are put back after each step; the answer is
-               the data layer
+    recall     starts with all states 0 and the data layer at the cue; every state, the data too,
+               moves down the same energy; visible pixels of a mask are put back after each step;
+               the result is the data layer
 
-Free data are a running mean of what the layer above predicts, so that a step needs W'W alone:
+Free data are a running mean of the predictions of the layer above, so that a step needs only W'W:
 
     x(t) = (1 - r)^t x(0) + (1 - (1 - r)^t) b + W e(t),   e(t + 1) = (1 - r) e(t) + r h(t)
 
 Source: Pinchetti et al. (2025), table 3 and the released code, whose settings were chosen for each
-cell by the recall error itself. Their rates are of an energy averaged over the batch. We differ in
-the first weights, and in training states start at what a latent of 0 predicts.
+cell by the recall error itself. Their rates are for an energy averaged over the batch. We differ in
+the initial weights; and in training our states start at the predictions of a latent of 0.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from pcgen.benchmarks.baselines import seeded
+from pcgen.benchmarks.training import seeded
 from pcgen.config import InferenceTable, LearningTable, PrecisionTable, Recipe
 from pcgen.data.images import Images
 from pcgen.learning.initial import initial_network, sample
@@ -41,10 +41,10 @@ _WEIGHT_DECAY = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What was chosen for one cell.
+    """The published settings of one cell.
 
     Attributes:
-        rate: of the states, per step, of an image's own energy.
+        rate: of the states, per step, for the energy of one image.
         weight_rate: of AdamW.
         training_steps: of the states, per batch.
         recall_steps: of the states, per cue.
@@ -57,7 +57,7 @@ class Settings:
 
 
 def _cells(*rows: tuple[float, float, int, int]) -> dict[int, Settings]:
-    """Return the settings by width, from their rates of a batch."""
+    """Return the settings by width, from the rates for the mean energy of a batch."""
     return {
         width: Settings(rate / _BATCH, weight_rate, training, recall)
         for width, (rate, weight_rate, training, recall) in zip(WIDTHS, rows, strict=True)
@@ -90,9 +90,9 @@ SETTINGS = {
 def published_training(
     recipe: Recipe, images: Images, width: int, seed: int, settings: Settings
 ) -> Training:
-    """Return the training of a network of one width, begun, as it was published."""
+    """Return the training, as it was published, of a new network of one width."""
     latents, *hidden = recipe.model.layers
-    found = msgspec.structs.replace(
+    published = msgspec.structs.replace(
         seeded(recipe, seed),
         model=msgspec.structs.replace(
             recipe.model, layers=[latents, *[width] * len(hidden)], precision=PrecisionTable()
@@ -110,8 +110,8 @@ def published_training(
         ),
     )
     sample_BD = sample(images, seed)
-    network = initial_network(found, sample_BD, images.shape)
-    return Training(PredictiveCoding(network, found, sample_BD))
+    network = initial_network(published, sample_BD, images.shape)
+    return Training(PredictiveCoding(network, published, sample_BD))
 
 
 def published_recall(network: Network, cues: Cues, steps: int, rate: float) -> Tensor:
@@ -119,13 +119,13 @@ def published_recall(network: Network, cues: Cues, steps: int, rate: float) -> T
 
     Args:
         network: dense, its data layer linear.
-        cues: with one mask for all.
+        cues: with the same mask for all images.
     """
     layer, upper = network.layers[0], _above_data(network)
     assert isinstance(layer, Dense)
     assert layer.bias is not None
     assert (cues.visible_BD == cues.visible_BD[0]).all()
-    # Noise leaves no pixel certain; a mask leaves those that it does not hide.
+    # With noise every pixel moves; with a mask only the hidden ones do.
     free_D = ~cues.visible_BD[0] if cues.noise == 0 else torch.ones_like(cues.visible_BD[0])
     error_BD = cues.pixels_BD - layer.bias
     given_BU = error_BD[:, ~free_D] @ layer.weight[~free_D]
@@ -137,25 +137,25 @@ def published_recall(network: Network, cues: Cues, steps: int, rate: float) -> T
     for _ in range(steps):
         arrived_BU = given_BU + left * own_BU + mean_BU @ free_UU - states[0] @ gram_UU
         terms = upper.terms(states)
-        pulls = [terms[0].pull_BD - arrived_BU, *(found.pull_BD for found in terms[1:]), still_BL]
-        signals = [found.signal_BD for found in terms]
+        pulls = [terms[0].pull_BD - arrived_BU, *(term.pull_BD for term in terms[1:]), still_BL]
+        signals = [term.signal_BD for term in terms]
         mean_BU, left = (1 - rate) * mean_BU + rate * states[0], (1 - rate) * left
         states = [
             x - rate * upper.slope(i, pull, signals)
             for i, (x, pull) in enumerate(zip(states, pulls, strict=True))
         ]
-    found_BD = cues.pixels_BD.clone()
-    found_BD[:, free_D] = (
+    recalled_BD = cues.pixels_BD.clone()
+    recalled_BD[:, free_D] = (
         layer.bias[free_D] + left * error_BD[:, free_D] + mean_BU @ layer.weight[free_D].T
     )
-    return found_BD.clamp(0, 1)
+    return recalled_BD.clamp(0, 1)
 
 
 def stable_rate(network: Network) -> float:
     """Return a rate at which the descent cannot diverge: 1 / (1 + largest norm of a layer)^2.
 
-    The errors are a bidiagonal map of all states, the identity beside the weights, whose squared
-    norm bounds the energy's curvature.
+    The errors are a bidiagonal map of all states, with the identity on its diagonal and the weights
+    beside it. The squared norm of this map bounds the energy's curvature.
     """
     norms = [torch.linalg.eigvalsh(_small_gram(layer.matrix()))[-1] for layer in network.layers]
     return 1 / (1 + float(max(norms)) ** 0.5) ** 2

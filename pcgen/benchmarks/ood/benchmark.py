@@ -11,15 +11,15 @@ import torch
 
 from pcgen.benchmarks.ood import table
 from pcgen.benchmarks.ood.families import FAMILIES, Recipes
-from pcgen.benchmarks.ood.measured import Measured, measure
+from pcgen.benchmarks.ood.family_scores import FamilyScores, score_sets
 from pcgen.benchmarks.ood.sets import Known, Open, Unusual, left_out, unusual_sets
-from pcgen.benchmarks.reconstruction import Tell
+from pcgen.benchmarks.table import Tell
 from pcgen.data.images import Images
 from pcgen.errors import DataError
 
 LIMIT = 10_000
 """Images of a set at most, the known test images included."""
-# What a left-out class is compared by: the others say little more and take as long again.
+# Families that are also trained without one class: the others add little and take as long again.
 _LEFT_OUT = ("pc", "convnet", "ppca", "trivial")
 
 
@@ -28,12 +28,12 @@ Split = tuple[Known, list[Unusual]]
 
 @dataclass(slots=True)
 class Outcome:
-    """The table of one known set, and what its page shows.
+    """The results of one known set, for its table and its page.
 
     Attributes:
         rows: of the table.
-        pairs: what each unusual set's part says.
-        scores: every method's scores, by the known set's name: whole, and without one class.
+        pairs: the metrics of each unusual set.
+        scores: every method's scores, by the name of the known set: whole, and without one class.
     """
 
     known: str
@@ -42,8 +42,8 @@ class Outcome:
     pairs: list[table.Pair] = field(default_factory=list)
     scores: dict[str, list[table.Scores]] = field(default_factory=dict)
 
-    def take_in(self, known: str, scores: list[table.Scores], sets: Sequence[Unusual]) -> None:
-        """Add the parts of the table that scores make."""
+    def add(self, known: str, scores: list[table.Scores], sets: Sequence[Unusual]) -> None:
+        """Add scores, their metrics and their rows."""
         self.scores[known] = scores
         for pair in table.pairs(known, scores, sets):
             self.pairs.append(pair)
@@ -68,13 +68,13 @@ def benchmark(
     """Return the table of a known data set.
 
     Args:
-        opened: gives the other data sets.
+        opened: from a name to the images of another data set.
         with_left_out: whether to train again without one class, another for each seed.
-        families: of `FAMILIES`, the first of them the network's where it is wanted at all.
-        keep: a folder for the scores, from which a later call goes on.
+        families: names from `FAMILIES`; the network's is first if it is one of them.
+        keep: a folder for the scores, from which a later call continues.
 
     Raises:
-        DataError: images without labels, or that cannot be read.
+        DataError: images that have no labels or cannot be read.
     """
     if images.labels is None:
         raise DataError(f"{images.source}: has no labels, which the classifiers need")
@@ -89,22 +89,22 @@ def benchmark(
     def without(seed: int) -> Split:
         return left_out(name, images, test, validation, limit, seed)
 
-    def measured(split: Callable[[int], Split], chosen: Sequence[str]) -> list[list[Measured]]:
-        """Return the scores of each family, a seed each; add them to the outcome."""
-        found: dict[str, list[Measured]] = {family: [] for family in chosen}
+    def measured(split: Callable[[int], Split], chosen: Sequence[str]) -> list[list[FamilyScores]]:
+        """Return each family's scores, one entry per seed; add them to the outcome."""
+        by_family: dict[str, list[FamilyScores]] = {family: [] for family in chosen}
         for seed in range(seeds):
             known, unusual = split(seed)
-            for family, own in found.items():
-                own.append(measure(family, known, unusual, recipes, device, tell, keep))
-        for_all = name if split is whole else f"{name} without one class"
-        outcome.take_in(for_all, table.methods(list(found.values())), unusual)
-        return list(found.values())
+            for family, own in by_family.items():
+                own.append(score_sets(family, known, unusual, recipes, device, tell, keep))
+        known_name = name if split is whole else f"{name} without one class"
+        outcome.add(known_name, table.methods(list(by_family.values())), unusual)
+        return list(by_family.values())
 
-    found = measured(whole, families)
-    outcome.rows += table.fact_rows(name, found)
-    for own in found:
+    by_family = measured(whole, families)
+    outcome.rows += table.fact_rows(name, by_family)
+    for own in by_family:
         if own[0].components:
-            outcome.rows += table.promise_rows(name, own)
+            outcome.rows += table.guarantee_rows(name, own)
     chosen = [family for family in families if family in _LEFT_OUT]
     if with_left_out and chosen and test.class_count > 2:
         measured(without, chosen)

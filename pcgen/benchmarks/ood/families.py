@@ -1,4 +1,4 @@
-"""The methods of the benchmark: each trains on the known images and gives a scorer.
+"""The families of methods: each trains on the known images and returns a scorer.
 
 A new family is one function and one row in `FAMILIES`.
 """
@@ -13,10 +13,11 @@ from typing import Any
 import msgspec
 import torch
 
-from pcgen.benchmarks.baselines import seeded, train_autoencoder
+from pcgen.benchmarks.baselines import train_autoencoder
 from pcgen.benchmarks.ood.baselines import AutoencoderScorer, PPCAScorer, TrivialScorer
 from pcgen.benchmarks.ood.sets import Known
-from pcgen.benchmarks.reconstruction import Tell, train_network
+from pcgen.benchmarks.table import Tell
+from pcgen.benchmarks.training import seeded, train_network
 from pcgen.classification.network import Classifier
 from pcgen.classification.training import ClassifierLearner, initial_classifier
 from pcgen.config import ClassifierTable, InferenceTable, Recipe, to_dict, units
@@ -24,20 +25,21 @@ from pcgen.learning.train import Training
 from pcgen.ood.scores import ClassifierScorer
 from pcgen.ood.scoring import Scorer
 
-# The autoencoder's rate, and its epochs per PC epoch, so that it never has less time.
+# The autoencoder's rate; its epochs for each epoch of the network, so that it never has less time.
 _AUTOENCODER_RATE = 1e-3
 _AUTOENCODER_EPOCHS = 4
-# Of the discriminative network: it starts where its errors are 0 but at the label.
+# Inference steps of the discriminative network in training and in tests. It starts where all errors
+# but the label's are 0.
 _PC_STEPS, _PC_TEST_STEPS = 8, 50
 
 
 @dataclass(frozen=True, slots=True)
 class Recipes:
-    """What is trained.
+    """The recipes of the trained networks.
 
     Attributes:
         network: the predictive coding network's recipe.
-        classifier: the convnet's; dense classifiers learn as it does.
+        classifier: the convnet's recipe, whose learning table the dense classifiers share.
     """
 
     network: Recipe
@@ -52,14 +54,14 @@ class Family:
     """A kind of method.
 
     Attributes:
-        train: gives its scorer.
-        settings: all that this depends on but the known images and their seed.
-        bare: whether its scores need not say whose they are.
+        train: returns its scorer.
+        settings: everything that `train` depends on, except the known images and their seed.
+        named: whether its methods have the family's name before the score's.
     """
 
     train: Train
     settings: Callable[[Recipes, Known], Any]
-    bare: bool = False
+    named: bool = False
 
 
 def pc(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scorer:
@@ -69,10 +71,10 @@ def pc(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scor
     recipe = seeded(recipes.network, known.seed)
     network = train_network(recipe, known.kept, known.validation, device, tell)
     labels = known.kept.labels
-    found: Scorer = scores.fit(
+    scorer: Scorer = scores.fit(
         network, known.kept, recipe.inference, labels=labels, device=str(device)
     )
-    return found
+    return scorer
 
 
 def convnet(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scorer:
@@ -103,17 +105,17 @@ def autoencoder(known: Known, recipes: Recipes, device: torch.device, tell: Tell
     epochs = _AUTOENCODER_EPOCHS * recipe.learning.epochs
     count = len(known.kept)
 
-    def told(epoch: int) -> None:
+    def on_epoch(epoch: int) -> None:
         tell(f"autoencoder, seed {known.seed}", epoch * count, epochs * count)
 
     trained, _ = train_autoencoder(
-        recipe, known.kept, known.validation, _AUTOENCODER_RATE, epochs, device, told
+        recipe, known.kept, known.validation, epochs, device, _AUTOENCODER_RATE, on_epoch
     )
     return AutoencoderScorer(trained, device)
 
 
 def trivial(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scorer:
-    """Return statistics that need no model."""
+    """Return scores that need no model, such as the size of the compressed image."""
     return TrivialScorer.fit(known.kept)
 
 
@@ -173,13 +175,17 @@ def _network(recipes: Recipes, known: Known) -> Any:
 
 
 FAMILIES = {
-    "pc": Family(pc, _network, bare=True),
-    "convnet": Family(convnet, lambda recipes, known: to_dict(recipes.classifier)),
-    "mlp": Family(mlp, lambda recipes, known: to_dict(dense_recipe(recipes, known, "backprop"))),
-    "discriminative-pcn": Family(
-        discriminative_pcn, lambda recipes, known: to_dict(dense_recipe(recipes, known, "pc"))
+    "pc": Family(pc, _network),
+    "convnet": Family(convnet, lambda recipes, known: to_dict(recipes.classifier), named=True),
+    "mlp": Family(
+        mlp, lambda recipes, known: to_dict(dense_recipe(recipes, known, "backprop")), named=True
     ),
-    "autoencoder": Family(autoencoder, _network, bare=True),
-    "ppca": Family(ppca, lambda recipes, known: units(recipes.network.model.layers[0]), bare=True),
-    "trivial": Family(trivial, lambda recipes, known: None, bare=True),
+    "discriminative-pcn": Family(
+        discriminative_pcn,
+        lambda recipes, known: to_dict(dense_recipe(recipes, known, "pc")),
+        named=True,
+    ),
+    "autoencoder": Family(autoencoder, _network),
+    "ppca": Family(ppca, lambda recipes, known: units(recipes.network.model.layers[0])),
+    "trivial": Family(trivial, lambda recipes, known: None),
 }

@@ -1,6 +1,6 @@
-"""How well scores tell unusual images from known ones, with intervals over images and seeds.
+"""How well scores separate unusual images from known ones, with intervals over images and seeds.
 
-A score is higher for what is more unusual. N known images, M unusual ones, S model seeds, R
+A higher score is more unusual. N known images, M unusual ones, S model seeds, R
 bootstrap replicates. Unusual images are the positives, unless a name says otherwise:
 
     auroc               P(unusual > known) + 1/2 P(equal)
@@ -33,8 +33,7 @@ METRICS = (
 )
 REPLICATES = 200
 _CONFIDENCE = 0.95
-# Rows of weights times images that are in memory at a time.
-_CELLS = 2_000_000
+_CELLS = 2_000_000  # replicates x images that are in memory at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +48,12 @@ class Estimate:
 def metrics(known_N: Any, unusual_M: Any) -> dict[str, float]:
     """Return every metric of one score, exactly, ties included."""
     ones = [np.ones((1, len(scores))) for scores in (known_N, unusual_M)]
-    found = _Ordered(known_N, unusual_M).metrics(*ones)
-    return {name: float(values[0]) for name, values in found.items()}
+    values = _Ordered(known_N, unusual_M).metrics(*ones)
+    return {name: float(value[0]) for name, value in values.items()}
 
 
 def roc(known_N: Any, unusual_M: Any) -> tuple[Array, Array]:
-    """Return the shares of known and of unusual images flagged, from no threshold passed to all."""
+    """Return the shares of known and of unusual images above each threshold, from none to all."""
     ones = [np.ones((1, len(scores))) for scores in (known_N, unusual_M)]
     flagged_known, flagged_unusual = _Ordered(known_N, unusual_M).flagged(*ones)
     return flagged_known[0] / len(known_N), flagged_unusual[0] / len(unusual_M)
@@ -63,9 +62,9 @@ def roc(known_N: Any, unusual_M: Any) -> tuple[Array, Array]:
 class Bootstrap:
     """The same draws of seeds and images for every score, so that differences are paired.
 
-    A replicate draws S of the S seeds and, of known and of unusual images apart, as many as there
-    are, all with replacement; its value is the mean over its seeds. A few seeds drawn anew say
-    little of how much seeds differ, so these intervals are somewhat too narrow.
+    A replicate draws S of the S seeds, N of the known images and M of the unusual ones, all with
+    replacement; its value is the mean over its seeds. A few seeds show little of how much seeds
+    differ, so these intervals are somewhat too narrow.
     """
 
     def __init__(
@@ -77,12 +76,12 @@ class Bootstrap:
         seed: int = 0,
         replicates: int = REPLICATES,
     ) -> None:
-        """Draw.
+        """Draw the seeds and images of all replicates.
 
         Args:
             known: number of known images of each seed.
             unusual: number of unusual images of each seed.
-            shared: whether all seeds judge the same images.
+            shared: whether all seeds score the same images.
         """
         source = np.random.default_rng(seed)
         seeds = len(known)
@@ -108,7 +107,7 @@ class Bootstrap:
             by_seed.append({name: np.concatenate([p[name] for p in parts]) for name in METRICS})
         rows = np.arange(len(self.seeds_RS))[:, None]
         return {
-            name: np.stack([found[name] for found in by_seed], 1)[rows, self.seeds_RS].mean(1)
+            name: np.stack([one[name] for one in by_seed], 1)[rows, self.seeds_RS].mean(1)
             for name in METRICS
         }
 
@@ -119,7 +118,7 @@ def estimates(
     """Return every metric, its mean over seeds, with the interval of its replicates."""
     exact = [metrics(*pair) for pair in pairs]
     return {
-        name: estimate(float(np.mean([found[name] for found in exact])), replicates[name])
+        name: estimate(float(np.mean([one[name] for one in exact])), replicates[name])
         for name in METRICS
     }
 
@@ -143,12 +142,12 @@ class _Ordered:
         self.unusual = order[order >= len(known_N)] - len(known_N)
         self.is_known = order < len(known_N)
         falling = scores[order]
-        # A threshold lies only where a score ends.
+        # Equal scores are flagged together, so a threshold lies only behind the last of them.
         self.ends = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
 
     def flagged(self, known_RN: Array, unusual_RM: Array) -> tuple[Array, Array]:
         """Return the weights (R, T + 1) above each threshold, the first above all scores."""
-        found = []
+        flagged = []
         for weights, order, own in (
             (known_RN, self.known, self.is_known),
             (unusual_RM, self.unusual, ~self.is_known),
@@ -156,8 +155,8 @@ class _Ordered:
             sums = np.zeros((len(weights), weights.shape[1] + 1), np.float64)
             np.cumsum(weights[:, order], axis=1, out=sums[:, 1:])
             passed = np.cumsum(own)[self.ends]
-            found.append(sums[:, np.concatenate([[0], passed])])
-        return found[0], found[1]
+            flagged.append(sums[:, np.concatenate([[0], passed])])
+        return flagged[0], flagged[1]
 
     def metrics(self, known_RN: Array, unusual_RM: Array) -> dict[str, Array]:
         """Return every metric (R,) under weights of the images."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pcgen.benchmarks.ood.families import FAMILIES
-from pcgen.benchmarks.ood.measured import KNOWN, PART_A, PART_B, Measured
+from pcgen.benchmarks.ood.family_scores import KNOWN, PART_A, PART_B, FamilyScores
 from pcgen.benchmarks.ood.metrics import METRICS, Bootstrap, Estimate, estimate, estimates
 from pcgen.benchmarks.ood.sets import Unusual
 from pcgen.ood import conformal as calibration
@@ -22,35 +22,36 @@ _CONVNET = "convnet "
 _OF_LOGITS = (*LOGIT_SCORES, "odin")
 FPR = 0.05
 SPLITS = 20
-# Of the held-out known images: both calibration parts and the rest, which stands for new ones. With
-# few to calibrate on and many to count, what the guarantee leaves open is seen, not the counting.
+# Share of the held-out known images in each calibration part; the rest stands for new images. Few
+# images calibrate and many are counted, so that the result varies by calibration, not by counting.
 _PARTS = 0.125
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """One method's scores, a seed each.
+    """One method's scores; each list has one entry per seed.
 
     Attributes:
-        method: as it stands in the table.
-        known: of the known test images (N,).
-        unusual: of each unusual set (M,).
-        measured: where they are from, a seed each.
+        method: its name in the table.
+        known: scores of the known test images (N,).
+        unusual: scores of each unusual set (M,).
+        measured: the family's results that they are from.
     """
 
     method: str
     known: list[Array]
     unusual: dict[str, list[Array]]
-    measured: list[Measured]
+    measured: list[FamilyScores]
 
     @property
     def is_ours(self) -> bool:
+        """Return whether the predictive coding network gives this score."""
         return self.measured[0].family == "pc"
 
 
 @dataclass(slots=True)
 class Pair:
-    """What a page shows of a known and an unusual set.
+    """The metrics of every method on a known and an unusual set.
 
     Attributes:
         exact: every method's metrics.
@@ -63,14 +64,14 @@ class Pair:
     replicates: dict[str, Array] = field(default_factory=dict)
 
 
-def methods(found: Sequence[Sequence[Measured]]) -> list[Scores]:
-    """Return the methods of all families; `found` has a list of seeds for each family."""
+def methods(families: Sequence[Sequence[FamilyScores]]) -> list[Scores]:
+    """Return the methods of all families, from each family's list of seeds."""
     table = []
-    for seeds in found:
+    for seeds in families:
         first = seeds[0]
         columns = [combined(one) for one in seeds]
         for name in columns[0][KNOWN]:
-            method = name if FAMILIES[first.family].bare else f"{first.family} {name}"
+            method = f"{first.family} {name}" if FAMILIES[first.family].named else name
             known = [one[KNOWN][name] for one in columns]
             sets = [key for key in columns[0] if key not in (KNOWN, PART_A, PART_B)]
             unusual = {key: [one[key][name] for one in columns] for key in sets}
@@ -78,19 +79,19 @@ def methods(found: Sequence[Sequence[Measured]]) -> list[Scores]:
     return table
 
 
-def combined(found: Measured) -> dict[str, dict[str, Array]]:
-    """Return the columns of every set, the combined score first where there are components."""
-    if not found.components:
-        return found.sets
-    calibration_NJ = _parts(found, PART_A)
+def combined(scores: FamilyScores) -> dict[str, dict[str, Array]]:
+    """Return the columns of every set, with the combined score first if there are components."""
+    if not scores.components:
+        return scores.sets
+    calibration_NJ = _components(scores, PART_A)
     return {
-        key: {COMBINED: calibration.fisher(_parts(found, key), calibration_NJ), **columns}
-        for key, columns in found.sets.items()
+        key: {COMBINED: calibration.fisher(_components(scores, key), calibration_NJ), **columns}
+        for key, columns in scores.sets.items()
     }
 
 
 def pairs(known: str, table: Sequence[Scores], unusual: Sequence[Unusual]) -> Iterator[Pair]:
-    """Yield what every unusual set's part of the table says, seeds and images drawn alike."""
+    """Yield the metrics of each unusual set; all methods share the draws of seeds and images."""
     for number, one in enumerate(unusual):
         known_sizes = [len(scores) for scores in table[0].known]
         unusual_sizes = [len(scores) for scores in table[0].unusual[one.name]]
@@ -110,11 +111,11 @@ def rows_of(pair: Pair, table: Sequence[Scores]) -> list[dict[str, Any]]:
     dataset = f"{pair.known} vs {pair.unusual.name}"
     rows = []
     for scores in table:
-        seconds = float(np.mean([found.seconds for found in scores.measured]))
+        seconds = float(np.mean([one.seconds for one in scores.measured]))
         for metric in METRICS:
-            found = pair.exact[scores.method][metric]
+            value = pair.exact[scores.method][metric]
             rows.append(
-                row(dataset, scores.method, metric, found, len(scores.known))
+                row(dataset, scores.method, metric, value, len(scores.known))
                 | {
                     "seconds": seconds,
                     "kind": pair.unusual.kind,
@@ -131,7 +132,10 @@ def rows_of(pair: Pair, table: Sequence[Scores]) -> list[dict[str, Any]]:
 
 
 def _compared(pair: Pair, table: Sequence[Scores]) -> Iterator[tuple[str, str]]:
-    """Yield what ours is compared with: softmax, the best of the logits, of the convnet, of all."""
+    """Yield our method with each that it is compared with.
+
+    These are softmax and the best of the scores of logits, of the convnet and of all baselines.
+    """
     ours = (
         COMBINED if COMBINED in pair.exact else next((s.method for s in table if s.is_ours), None)
     )
@@ -146,7 +150,7 @@ def _compared(pair: Pair, table: Sequence[Scores]) -> Iterator[tuple[str, str]]:
 
 
 def best_of(pair: Pair, names: Sequence[str]) -> str | None:
-    """Return the method of the largest AUROC in a pair: chosen on the test images themselves."""
+    """Return the method with the largest AUROC of a pair, chosen on the test images themselves."""
     return max(names, key=lambda name: pair.exact[name]["auroc"].value, default=None)
 
 
@@ -156,15 +160,15 @@ def difference_of(pair: Pair, ours: str, against: str) -> Estimate:
     return estimate(value, pair.replicates[ours] - pair.replicates[against])
 
 
-def row(dataset: str, method: str, metric: str, found: Estimate, seeds: int) -> dict[str, Any]:
+def row(dataset: str, method: str, metric: str, estimated: Estimate, seeds: int) -> dict[str, Any]:
     """Return a row with the columns that every table has."""
     return {
         "dataset": dataset,
         "method": method,
         "metric": metric,
-        "value": found.value,
-        "ci_low": found.low,
-        "ci_high": found.high,
+        "value": estimated.value,
+        "ci_low": estimated.low,
+        "ci_high": estimated.high,
         "published": None,
         "source": "measured",
         "seconds": None,
@@ -173,32 +177,32 @@ def row(dataset: str, method: str, metric: str, found: Estimate, seeds: int) -> 
     }
 
 
-def promise_rows(known: str, found: Sequence[Measured]) -> list[dict[str, Any]]:
-    """Return what becomes of the promised 5 %: on the test images, and on exchangeable splits.
+def guarantee_rows(known: str, seeds: Sequence[FamilyScores]) -> list[dict[str, Any]]:
+    """Return how often known images are flagged where at most 5 % should be.
 
     `false_alarms_at_5`: the share of known test images flagged, mean and range over seeds.
-    `splits_within_5`: of splits of the held-out training images into calibration and new ones, the
-    share in which at most 5 % of the new ones are flagged. Nothing where too few are held out.
+    `splits_within_5`: the held-out training images are split many times into calibration and new
+    images; the share of splits in which at most 5 % of the new images are flagged. There are no
+    rows if too few images are held out.
     """
-    rates, kept = [], []
     least = calibration.smallest(FPR, "pac")
-    if min(len(_parts(one, PART_B)) for one in found) < 1.5 * least:
+    if min(len(_components(one, PART_B)) for one in seeds) < 1.5 * least:
         return []
-    for one in found:
+    rates = []
+    for one in seeds:
         columns = combined(one)
         limit = calibration.threshold(columns[PART_B][COMBINED], FPR, "pac")
         rates.append(float((columns[KNOWN][COMBINED] > limit).mean()))
-        kept.append(_splits_kept(one))
-    rows = []
-    for metric, values in (("false_alarms_at_5", rates), ("splits_within_5", kept)):
-        between = Estimate(float(np.mean(values)), min(values), max(values))
-        rows.append(row(f"{known} itself", COMBINED, metric, between, len(found)))
-    return rows
+    shares = [_share_of_splits(one) for one in seeds]
+    return [
+        row(f"{known} itself", COMBINED, metric, _range(values), len(seeds))
+        for metric, values in (("false_alarms_at_5", rates), ("splits_within_5", shares))
+    ]
 
 
-def _splits_kept(found: Measured) -> float:
-    """Return the share of splits of the held-out known images in which the promise was kept."""
-    held_out = np.concatenate([_parts(found, PART_A), _parts(found, PART_B)])
+def _share_of_splits(scores: FamilyScores) -> float:
+    """Return the share of splits of the held-out known images that keep the guarantee."""
+    held_out = np.concatenate([_components(scores, PART_A), _components(scores, PART_B)])
     count = max(round(_PARTS * len(held_out)), calibration.smallest(FPR, "pac"))
     kept = 0
     for split in range(SPLITS):
@@ -209,18 +213,22 @@ def _splits_kept(found: Measured) -> float:
     return kept / SPLITS
 
 
-def _parts(found: Measured, key: str) -> Array:
-    return np.column_stack([found.sets[key][name] for name in found.components])
+def _components(scores: FamilyScores, key: str) -> Array:
+    return np.column_stack([scores.sets[key][name] for name in scores.components])
 
 
-def fact_rows(known: str, found: Sequence[Sequence[Measured]]) -> list[dict[str, Any]]:
-    """Return each family's speed and what else it tells of itself, mean and range over seeds."""
+def fact_rows(known: str, families: Sequence[Sequence[FamilyScores]]) -> list[dict[str, Any]]:
+    """Return each family's speed and other facts, mean and range over seeds."""
     rows = []
-    for seeds in found:
-        family = seeds[0].family
-        told = {name: [one.facts[name] for one in seeds] for name in seeds[0].facts}
-        told["images_per_second"] = [one.per_second for one in seeds]
-        for metric, values in told.items():
-            between = Estimate(float(np.mean(values)), min(values), max(values))
-            rows.append(row(f"{known} itself", family, metric, between, len(seeds)))
+    for seeds in families:
+        facts = {name: [one.facts[name] for one in seeds] for name in seeds[0].facts}
+        facts["images_per_second"] = [one.per_second for one in seeds]
+        for metric, values in facts.items():
+            family = seeds[0].family
+            rows.append(row(f"{known} itself", family, metric, _range(values), len(seeds)))
     return rows
+
+
+def _range(values: Sequence[float]) -> Estimate:
+    """Return the mean of values, with their range as its interval."""
+    return Estimate(float(np.mean(values)), min(values), max(values))

@@ -1,8 +1,8 @@
-"""Peers as processes: start another library's worker, ask it, and stop it.
+"""Libraries as processes: start one, send it requests, and stop it.
 
-Each library needs a jax of its own, so each has an environment, `.peers/NAME`, which `make peers`
-builds, and a script here, `worker_NAME.py`, that this environment's Python runs. A request and its
-answer are one JSON object a line; arrays travel as .npz files whose path the request names.
+Each peer (another library) pins its own version of jax. So each has an environment, `.peers/NAME`,
+which `make peers` builds, and a module here, `NAME_worker.py`, which `protocol.py` serves with that
+environment's Python.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import selectors
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,25 +25,26 @@ from pcgen.errors import PcgenError
 # on unrolled steps than the older one, and no faster on scanned ones.
 FLAGS = {"pcx": "--xla_cpu_use_thunk_runtime=false", "fabricpc": ""}
 
+PROTOCOL = Path(__file__).with_name("protocol.py")
 _TAIL = 5  # lines of standard error that a message quotes
 
 
 class PeerError(PcgenError):
-    """A peer that is not installed, died, was too slow, or said what is not an answer."""
+    """A peer is not installed, died, was too slow, or sent something that is no answer."""
 
     kind = "peer"
 
 
-def found(root: Path) -> list[str]:
-    """Return the names of the peers whose environments stand in `root`/.peers."""
+def installed(root: Path) -> list[str]:
+    """Return the names of the peers whose environments are in `root`/.peers."""
     return [name for name in FLAGS if os.access(_python(root, name), os.X_OK)]
 
 
 class Peer:
     """One library's worker, running on `threads` processors of this machine.
 
-    Processor affinity is what limits jax: its thread pool has a thread for each processor it may
-    use, whatever OMP_NUM_THREADS says, and XLA's own flags leave some of its work on all of them.
+    Only processor affinity limits jax: its thread pool has a thread for each processor that it may
+    use, whatever OMP_NUM_THREADS is, and XLA's own flags leave some of its work on all of them.
 
     Example:
         with Peer("pcx", Path(), threads=1) as peer:
@@ -58,20 +59,18 @@ class Peer:
         name: str,
         root: Path,
         threads: int = 1,
-        worker: Path | None = None,
-        python: Path | None = None,
+        command: Sequence[str | Path] | None = None,
     ) -> None:
-        """Start it; `python` and `worker` are another interpreter and script than the peer's."""
+        """Start the worker with its peer's Python, or with another command."""
         self.name = name
-        python = python or _python(root, name)
-        script = worker or Path(__file__).with_name(f"worker_{name}.py")
-        if not os.access(python, os.X_OK):
+        python = _python(root, name)
+        if command is None and not os.access(python, os.X_OK):
             raise PeerError(f"{name}: no environment at {python.parents[1]}", "make peers")
         # A file and not a pipe: nobody reads it while the worker runs, and a full pipe would hang.
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         with _affinity(threads):
             self._process = subprocess.Popen(  # noqa: S603
-                [python, script],
+                list(command or (python, PROTOCOL, f"{name}_worker")),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
@@ -86,13 +85,13 @@ class Peer:
     def ask(self, message: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Send one request and return its answer, waiting at most `timeout` seconds.
 
-        After an error the worker is stopped: what it holds can no longer be trusted.
+        An error stops the worker, because its state can no longer be trusted.
 
         Raises:
-            PeerError: it died, said nothing in time, said no JSON object, or reported an error.
+            PeerError: it died, did not answer in time or with a JSON object, or reported an error.
         """
         try:
-            with contextlib.suppress(BrokenPipeError):  # its end is told below, with the reason
+            with contextlib.suppress(BrokenPipeError):  # `_line` raises the error with its reason
                 self._stdin.write(json.dumps(message).encode() + b"\n")
             answer = self._answer(self._line(str(message["do"]), timeout))
         except BaseException:
@@ -104,7 +103,7 @@ class Peer:
         return answer
 
     def close(self) -> None:
-        """Let the worker go; one that does not go by itself within 5 seconds is killed."""
+        """Ask the worker to quit; kill it if it does not within 5 seconds."""
         if self._process.poll() is None:
             with contextlib.suppress(BrokenPipeError):
                 self._stdin.write(b'{"do": "quit"}\n')
@@ -147,11 +146,11 @@ class Peer:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise self._error(f"this is no answer: {line[:80].decode(errors='replace')!r}")
+            raise self._error(f"not a JSON object: {line[:80].decode(errors='replace')!r}")
         return answer
 
     def _error(self, reason: str) -> PeerError:
-        """Return the error that quotes what the worker last wrote on standard error."""
+        """Return an error that quotes the last lines of the worker's standard error."""
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").splitlines()
         return PeerError("\n".join([f"{self.name}: {reason}", *lines[-_TAIL:]]))
@@ -163,12 +162,12 @@ class Peer:
 
 
 def _python(root: Path, name: str) -> Path:
-    # Absolute, yet with links unresolved: behind the link stands a Python without the libraries.
+    # Links are not resolved: the Python that the link points at does not have the libraries.
     return (root / ".peers" / name / "bin" / "python").absolute()
 
 
 def _environment(name: str, threads: int, inherited: Mapping[str, str]) -> dict[str, str]:
-    """Return the worker's environment: the CPU, so many threads, and nobody's Python settings."""
+    """Return the worker's environment variables, without the user's settings of Python."""
     kept = {key: value for key, value in inherited.items() if not key.startswith("PYTHON")}
     return kept | {
         "JAX_PLATFORMS": "cpu",
@@ -179,10 +178,10 @@ def _environment(name: str, threads: int, inherited: Mapping[str, str]) -> dict[
 
 @contextlib.contextmanager
 def _affinity(threads: int) -> Iterator[None]:
-    """Keep this thread, and so a process it starts meanwhile, to that many processors.
+    """Limit this thread, and so the process that it starts here, to that many processors.
 
-    A child's own first act would be simpler but for `preexec_fn`, which may deadlock beside torch's
-    threads. Where a system has no affinity (macOS) nothing is limited.
+    The child could do this itself in a `preexec_fn`, but that may deadlock beside torch's threads.
+    On a system without affinity (macOS) nothing is limited.
     """
     if not hasattr(os, "sched_setaffinity"):
         yield

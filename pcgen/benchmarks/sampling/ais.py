@@ -28,8 +28,7 @@ from pcgen.sampling.ancestral import draw_states
 from pcgen.sampling.chains import Posterior
 from pcgen.sampling.noise import SampleNoise
 
-# Chains in one batch.
-_BATCH = 500
+_BATCH = 500  # chains
 
 
 def log_likelihood(
@@ -45,11 +44,11 @@ def log_likelihood(
     """Return log p(data) (B,) in nats per row.
 
     Args:
-        table: its sampling table gives friction and mass; errors move, with a Metropolis test.
-        data_BD: rows; binary ones where the output is Bernoulli.
-        chains: of each row.
-        temperatures: from the prior to the posterior.
-        on_rows: told how many rows are done.
+        table: gives the friction and the mass of the steps, in its sampling table.
+        data_BD: binary rows if the output is Bernoulli.
+        chains: for each row.
+        temperatures: number of steps from the prior to the posterior.
+        on_rows: called with the number of finished rows.
     """
     weights = []
     at_once = max(1, _BATCH // chains)
@@ -80,7 +79,7 @@ def _log_weights(
     states[0] = data_BD
     log_w_B = torch.zeros_like(data_BD[:, 0])
     step_B = torch.full_like(log_w_B, sampling.step or 0.3)
-    # Slowly at first, where the data begins to tell; then evenly in log b to 1.
+    # The first steps are small: there the data begin to matter most.
     ladder = torch.linspace(0, 1, temperatures + 1).pow(4).tolist()
     for before, after in itertools.pairwise(ladder):
         tempered = _Tempered(network, after)
@@ -100,14 +99,13 @@ class _Share:
         self.share = share
 
     def terms(self, value_BD: Tensor, drive_BD: Tensor, mask_BD: Tensor | None) -> Terms:
-        found = self.energy.terms(value_BD, drive_BD, mask_BD)
-        share = self.share
+        terms = self.energy.terms(value_BD, drive_BD, mask_BD)
         return Terms(
-            share * found.energy_B,
-            found.prediction_BD,
-            share * found.pull_BD,
-            share * found.signal_BD,
-            found.slope_BD,
+            self.share * terms.energy_B,
+            terms.prediction_BD,
+            self.share * terms.pull_BD,
+            self.share * terms.signal_BD,
+            terms.slope_BD,
         )
 
     def curvature(
@@ -130,7 +128,7 @@ class _Share:
 
 
 class _Tempered(Network):
-    """A network whose data weigh a share of what they do."""
+    """A network whose data layer counts with a share of its energy."""
 
     def __init__(self, whole: Network, share: float) -> None:
         super().__init__(whole.table, whole.layers, whole.log_precisions, whole.skips)
@@ -144,7 +142,7 @@ class _Tempered(Network):
 
 
 def _constant(network: Network) -> Tensor:
-    """Return what the energy of the data leaves out of -log p(data | states)."""
+    """Return the constant by which log p(data | states) exceeds minus the energy of the data."""
     if network.table.likelihood != "gaussian":
         return torch.zeros(())
     log_precision_D = network.log_precisions[0].expand(network.sizes[0])

@@ -7,26 +7,27 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from pcgen.benchmarks.reconstruction import Tell
 from pcgen.benchmarks.sampling.generation import (
     frechet_distance,
     inception_score,
-    nearest,
+    nearest_distance,
     precision_recall,
 )
-from pcgen.benchmarks.sampling.makers import Generator, makers
-from pcgen.benchmarks.sampling.rows import measured
+from pcgen.benchmarks.sampling.generators import Generator, generators
+from pcgen.benchmarks.sampling.rows import row
+from pcgen.benchmarks.table import Tell
 from pcgen.config import Recipe
 from pcgen.data.images import Images, Rows, split
 from pcgen.model.network import Network
 
-# Samples that are looked at for copies, and the share of test images that lie as near.
-_LOOKED_AT = 1000
+# Samples that are compared with the training images, and the quantile of the test images' distances
+# to them below which a sample is near.
+_COMPARED = 1000
 _NEAR = 0.01
 
 
 class Features(Protocol):
-    """A classifier as it is asked here."""
+    """A classifier that gives its features and logits."""
 
     def features(self, data_BD: Tensor) -> Tensor: ...
 
@@ -50,45 +51,45 @@ def image_rows(
         classifier: whose features compare samples with the test images.
     """
     kept, held_out = split(images, recipe.data.validation, recipe.seed)
-    ways = makers(recipe, network, kept, held_out, tell)
+    ways = generators(recipe, network, kept, held_out, tell)
     train_BD = kept.rows(range(len(kept))).pixels_BD
     real = test.rows(range(min(samples, len(test))))
     judge = _Judge(classifier, real, train_BD, dataset)
     rows = judge.floor()
-    for i, maker in enumerate(ways):
+    for i, way in enumerate(ways):
         tell("judging samples", i + 1, len(ways))
-        rows += judge.rows(maker, maker.draw(samples, recipe.seed))
+        rows += judge.rows(way, way.draw(samples, recipe.seed))
     return rows
 
 
 class _Judge:
-    """What test images and a classifier's features say of samples."""
+    """Compares samples with test images, by a classifier's features, and with training images."""
 
     def __init__(self, classifier: Features, real: Rows, train_BD: Tensor, dataset: str) -> None:
         self.classifier, self.train_BD, self.dataset = classifier, train_BD, dataset
         self.real, self.labels_B = real.pixels_BD, real.labels_B
         self.features_BF, self.logits_BK = self._of(real.pixels_BD)
-        self.distance_B = nearest(self.real[:_LOOKED_AT], train_BD)[0]
+        self.distance_B = nearest_distance(self.real[:_COMPARED], train_BD)
 
     def floor(self) -> list[dict[str, Any]]:
-        """Return what images that are no samples would get."""
+        """Return the rows of real images, which no generator is expected to better."""
         training_BF, _ = self._of(self.train_BD[: len(self.real)])
         distance = frechet_distance(training_BF, self.features_BF)
-        score, _ = inception_score(self.logits_BK)
+        score = inception_score(self.logits_BK)
         return [
-            measured("training images", "frechet", distance, self.dataset),
-            measured("test images", "inception score", score, self.dataset),
+            row("training images", "frechet", [distance], self.dataset),
+            row("test images", "inception score", [score], self.dataset),
         ]
 
-    def rows(self, maker: Generator, drawn_BD: Tensor) -> list[dict[str, Any]]:
-        """Return all rows of one generator."""
+    def rows(self, generator: Generator, drawn_BD: Tensor) -> list[dict[str, Any]]:
+        """Return all rows of one generator, from the images (B, D) that it drew."""
         features_BF, logits_BK = self._of(drawn_BD)
         precision, recall = precision_recall(features_BF, self.features_BF)
-        distance_B = nearest(drawn_BD[:_LOOKED_AT], self.train_BD)[0]
+        distance_B = nearest_distance(drawn_BD[:_COMPARED], self.train_BD)
         near = self.distance_B.quantile(_NEAR)
         values = {
             "frechet": frechet_distance(features_BF, self.features_BF),
-            "inception score": inception_score(logits_BK)[0],
+            "inception score": inception_score(logits_BK),
             "precision": precision,
             "recall": recall,
             "nearest training image": float(distance_B.median() / self.distance_B.median()),
@@ -96,8 +97,11 @@ class _Judge:
         }
         if self.labels_B is not None:
             values["class frequencies off by"] = self._off(logits_BK)
-        found = [measured(maker.name, k, v, self.dataset, maker.seconds) for k, v in values.items()]
-        return [row | {"parameters": maker.parameters} for row in found]
+        return [
+            row(generator.name, metric, [value], self.dataset, generator.seconds)
+            | {"parameters": generator.parameters}
+            for metric, value in values.items()
+        ]
 
     def _of(self, data_BD: Tensor) -> tuple[Tensor, Tensor]:
         """Return features (B, F) and logits (B, K)."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import torch
 from torch import Tensor
 
-from pcgen.benchmarks.reconstruction import Tell, train_network
 from pcgen.benchmarks.sampling.generation import earth_movers_distance, histogram_distance
-from pcgen.benchmarks.sampling.rows import PUBLISHED, averaged, measured
+from pcgen.benchmarks.sampling.rows import PUBLISHED, row
+from pcgen.benchmarks.table import Tell
+from pcgen.benchmarks.training import seeded, train_network
 from pcgen.config import Recipe
 from pcgen.data.images import Images, split
 from pcgen.device import generator
@@ -49,18 +49,18 @@ def table_rows(
         resampled = real[torch.randint(count, (count,), generator=source)]
         again.append(earth_movers_distance(resampled, real))
     rows = [
-        averaged("pcn", "emd", samples, dataset),
-        measured("pcn", "emd, best set", min(samples), dataset),
-        measured("pcn", "share of sets with emd <= 0.06", _share_below(samples), dataset),
-        averaged("two halves of the data", "emd", halves, dataset),
-        averaged("data resampled", "emd", again, dataset),
-        measured("data resampled", "share of sets with emd <= 0.06", _share_below(again), dataset),
+        row("pcn", "emd", samples, dataset),
+        row("pcn", "emd, best set", [min(samples)], dataset),
+        row("pcn", "share of sets with emd <= 0.06", [_share_below(samples)], dataset),
+        row("two halves of the data", "emd", halves, dataset),
+        row("data resampled", "emd", again, dataset),
+        row("data resampled", "share of sets with emd <= 0.06", [_share_below(again)], dataset),
     ]
     rows += _larger_rows(dataset, network, real, tell)
     rows += _halves_rows(dataset, recipe, images, tell)
     names = images.columns or []
     for name, values in zip(names, zip(*histograms, strict=True), strict=False):
-        rows.append(averaged("pcn", f"histogram of {name}", list(values), dataset))
+        rows.append(row("pcn", f"histogram of {name}", values, dataset))
     return rows
 
 
@@ -69,41 +69,44 @@ def _larger_rows(
 ) -> list[dict[str, Any]]:
     """Return the distances of larger sets, in which less is due to chance."""
     count, source = _LARGER * len(real_ND), generator(0, "larger sets")
-    repeated, found, again = real_ND.repeat(_LARGER, 1), [], []
+    repeated, samples, again = real_ND.repeat(_LARGER, 1), [], []
     for i in range(_LARGER_SETS):
         tell("earth mover's distance, larger sets", i + 1, _LARGER_SETS)
         drawn = ancestral(network, count, _SETS + i, draw=True).data_BD
-        found.append(earth_movers_distance(drawn, repeated))
+        samples.append(earth_movers_distance(drawn, repeated))
         resampled = real_ND[torch.randint(len(real_ND), (count,), generator=source)]
         again.append(earth_movers_distance(resampled, repeated))
     metric = f"emd, {_LARGER} samples a row"
     return [
-        averaged("pcn", metric, found, dataset),
-        averaged("data resampled", metric, again, dataset),
+        row("pcn", metric, samples, dataset),
+        row("data resampled", metric, again, dataset),
     ]
 
 
 def _halves_rows(dataset: str, recipe: Recipe, images: Images, tell: Tell) -> list[dict[str, Any]]:
     """Return how far samples learnt from one half are from the other, beside that half itself."""
-    found, resampled, itself = [], [], []
+    samples, resampled, itself = [], [], []
     source = generator(0, "halves resampled")
     for seed in range(_SPLITS):
         kept, held_out = split(images, len(images) // 2, seed)
-        own = msgspec.structs.replace(recipe, seed=seed)
-        network = train_network(own, kept, held_out, torch.device("cpu"), tell)
+        network = train_network(seeded(recipe, seed), kept, held_out, torch.device("cpu"), tell)
         left, right = (part.rows(range(len(part))).pixels_BD for part in (kept, held_out))
         itself.append(earth_movers_distance(left[: len(right)], right))
         for i in range(_SETS // _SPLITS):
             drawn = ancestral(network, len(right), i, draw=True).data_BD
-            found.append(earth_movers_distance(drawn, right))
+            samples.append(earth_movers_distance(drawn, right))
             again = left[torch.randint(len(left), (len(right),), generator=source)]
             resampled.append(earth_movers_distance(again, right))
     metric = "emd to the other half"
     return [
-        measured("pcn trained on one half", metric, sum(found) / len(found), dataset),
-        measured("that half resampled", metric, sum(resampled) / len(resampled), dataset),
-        measured("that half itself", metric, sum(itself) / len(itself), dataset),
+        row("pcn trained on one half", metric, [_mean(samples)], dataset),
+        row("that half resampled", metric, [_mean(resampled)], dataset),
+        row("that half itself", metric, [_mean(itself)], dataset),
     ]
+
+
+def _mean(distances: list[float]) -> float:
+    return sum(distances) / len(distances)
 
 
 def _share_below(distances: list[float]) -> float:

@@ -10,9 +10,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-# Neighbours that define a set's manifold.
-_NEIGHBOURS = 5
-_CHUNK = 1000
+_NEIGHBOURS = 5  # that decide how far the set reaches around each of its points
+_CHUNK = 1000  # points whose distances to the other set are in memory at once
 
 
 def frechet_distance(left_BF: Tensor, right_BF: Tensor) -> float:
@@ -31,10 +30,10 @@ def frechet_distance(left_BF: Tensor, right_BF: Tensor) -> float:
     return float(means + a.trace() + b.trace() - 2 * cross)
 
 
-def inception_score(logits_BK: Tensor, splits: int = 10) -> tuple[float, float]:
-    """Return exp of the mean divergence of p(class | sample) from p(class), and its deviation.
+def inception_score(logits_BK: Tensor, splits: int = 10) -> float:
+    """Return exp of the mean divergence of p(class | sample) from p(class), mean over splits.
 
-    Over equal splits. The largest there can be is the number of classes.
+    It is at most the number of classes.
 
     Source: Salimans et al. (2016), with our classifier instead of Inception.
     """
@@ -42,8 +41,7 @@ def inception_score(logits_BK: Tensor, splits: int = 10) -> tuple[float, float]:
     for part in logits_BK.double().log_softmax(1).chunk(splits):
         mean = part.exp().mean(0, keepdim=True).log()
         scores.append((part.exp() * (part - mean)).sum(1).mean().exp())
-    found = torch.stack(scores)
-    return float(found.mean()), float(found.std()) if splits > 1 else 0.0
+    return float(torch.stack(scores).mean())
 
 
 def precision_recall(samples_BF: Tensor, data_BF: Tensor) -> tuple[float, float]:
@@ -56,10 +54,10 @@ def precision_recall(samples_BF: Tensor, data_BF: Tensor) -> tuple[float, float]
     return _share_among(samples_BF, data_BF), _share_among(data_BF, samples_BF)
 
 
-def nearest(samples_BD: Tensor, data_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the distance (B,) of each sample to its nearest row of the data, and that row (B,)."""
-    found = [torch.cdist(part, data_ND).min(1) for part in torch.split(samples_BD, _CHUNK)]
-    return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
+def nearest_distance(samples_BD: Tensor, data_ND: Tensor) -> Tensor:
+    """Return the distance (B,) of each sample to its nearest row of the data."""
+    parts = torch.split(samples_BD, _CHUNK)
+    return torch.cat([torch.cdist(part, data_ND).amin(1) for part in parts])
 
 
 def earth_movers_distance(left_ND: Tensor, right_ND: Tensor) -> float:

@@ -1,160 +1,135 @@
-"""What samples must beat: a variational autoencoder of the same size, and probabilistic PCA."""
+"""The ways to draw images that `pcgen bench sampling` compares, trained where they need it."""
 
 from __future__ import annotations
 
-import copy
-import itertools
-import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+import msgspec
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from pcgen.benchmarks.baselines import fit_pca
+from pcgen.benchmarks.sampling.vae import RATES, VAE, train_vae
+from pcgen.benchmarks.table import Tell
+from pcgen.benchmarks.training import best_rate, train_network
 from pcgen.config import Recipe, units
-from pcgen.data.images import Images, order
+from pcgen.data.images import Images
 from pcgen.device import generator
-from pcgen.learning.optimiser import rate_at
+from pcgen.memory.latent_prior import fit_latent_prior
+from pcgen.learning.mixture_em import step_mixture
+from pcgen.learning.validate import reconstructions
+from pcgen.model.network import Network
+from pcgen.model.prior import Mixture
+from pcgen.sampling.draw import Chained, ancestral, chained
 
-_BATCH = 500
-# Rates of the optimiser, between which the validation split chooses.
-RATES = (1e-3, 2e-3, 4e-3)
+_VAE_EPOCHS = 40
+_NOISELESS_EPOCHS = 10
+# Steps of expectation maximisation that fit a mixture to the VAE's latents.
+_FITTING_STEPS = 20
+_CHAINED = Chained(chains=100, burn_in=1000, thin=20)
 
 
-class VAE(nn.Module):
-    """A variational autoencoder: the recipe's decoder, its mirror image as encoder, SiLU units.
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """A way to draw images.
 
-    Source: Kingma and Welling (2014), with the published activation (Pinchetti et al., 2025).
+    Attributes:
+        draw: from a number of images and a seed to the images (count, D).
+        parameters: number of weights and biases, where it has such.
+        seconds: of its training.
     """
 
-    def __init__(self, layers: list[int], data: int) -> None:
-        """Take the recipe's layers, the latent first, and the data's units."""
-        super().__init__()
-        self.latents = layers[0]
-        down = [*layers, data]
-        up = [*reversed(down)]
-        self.encoder = _stack([*up[:-1], 2 * layers[0]])
-        self.decoder = _stack(down)
-
-    def loss(self, data_BD: Tensor, noise_BL: Tensor) -> Tensor:
-        """Return minus the evidence lower bound, in nats, mean over the batch."""
-        mean_BL, log_var_BL = self.encoder(data_BD).chunk(2, 1)
-        logits_BD = self.decoder(mean_BL + noise_BL * (0.5 * log_var_BL).exp())
-        cost_B = (functional.softplus(logits_BD) - data_BD * logits_BD).sum(1)
-        prior_B = 0.5 * (mean_BL.square() + log_var_BL.exp() - log_var_BL - 1).sum(1)
-        return (cost_B + prior_B).mean()
-
-    @torch.no_grad()
-    def sample(self, count: int, seed: int) -> Tensor:
-        """Return what so many latents from N(0, 1) decode to, (B, D)."""
-        latents = torch.randn(count, self.latents, generator=generator(seed, "vae samples"))
-        return torch.sigmoid(self.decode(latents.to(next(self.parameters()))))
-
-    @torch.no_grad()
-    def encode(self, data_BD: Tensor, noise_BL: Tensor) -> Tensor:
-        """Return a draw (B, L) of each row's latent."""
-        mean_BL, log_var_BL = self.encoder(data_BD).chunk(2, 1)
-        return mean_BL + noise_BL * (0.5 * log_var_BL).exp()
-
-    @torch.no_grad()
-    def decode(self, latent_BL: Tensor) -> Tensor:
-        """Return the logits (B, D) of the data."""
-        return torch.cat([self.decoder(part) for part in torch.split(latent_BL, _BATCH)])
-
-    @torch.no_grad()
-    def log_likelihood(self, data_BD: Tensor, draws: int, seed: int) -> Tensor:
-        """Return log p(data) (B,) by importance sampling from the encoder.
-
-        Source: Burda, Grosse and Salakhutdinov (2016), eq. 8.
-        """
-        noise = generator(seed, "vae likelihood")
-        found = []
-        for row in torch.split(data_BD, 1):
-            mean, log_var = self.encoder(row).chunk(2, 1)
-            xi = torch.randn(draws, self.latents, generator=noise).to(mean)
-            latent = mean + xi * (0.5 * log_var).exp()
-            logits = self.decode(latent)
-            likelihood = -(functional.softplus(logits) - row * logits).sum(1)
-            prior = -0.5 * latent.square().sum(1)
-            proposal = -0.5 * (xi.square() + log_var).sum(1)
-            found.append(torch.logsumexp(likelihood + prior - proposal, 0) - math.log(draws))
-        return torch.stack(found)
+    name: str
+    draw: Callable[[int, int], Tensor]
+    parameters: int | None
+    seconds: float
 
 
-def _stack(sizes: list[int]) -> nn.Sequential:
-    modules: list[nn.Module] = []
-    for above, below in itertools.pairwise(sizes):
-        modules += [nn.Linear(above, below), nn.SiLU()]
-    return nn.Sequential(*modules[:-1])
+def generators(
+    recipe: Recipe, network: Network, images: Images, validation: Images, tell: Tell
+) -> list[Generator]:
+    """Return the network, its chains and their baselines, which learn from the same images.
+
+    Args:
+        network: trained by the recipe.
+        validation: images on which every choice is made.
+    """
+    began = time.monotonic()
+    components = units(recipe.model.layers[0])
+    ppca = fit_pca(images, components)
+    seconds = time.monotonic() - began
+
+    def chains(count: int, seed: int) -> Tensor:
+        return chained(network, recipe.inference, count, seed, _CHAINED).data_BD
+
+    pcn = _of_network("pcn", network)
+    return [
+        pcn,
+        Generator("pcn, chains", chains, pcn.parameters, 0.0),
+        Generator(f"ppca-{components}", ppca.sample, None, seconds),
+        *_vaes(recipe, images, validation, tell),
+        _noiseless(recipe, images, validation, tell),
+    ]
 
 
-def train_vae(
-    recipe: Recipe,
-    images: Images,
-    validation: Images,
-    rate: float,
-    epochs: int,
-    on_epoch: Callable[[int], None] = lambda epoch: None,
+def _of_network(name: str, network: Network, seconds: float = 0.0) -> Generator:
+    """Return the independent draws of a network."""
+    parameters = sum(tensor.numel() for tensor in network.weights())
+    return Generator(
+        name, lambda count, seed: ancestral(network, count, seed).data_BD, parameters, seconds
+    )
+
+
+def best_vae(
+    recipe: Recipe, images: Images, validation: Images, epochs: int, tell: Tell
 ) -> tuple[VAE, float]:
-    """Return the autoencoder of the best epoch, and its bound on the validation split in nats."""
-    layers = [units(entry) for entry in recipe.model.layers]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        model = VAE(layers, math.prod(images.shape))
-    optimiser = torch.optim.Adam(model.parameters(), lr=rate, fused=True)
-    table, noise = recipe.learning, generator(recipe.seed, "vae")
-    held_out = validation.rows(range(len(validation))).pixels_BD
-    still = torch.randn(len(held_out), layers[0], generator=generator(recipe.seed, "vae held out"))
-    updates, total = 0, epochs * math.ceil(len(images) / table.batch_size)
-    best, best_loss = copy.deepcopy(model), math.inf
-    for epoch in range(epochs):
-        for indices in torch.split(order(len(images), recipe.seed, epoch), table.batch_size):
-            data_BD = images.rows(indices).pixels_BD
-            optimiser.param_groups[0]["lr"] = rate * rate_at(table, updates, total) / table.rate
-            updates += 1
-            xi = torch.randn(len(data_BD), layers[0], generator=noise)
-            optimiser.zero_grad()
-            with torch.enable_grad():
-                model.loss(data_BD, xi).backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-        with torch.no_grad():
-            loss = float(model.loss(held_out, still))
-        if loss < best_loss:
-            best, best_loss = copy.deepcopy(model), loss
-        on_epoch(epoch + 1)
-    return best, best_loss
+    """Return the VAE of the rate that is best on the validation split, and its training seconds."""
+    train = partial(train_vae, recipe, images, validation, epochs)
+    return best_rate(RATES, train, "VAE", epochs, tell)
 
 
-@dataclass(slots=True)
-class PPCA:
-    """Probabilistic principal components: x = m + W z + noise, in closed form.
+def _vaes(recipe: Recipe, images: Images, validation: Images, tell: Tell) -> list[Generator]:
+    """Return the VAE as it is, and with the PCN's mixture fitted to its latents afterwards."""
+    vae, seconds = best_vae(recipe, images, validation, _VAE_EPOCHS, tell)
+    parameters = sum(p.numel() for p in vae.decoder.parameters())
+    plain = Generator("vae", vae.sample, parameters, seconds)
+    began = time.monotonic()
+    data_BD = images.rows(range(len(images))).pixels_BD
+    noise_BL = torch.randn(len(data_BD), vae.latents, generator=generator(recipe.seed, "vae prior"))
+    latents_BL = vae.encode(data_BD, noise_BL)
+    mixture = Mixture.standard(max(2, recipe.model.causes), vae.latents, 0, latents_BL)
+    for _ in range(_FITTING_STEPS):
+        step_mixture(mixture, latents_BL, None, generator(recipe.seed, "vae causes"))
 
-    Source: Tipping and Bishop (1999), eq. 7.
-    """
+    def draw(count: int, seed: int) -> Tensor:
+        source = generator(seed, "vae mixture")
+        normal_BL = torch.randn(count, vae.latents, generator=source)
+        uniform_B = torch.rand(count, generator=source)
+        return torch.sigmoid(vae.decode(mixture.draw(normal_BL, uniform_B, None)))
 
-    mean_D: Tensor
-    weight_KD: Tensor
-    variance: float
-
-    def sample(self, count: int, seed: int) -> Tensor:
-        """Return what so many latents from N(0, 1) are predicted to, within [0, 1]."""
-        latents = torch.randn(count, len(self.weight_KD), generator=generator(seed, "ppca"))
-        return (self.mean_D + latents @ self.weight_KD).clamp(0, 1)
+    name = f"vae, {len(mixture.means_KL)} causes fitted after"
+    return [plain, Generator(name, draw, parameters, seconds + time.monotonic() - began)]
 
 
-def fit_ppca(images: Images, components: int) -> PPCA:
-    """Return the maximum-likelihood model of all images."""
-    pca = fit_pca(images, components)
-    size = len(pca.mean_D)
-    scores, total = [], 0.0
-    for first in range(0, len(images), _BATCH):
-        rows = images.rows(range(first, min(first + _BATCH, len(images))))
-        centred = rows.pixels_BD - pca.mean_D
-        scores.append(centred @ pca.components_KD.T)
-        total += float(centred.double().square().sum())
-    variances_K = torch.cat(scores).double().square().mean(0)
-    rest = (total / len(images) - float(variances_K.sum())) / (size - components)
-    scale = (variances_K - rest).clamp_min(0).sqrt().float()
-    return PPCA(pca.mean_D, scale[:, None] * pca.components_KD, rest)
+def _noiseless(recipe: Recipe, images: Images, validation: Images, tell: Tell) -> Generator:
+    """Return the same network trained at the least energy, not by samples, with a fitted prior."""
+    began = time.monotonic()
+    noiseless = msgspec.structs.replace(
+        recipe,
+        name="noiseless",
+        model=msgspec.structs.replace(recipe.model, causes=1, start="linear"),
+        inference=msgspec.structs.replace(recipe.inference, solver="errors", steps=4),
+        learning=msgspec.structs.replace(recipe.learning, epochs=_NOISELESS_EPOCHS),
+    )
+    network = train_network(noiseless, images, validation, torch.device("cpu"), tell)
+    latents_BL = torch.cat(
+        [
+            batch.equilibrium.states[network.latent]
+            for batch in reconstructions(network, images.head(10_000), noiseless.inference)
+        ]
+    )
+    fitted = fit_latent_prior(network, latents_BL)
+    return _of_network("pcn without noise, whitened", fitted, time.monotonic() - began)

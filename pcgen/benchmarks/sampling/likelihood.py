@@ -9,16 +9,17 @@ import msgspec
 import torch
 from torch import Tensor
 
-from pcgen.benchmarks.reconstruction import Tell, train_network
 from pcgen.benchmarks.sampling.ais import log_likelihood
-from pcgen.benchmarks.sampling.makers import best_vae
-from pcgen.benchmarks.sampling.rows import measured
+from pcgen.benchmarks.sampling.generators import best_vae
+from pcgen.benchmarks.sampling.rows import row
+from pcgen.benchmarks.table import Tell
+from pcgen.benchmarks.training import train_network
 from pcgen.config import Recipe
 from pcgen.data.binary import binarised
 from pcgen.data.images import Images, split
 
-# Test images, spread over all of them; chains and temperatures of the annealed estimates, and draws
-# of the importance-sampled ones.
+# Test images, spread evenly over the set; chains and temperatures of the annealed estimates, and
+# draws of the importance-sampled ones.
 _ROWS = 500
 _CHAINS = 4
 _TEMPERATURES = 1000
@@ -31,10 +32,11 @@ _VAE_EPOCHS = 25
 def likelihood_rows(
     dataset: str, recipe: Recipe, images: Images, test: Images, tell: Tell
 ) -> list[dict[str, Any]]:
-    """Return the log-likelihoods of binarised test images, of a PCN and a VAE trained on such.
+    """Return the log-likelihoods of binarised test images under a PCN and a VAE.
 
-    In nats per image, with 95 % intervals over the images. Both estimates are lower bounds on
-    average; the PCN's is by annealing, which needs no encoder.
+    Both are trained on binarised images. The rows are in nats per image, with 95 % intervals over
+    the images. Both estimates are lower bounds on average; annealing, which estimates the PCN's,
+    needs no encoder.
     """
     black, white = binarised(images, _THRESHOLD), binarised(test, _THRESHOLD)
     kept, held_out = split(black, recipe.data.validation, recipe.seed)
@@ -48,7 +50,7 @@ def likelihood_rows(
     vae, vae_seconds = best_vae(recipe, kept, held_out, _VAE_EPOCHS, tell)
     count = min(_ROWS, len(white))
     data_BD = white.rows(torch.arange(count) * (len(white) // count)).pixels_BD
-    found = log_likelihood(
+    annealed_B = log_likelihood(
         network,
         recipe.inference,
         data_BD,
@@ -56,14 +58,16 @@ def likelihood_rows(
         temperatures=_TEMPERATURES,
         on_rows=lambda done: tell("annealing", done, count),
     )
-    weighted = vae.log_likelihood(data_BD, _DRAWS, recipe.seed)
+    weighted_B = vae.log_likelihood(data_BD, _DRAWS, recipe.seed)
     return [
-        _row("pcn", found, dataset, seconds),
-        _row("vae", weighted, dataset, vae_seconds),
+        _row("pcn", annealed_B, dataset, seconds),
+        _row("vae", weighted_B, dataset, vae_seconds),
     ]
 
 
 def _row(method: str, values_B: Tensor, dataset: str, seconds: float) -> dict[str, Any]:
-    row = measured(method, "log-likelihood", float(values_B.mean()), dataset, seconds)
+    """Return the row of the mean over images; the normal interval holds for hundreds of them."""
+    mean = float(values_B.mean())
     half = 1.96 * float(values_B.std()) / len(values_B) ** 0.5
-    return row | {"ci_low": row["value"] - half, "ci_high": row["value"] + half}
+    between = {"ci_low": mean - half, "ci_high": mean + half}
+    return row(method, "log-likelihood", [mean], dataset, seconds) | between

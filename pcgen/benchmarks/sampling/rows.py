@@ -1,10 +1,11 @@
-"""Rows of `pcgen bench sampling`, and what is published beside them."""
+"""Rows of `pcgen bench sampling`, with the published values beside them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from pcgen.benchmarks.reconstruction import Measured
+from pcgen.benchmarks.table import Measured
 
 _PCX = "Pinchetti et al. 2025"
 _MCPC = "Oliviers et al. 2024, recomputed"
@@ -20,15 +21,9 @@ PUBLISHED = {
 }
 
 
-def measured(
-    method: str, metric: str, value: float, dataset: str, seconds: float = 0.0
+def row(
+    method: str, metric: str, values: Sequence[float], dataset: str, seconds: float = 0.0
 ) -> dict[str, Any]:
-    """Return the row of one value, beside the published one."""
+    """Return the row of a mean, with its 95 % interval where there are several values."""
     published, source = PUBLISHED.get((method, metric), (None, "measured"))
-    return Measured(method, metric, [value], seconds, None, published, source).row(dataset)
-
-
-def averaged(method: str, metric: str, values: list[float], dataset: str) -> dict[str, Any]:
-    """Return the row of a mean with its 95 % interval."""
-    published, source = PUBLISHED.get((method, metric), (None, "measured"))
-    return Measured(method, metric, values, 0.0, None, published, source).row(dataset)
+    return Measured(method, metric, list(values), seconds, None, published, source).row(dataset)

@@ -10,8 +10,8 @@ import msgspec
 import torch
 from torch import Tensor
 
-from pcgen.benchmarks.reconstruction import Tell
-from pcgen.benchmarks.sampling.rows import measured
+from pcgen.benchmarks.sampling.rows import row
+from pcgen.benchmarks.table import Tell
 from pcgen.config import InferenceTable, Recipe
 from pcgen.data.images import Images
 from pcgen.errors import DivergenceError
@@ -21,11 +21,11 @@ from pcgen.sampling.chains import Chains, Posterior
 from pcgen.sampling.diagnostics import effective_sample_size, r_hat
 from pcgen.sampling.noise import SampleNoise
 
-# Chains that run together, from independent starts: of a sampler that hardly moves the effective
-# sample size is about their number, which is too kind to it. So there are few, and many steps.
+# Chains that run together, from independent starts. The effective sample size of a sampler that
+# hardly moves is about their number, which flatters it: so there are few chains and many steps.
 _CHAINS = 4
 _STEPS = 10_000
-# Of the largest stable step, tried for the published sampler.
+# Shares of the largest stable step that are tried for the published sampler.
 _SHARES = (0.5, 0.9)
 
 _Begin = Callable[[Posterior], Chains]
@@ -36,27 +36,28 @@ def chain_rows(
 ) -> list[dict[str, Any]]:
     """Return effective samples a second of CPU time, of the quantity that mixes worst, and R-hat.
 
-    Of free chains, and of chains given an image. The published sampler moves states with M = 1 and
-    a momentum of 0.9, at the better of two shares of the largest stable step (the published rate
-    diverges at these precisions). Ratios are lower bounds where its R-hat is far from 1: then its
-    effective samples are no more than its independent starts.
+    They are measured on free chains and on chains that are given an image. The published sampler
+    moves states with M = 1 and a momentum of 0.9, at the better of two shares of the largest stable
+    step (the published rate diverges at these precisions). Where its R-hat is far from 1, its
+    effective samples are only its independent starts, so the ratios are lower bounds.
     """
     image_D = test.rows([0]).pixels_BD[0]
     rows = []
     for i, (target, data_D) in enumerate({"free": None, "given an image": image_D}.items()):
+        metric = f"ess per second, {target}"
         begin = _settled(network, recipe.inference, data_D, steps // 2)
         speeds = {}
         for sampler, choices in _samplers(network, recipe.inference, begin).items():
             tell(f"chains, {target}: {sampler}", i + 1, 2)
-            found = [_speed(begin(Posterior(network, table)), steps) for table in choices]
-            speeds[sampler], worst = max(found)
-            rows.append(measured(sampler, f"ess per second, {target}", speeds[sampler], dataset))
+            measured = [_speed(begin(Posterior(network, table)), steps) for table in choices]
+            speeds[sampler], worst = max(measured)
+            rows.append(row(sampler, metric, [speeds[sampler]], dataset))
             if speeds[sampler]:
-                rows.append(measured(sampler, f"r-hat, {target}", worst, dataset))
-        first, second, *_, last = speeds
-        for ours in (first, second) if speeds[last] else ():
-            ratio, name = speeds[ours] / speeds[last], f"{ours} over {last}"
-            rows.append(measured(name, f"ess per second, {target}", ratio, dataset))
+                rows.append(row(sampler, f"r-hat, {target}", [worst], dataset))
+        first, second, *_, published = speeds
+        for ours in (first, second) if speeds[published] else ():
+            ratio = speeds[ours] / speeds[published]
+            rows.append(row(f"{ours} over {published}", metric, [ratio], dataset))
     return rows
 
 
@@ -65,8 +66,8 @@ def _samplers(
 ) -> dict[str, list[InferenceTable]]:
     """Return the samplers by name, each with the settings to try."""
 
-    def changed(solver: str, **words: Any) -> InferenceTable:
-        sampling = msgspec.structs.replace(table.sampling, **words)
+    def changed(solver: str, **settings: Any) -> InferenceTable:
+        sampling = msgspec.structs.replace(table.sampling, **settings)
         return msgspec.structs.replace(table, solver=solver, sampling=sampling)
 
     plain = {"coordinates": "states", "precondition": False, "metropolis": False, "friction": 0.1}
@@ -83,10 +84,10 @@ def _samplers(
 
 
 def _settled(network: Network, table: InferenceTable, image_D: Tensor | None, steps: int) -> _Begin:
-    """Return what begins any sampler's chains where kinetic ones have come to after so many steps.
+    """Return a function that begins a sampler's chains where kinetic chains were after `steps`.
 
     Args:
-        image_D: is given; of free chains the data is hidden.
+        image_D: the data of the chains; None for free chains, whose data are hidden.
     """
     like = [network.layers[0].weight.new_empty(0, size) for size in network.sizes[1:]]
     states = draw_states(network, SampleNoise(0, "speed", range(_CHAINS), like))
@@ -106,9 +107,9 @@ def _settled(network: Network, table: InferenceTable, image_D: Tensor | None, st
 
 
 def _speed(chains: Chains, steps: int) -> tuple[float, float]:
-    """Return effective samples a second and R-hat, after half as many steps of burn-in.
+    """Return effective samples a second and R-hat, after a burn-in of half as many steps.
 
-    Both are 0 where the chains diverged.
+    Both are 0 if the chains diverged.
     """
     for _ in range(steps // 2):
         chains.step(adapt=chains.metropolis)
@@ -124,5 +125,5 @@ def _speed(chains: Chains, steps: int) -> tuple[float, float]:
         chains.require_finite()
     except DivergenceError:
         return 0.0, 0.0
-    whole = torch.stack(trace)
-    return float(effective_sample_size(whole).min()) / seconds, float(r_hat(whole).max())
+    values = torch.stack(trace)
+    return float(effective_sample_size(values).min()) / seconds, float(r_hat(values).max())

@@ -18,7 +18,7 @@ EQUILIBRIUM = "seconds to equilibrium"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the competitors run: on so many processors, or on a GPU."""
+    """Where the competitors run: on a number of processors, or on a GPU."""
 
     threads: int
     device: str = "cpu"
@@ -72,10 +72,10 @@ class Cell:
                     row["note"] = "; ".join(filter(None, [self.note, "a tie"]))
         return row
 
-    def rule_out(self, why: str) -> None:
-        """Say why this competitor is not compared."""
+    def rule_out(self, reason: str) -> None:
+        """Exclude this competitor from the comparison, and note the reason."""
         self.ranked = False
-        self.note = "; ".join(filter(None, [self.note, why]))
+        self.note = "; ".join(filter(None, [self.note, reason]))
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:

@@ -1,10 +1,10 @@
-"""The benchmark's order of events: set up, check that all agree, then time them in turns."""
+"""`pcgen bench speed`: set up all competitors, check that they agree, then time them in turns."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,24 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcgen.benchmarks.peers.process import Peer, PeerError, found
+from pcgen.benchmarks.peers.process import PROTOCOL, Peer, PeerError, installed
 from pcgen.benchmarks.speed.cells import BATCH, STEP, Cell, Place, rows_of
 from pcgen.benchmarks.speed.floor import floors
 from pcgen.benchmarks.speed.races import WAIT, equilibrium_cells, error_cells
 from pcgen.benchmarks.speed.workloads import WORKLOADS, Workload, setup, write
+from pcgen.benchmarks.table import Tell
 from pcgen.config import from_dict
 from pcgen.data.images import Rows
 from pcgen.learning.predictive_coding import PredictiveCoding
 from pcgen.learning.train import Batch
 from pcgen.model.network import Network
 
-Tell = Callable[[str, int, int], None]
-
-# Name, library, mode; the peers' rows appear where their environments are, and on the CPU only:
-# their environments hold a jax without CUDA.
+# Name, library, mode. The peers run only on the CPU: their environments have a jax without CUDA.
 COMPETITORS = (
     ("pcgen", "pcgen", "pcgen"),
-    ("pcgen, eager", "pcgen", "eager"),
     ("torch autograd", "pcgen", "autograd"),
     ("backprop autoencoder", "pcgen", "backprop"),
     ("pcx, scan", "pcx", "scan"),
@@ -38,10 +35,10 @@ COMPETITORS = (
 )
 _AGREE = 1e-4
 _CHECKED_STEPS = 5
-_TURN = 5  # timings of one competitor in a row, after its warm-up
+_TURN = 5  # timings of one competitor in a row
 _UPDATES = 30
-# Seconds for a competitor to get ready, compilation included, and for a few batches: an unrolled
-# loop of 60 steps and 30 layers was not compiled after 7 minutes.
+# Seconds for a competitor to get ready, compilation included, or to train a few batches. To compile
+# an unrolled loop of 60 steps and 30 layers takes more than 7 minutes.
 _PATIENCE = 180.0
 
 
@@ -86,7 +83,7 @@ def speed_rows(
 
 
 def prepared(workload: Workload) -> tuple[Network, Tensor]:
-    """Return a workload's network, briefly trained where its equilibrium matters, and a batch."""
+    """Return a workload's network and a batch; train the network if its equilibrium is timed."""
     network = workload.network()
     data_BD = workload.data(workload.batch)
     if not workload.rates:
@@ -112,18 +109,16 @@ def _set_up(
     root: Path,
     stack: ExitStack,
 ) -> tuple[dict[str, Cell], dict[str, Peer]]:
-    """Start and set up a worker for every competitor."""
+    """Return a cell for every competitor, and the workers of those that could be set up."""
     on_cpu = place.device == "cpu"
-    # On a CPU nothing is captured: eager is what pcgen does there.
-    entered = [c for c in COMPETITORS if c[2] != "eager" or not on_cpu]
-    cells = {name: Cell(name, BATCH) for name, _, _ in entered}
+    cells = {method: Cell(method, BATCH) for method, _, _ in COMPETITORS}
     peers: dict[str, Peer] = {}
-    there = found(root) if on_cpu else []
-    for method, library, mode in entered:
+    ready = installed(root) if on_cpu else []
+    for method, library, mode in COMPETITORS:
         if library == "pcgen":
-            script = Path(__file__).with_name("worker.py")
-            peer = Peer("pcgen", root, place.threads, script, Path(sys.executable))
-        elif library in there:
+            command = (sys.executable, PROTOCOL, "pcgen.benchmarks.speed.pcgen_worker")
+            peer = Peer("pcgen", root, place.threads, command)
+        elif library in ready:
             peer = Peer(library, root, place.threads)
         else:
             cells[method].note = "not installed: make peers" if on_cpu else "on the CPU only"
@@ -134,14 +129,14 @@ def _set_up(
         except PeerError as error:
             cells[method].note = error.message.splitlines()[0]
             continue
-        cells[method].note = answer.get("note", "") if answer["ok"] else answer["reason"]
+        cells[method].note = answer["note"] if answer["ok"] else answer["reason"]
         if answer["ok"]:
             peers[method] = peer
     return cells, peers
 
 
 def _check(peers: dict[str, Peer], cells: dict[str, Cell]) -> None:
-    """Note the competitors whose energies after a few steps are not ours."""
+    """Rule out the competitors whose energies after a few steps differ from ours."""
     request = {"do": "energies", "steps": _CHECKED_STEPS}
     ours = peers["pcgen"].ask(request, WAIT)["energy"]
     for method, peer in peers.items():
@@ -160,7 +155,7 @@ def _check(peers: dict[str, Peer], cells: dict[str, Cell]) -> None:
 
 
 def _time(peers: dict[str, Peer], batch: Cell, step: Cell, repeats: int) -> None:
-    """Time whole batches, and steps alone where there are any; a peer that fails is let go."""
+    """Add timings of batches and, for state descent, of steps; remove a peer that fails."""
     peer = peers[batch.method]
     try:
         answer = peer.ask({"do": "batch", "repeats": repeats}, _PATIENCE)

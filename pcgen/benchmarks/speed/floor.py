@@ -1,4 +1,4 @@
-"""The floors of a training batch: the products it cannot do without, and the bytes it must move."""
+"""Lower bounds of the time of a training batch, from its operations and from its memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pcgen.model.layers import Dense
 from pcgen.model.network import Network
 
 _REPEATS = 30
-_STREAM = 2**25  # values of the arrays that the bandwidth is measured with: beyond any cache
+_STREAM = 2**25  # values of the arrays that are copied: more than any cache holds
 
 
 def floors(workload: Workload, network: Network, place: Place, ours: Cell) -> list[Cell]:
-    """Return the two floors of our batch, with the times over them; none with convolutions."""
+    """Return the two bounds of our batch, with our time as a multiple; none with convolutions."""
     count, steps = workload.batch, workload.steps
     needed = multiply_adds(network, count, steps)
     if needed is None or not ours.seconds:
@@ -63,7 +63,7 @@ def bytes_moved(network: Network, count: int, steps: int) -> float:
 
 
 def measured_rate(network: Network, count: int, place: Place) -> float:
-    """Return the floating-point operations a second of the largest hidden product, at best."""
+    """Return the floating-point operations a second of the largest hidden product, best of many."""
     weight = max((layer.weight for layer in network.layers[1:]), key=torch.Tensor.numel)
     weight = weight.to(place.device)
     states = torch.rand(count, weight.shape[1], device=place.device)
@@ -73,14 +73,14 @@ def measured_rate(network: Network, count: int, place: Place) -> float:
 
 
 def measured_bandwidth(place: Place) -> float:
-    """Return the bytes a second of a copy of arrays that fit no cache, both ways, at best."""
+    """Return the bytes a second that a copy reads and writes, best of many."""
     source = torch.ones(_STREAM, device=place.device)
     target = torch.empty_like(source)
     return 8 * _STREAM / _best(lambda: target.copy_(source), place)
 
 
 def _best(work: Callable[[], object], place: Place) -> float:
-    """Return the least seconds that the work takes."""
+    """Return the least time of the work in seconds."""
     before = torch.get_num_threads()
     torch.set_num_threads(place.threads)
     best = float("inf")
@@ -96,6 +96,6 @@ def _best(work: Callable[[], object], place: Place) -> float:
 
 
 def wait(device: torch.device | str) -> None:
-    """Wait for a GPU to have done what it was asked to."""
+    """Wait until a GPU has finished its work."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)

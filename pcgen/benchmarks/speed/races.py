@@ -1,4 +1,4 @@
-"""Who is first: at every image's equilibrium, and at a validation error."""
+"""Times to a result: to the equilibrium of every image, and to a validation error."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _MOST = 400  # steps
 # Momenta among which every library's descent is tuned for the time to equilibrium.
 MOMENTA = (0.5, 0.8, 0.9)
 SOLVERS = ("majorise", "newton", "errors", "auto")
-# Of the time to an error: updates, how often the error is looked at, and the rate of the weights.
+# Of the time to an error: updates, updates between two validations, and the rate of the weights.
 _CURVE, _EVERY, _CURVE_RATE = 40, 4, 1e-3
 _HELD_OUT = 50
 LEARNERS = (("majorise", 5), ("newton", 3), ("errors", 5))
-# They take our energies and our steps, so only their time a batch differs.
+# Their energies and steps are ours, so that only their time for a batch differs.
 _OTHERS = ("torch autograd", "pcx, scan", "pcx, unrolled", "fabricpc")
 
 
@@ -37,7 +37,7 @@ def error_cells(
 ) -> list[Cell]:
     """Return the seconds of training until the validation MSE that descent ends with.
 
-    The other libraries' descent takes our updates, as its energies are ours, and its own time.
+    The descent of other libraries needs as many updates as ours, because its energies are the same.
     """
     request = _stream(workload, folder / "stream.npz")
     curves = {"pcgen, descent": _curve(peers["pcgen"], request)}
@@ -60,7 +60,7 @@ def error_cells(
 
 
 def _curve(peer: Peer, request: dict[str, Any]) -> list[list[float]]:
-    """Return [updates, seconds, error] on the way; nothing where the worker cannot."""
+    """Return [updates, seconds, error] on the way; an empty list if the worker fails."""
     try:
         curve: list[list[float]] = peer.ask(request, WAIT)["curve"]
     except PeerError:
@@ -114,26 +114,25 @@ def equilibrium_cells(
 
 
 def _best_descent(method: str, peer: Peer, rates: Sequence[float], request: dict[str, Any]) -> Cell:
-    """Return the time of the best rate and momentum of a library's descent."""
+    """Return the time of a library's descent at its best rate and momentum."""
     momenta = MOMENTA[:1] if method == "fabricpc" else MOMENTA
     settings = [(rate, momentum) for momentum in momenta for rate in rates]
-    found = []
+    cells = []
     for rate, momentum in settings:
-        asked = request | {"rate": rate, "momentum": momentum, "check_every": 5}
+        tuned: dict[str, Any] = {"rate": rate, "momentum": momentum, "check_every": 5}
         if method == "pcgen":
-            tuned = {"solver": "descent", "rate": rate, "momentum": momentum}
-            asked = request | {"inference": tuned, "repeats": 3}
+            table = {"solver": "descent", "rate": rate, "momentum": momentum}
+            tuned = {"inference": table, "repeats": 3}
         try:
-            answer = peer.ask(asked, WAIT)
+            answer = peer.ask(request | tuned, WAIT)
         except PeerError as error:
             return Cell(f"{method}, descent", EQUILIBRIUM, [], error.message, ranked=False)
         if answer["seconds"] is not None:
-            taken = answer["seconds"] if method == "pcgen" else [answer["seconds"]]
             note = f"rate {rate:g}, momentum {momentum:g}, best of {len(settings)}; "
-            cell = Cell(f"{method}, descent", EQUILIBRIUM, taken, note + _steps_note(answer))
-            found.append(cell)
-    if found:
-        return min(found, key=lambda cell: cell.median)
+            note += _steps_note(answer)
+            cells.append(Cell(f"{method}, descent", EQUILIBRIUM, answer["seconds"], note))
+    if cells:
+        return min(cells, key=lambda cell: cell.median)
     note = f"none of {len(settings)} settings arrives in {_MOST} steps"
     return Cell(f"{method}, descent", EQUILIBRIUM, [], note, ranked=False)
 
@@ -150,9 +149,9 @@ def _steps_note(answer: dict[str, Any]) -> str:
 
 
 def least_energy(network: Network, data_BD: Tensor) -> Tensor:
-    """Return the least energy (B,) that a long run of two solvers finds."""
-    found_B = [
+    """Return the least energy (B,) that long runs of two solvers reach."""
+    newton_B, majorise_B = (
         infer(prepare(network, InferenceTable(solver=solver)), data_BD, steps=150).energy_B
         for solver in ("newton", "majorise")
-    ]
-    return torch.minimum(*found_B)
+    )
+    return torch.minimum(newton_B, majorise_B)

@@ -1,4 +1,4 @@
-"""What is timed: networks, their data and the descent that every library takes."""
+"""The workloads: networks, their data, and the descent that every library computes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Workload:
     Attributes:
         shape: of the data.
         rate: of the descent, stable for the trained network.
-        rates: among which every library's descent is tuned for the time to equilibrium; that is
-            measured only where there are some.
+        rates: among which every library's descent is tuned for the time to equilibrium, which is
+            measured only if there are some.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Workload:
         }
 
     def recipe(self) -> Recipe:
+        """Return the recipe."""
         return from_dict(self.tables())
 
     def network(self) -> Network:
@@ -105,9 +106,9 @@ WORKLOADS = {
 
 
 def write(network: Network, data_BD: Tensor, path: Path) -> None:
-    """Write weights, biases and data as the arrays that all workers read.
+    """Write the weights, biases and data that all workers read.
 
-    The latents that our preconditioners are made at belong to a trained network, so they go along.
+    The typical latents are part of a trained network: our preconditioners are computed at them.
     """
     arrays: dict[str, np.ndarray] = {
         "data_BD": data_BD.numpy(),
@@ -122,13 +123,11 @@ def write(network: Network, data_BD: Tensor, path: Path) -> None:
 def setup(
     workload: Workload, network: Network, npz: Path, mode: str, device: str = "cpu"
 ) -> dict[str, Any]:
-    """Return the request that sets a worker up."""
+    """Return the request that sets up a worker: hidden layers are tanh, the data layer linear."""
     message: dict[str, Any] = {
         "do": "setup",
         "device": device,
         "npz": str(npz),
-        "activation": "tanh",
-        "output": "linear",
         "kind": "dense",
         "steps": workload.steps,
         "rate": workload.rate,

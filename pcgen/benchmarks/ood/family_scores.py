@@ -1,4 +1,4 @@
-"""Scores of every set by one family and seed, kept on disk so that none is computed twice."""
+"""The scores of every set by one family and seed, kept on disk so that none is computed twice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 from pcgen import __version__
 from pcgen.benchmarks.ood.families import FAMILIES, Recipes
 from pcgen.benchmarks.ood.sets import Known, Unusual
-from pcgen.benchmarks.reconstruction import Tell
+from pcgen.benchmarks.table import Tell
 from pcgen.data.images import Images
 from pcgen.errors import DataError, RunError
 from pcgen.ood.scoring import Columns, joined, scored
@@ -26,18 +26,18 @@ KNOWN, PART_A, PART_B = "known", "part A", "part B"
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """What one family's scorer says of every set.
+class FamilyScores:
+    """The scores of every set by one family, for one seed.
 
     Attributes:
         family: a key of `FAMILIES`.
-        names: its scores.
-        components: those that are combined; none where no combination is made.
-        sets: the columns of each set: `KNOWN` test images, unusual sets and, where there are
+        names: of its scores.
+        components: names of the scores that are combined; empty if none are.
+        sets: the columns of each set: `KNOWN` test images, unusual sets and, if there are
             components, the calibration parts.
         seconds: that training, fitting and scoring took.
         per_second: images scored a second.
-        facts: what else is worth saying, such as a classifier's accuracy.
+        facts: other results, such as a classifier's accuracy.
     """
 
     family: str
@@ -49,7 +49,7 @@ class Measured:
     facts: dict[str, float]
 
 
-def measure(
+def score_sets(
     family: str,
     known: Known,
     unusual: Sequence[Unusual],
@@ -57,20 +57,20 @@ def measure(
     device: torch.device,
     tell: Tell,
     keep: Path | None = None,
-) -> Measured:
-    """Return the scores of a family, from the folder `keep` where it has them already.
+) -> FamilyScores:
+    """Return the scores of a family, read from the folder `keep` if it has them already.
 
     Raises:
         DataError: an image that cannot be read: every method must judge the same images.
         RunError: a folder that cannot be written.
     """
-    print_ = _fingerprint(family, known, unusual, recipes)
+    fingerprint = _fingerprint(family, known, unusual, recipes)
     path = None
     if keep is not None:
         path = keep / f"{known.name.replace(' ', '-')}-{family}-{known.seed}.npz"
-        found = _read(path, print_)
-        if found is not None:
-            return found
+        kept = _read(path, fingerprint)
+        if kept is not None:
+            return kept
     began = time.monotonic()
     scorer = FAMILIES[family].train(known, recipes, device, tell)
     trained = time.monotonic() - began
@@ -86,7 +86,7 @@ def measure(
         done += len(images)
         tell(f"scoring by {family}, seed {known.seed}", done, total)
     seconds = time.monotonic() - began
-    found = Measured(
+    scores = FamilyScores(
         family,
         tuple(scorer.names),
         components,
@@ -96,11 +96,12 @@ def measure(
         _facts(scorer, known.test),
     )
     if path is not None:
-        _write(path, print_, found)
-    return found
+        _write(path, fingerprint, scores)
+    return scores
 
 
 def _columns(scorer: Any, images: Images, device: torch.device) -> Columns:
+    """Return the scores of all images, by name."""
     columns, unreadable = joined(scored([scorer], images, device))
     if unreadable:
         row, reason = unreadable[0]
@@ -112,6 +113,7 @@ def _columns(scorer: Any, images: Images, device: torch.device) -> Columns:
 
 
 def _facts(scorer: Any, test: Images) -> dict[str, float]:
+    """Return the accuracy of a classifier; nothing of another scorer."""
     from pcgen.classification.network import Classifier
     from pcgen.classification.training import accuracy
 
@@ -122,7 +124,7 @@ def _facts(scorer: Any, test: Images) -> dict[str, float]:
 
 
 def _fingerprint(family: str, known: Known, unusual: Sequence[Unusual], recipes: Recipes) -> str:
-    """Return a hash of all that the scores depend on but this program's code."""
+    """Return a hash of all settings and images on which the scores depend."""
     images = [known.kept, known.validation, known.part_a, known.part_b, known.test]
     words = [
         __version__,
@@ -135,21 +137,21 @@ def _fingerprint(family: str, known: Known, unusual: Sequence[Unusual], recipes:
     return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
 
-def _read(path: Path, print_: str) -> Measured | None:
-    """Return what a file holds, or nothing where it is of something else, or no such file."""
+def _read(path: Path, fingerprint: str) -> FamilyScores | None:
+    """Return the scores in a file, or None if there is no such file or it holds other scores."""
     if not path.exists():
         return None
     try:
         with np.load(path, allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
-            if header["fingerprint"] != print_:
+            if header["fingerprint"] != fingerprint:
                 return None
             sets: dict[str, Columns] = {}
             for i, (name, column) in enumerate(header["columns"]):
                 sets.setdefault(name, {})[column] = file[f"column{i}"].astype(np.float64)
     except (OSError, ValueError, KeyError, EOFError):
         return None
-    return Measured(
+    return FamilyScores(
         header["family"],
         tuple(header["names"]),
         tuple(header["components"]),
@@ -160,20 +162,20 @@ def _read(path: Path, print_: str) -> Measured | None:
     )
 
 
-def _write(path: Path, print_: str, found: Measured) -> None:
-    columns = [(name, column) for name, table in found.sets.items() for column in table]
+def _write(path: Path, fingerprint: str, scores: FamilyScores) -> None:
+    columns = [(name, column) for name, table in scores.sets.items() for column in table]
     header = {
-        "fingerprint": print_,
-        "family": found.family,
-        "names": found.names,
-        "components": found.components,
+        "fingerprint": fingerprint,
+        "family": scores.family,
+        "names": scores.names,
+        "components": scores.components,
         "columns": columns,
-        "seconds": found.seconds,
-        "per_second": found.per_second,
-        "facts": found.facts,
+        "seconds": scores.seconds,
+        "per_second": scores.per_second,
+        "facts": scores.facts,
     }
     arrays: dict[str, Any] = {
-        f"column{i}": found.sets[name][column] for i, (name, column) in enumerate(columns)
+        f"column{i}": scores.sets[name][column] for i, (name, column) in enumerate(columns)
     }
     part = path.with_name(f".{path.name}.part")
     try:

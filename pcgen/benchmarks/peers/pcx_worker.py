@@ -1,80 +1,57 @@
-"""Answer benchmark requests with pcx: run by `process.Peer` with the environment's own Python.
-
-One JSON object a line comes in on standard input and one goes out on standard output; arrays come
-as .npz files. This file imports nothing of pcgen, which its environment does not have.
+"""The benchmark's network in pcx; `protocol.py` runs it in the environment of pcx.
 
 The network is a decoder as pcx's own examples write it: one `Vode` a layer, `pxf.vmap` over the
 images, `pxf.value_and_grad` masked to the free vodes, so that no weight gradient is computed in the
 inner loop. The energy is summed over images, so an image's step does not depend on the batch size.
 
 Layers are numbered from the data upwards in the messages (w0 predicts the data) and from the latent
-downwards in the model, the order of prediction. Times are seconds.
+downwards in the model, the order of prediction.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import os
-import sys
-import time
-import traceback
-from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
-# What a library prints at import, or C++ at any time, must not fall between the answers.
-_ANSWERS = os.fdopen(os.dup(1), "w", buffering=1)
-os.dup2(2, 1)
-
-import equinox as eqx  # noqa: E402
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import jax.tree_util as jtu  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
-import pcx  # noqa: E402
-import pcx.functional as pxf  # noqa: E402
-import pcx.nn as pxnn  # noqa: E402
-import pcx.predictive_coding as pxc  # noqa: E402
-import pcx.utils as pxu  # noqa: E402
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import numpy as np
+import optax
+import pcx
+import pcx.functional as pxf
+import pcx.nn as pxnn
+import pcx.predictive_coding as pxc
+import pcx.utils as pxu
 
 Message = dict[str, Any]
 
-_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "linear": lambda x: x,
-    "tanh": jnp.tanh,
-    "sigmoid": jax.nn.sigmoid,
-    "relu": jax.nn.relu,
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # torch's; jax's own default is not
-}
 _PER_IMAGE = pxu.M(pxc.VodeParam | pxc.VodeParam.Cache).to((None, 0))
 
 
 class Decoder(pxc.EnergyModule):
     """A chain of layers from the latent down to the data, with a vode below each.
 
-    The latent has no prior, hence no energy: it is a bare state, not a vode.
+    The activation is tanh, and linear at the data. The latent has no prior, hence no energy: it is
+    a bare state, not a vode.
     """
 
-    def __init__(
-        self, layers: list[Any], latent: tuple[int, ...], activation: str, output: str
-    ) -> None:
+    def __init__(self, layers: list[Any], latent: tuple[int, ...]) -> None:
         super().__init__()
         self.layers = layers
         self.shape = pcx.static(latent)
-        self.activations = pcx.static([activation] * (len(layers) - 1) + [output])
         self.latent = pxc.VodeParam()
         self.vodes = [pxc.Vode() for _ in layers]
         self.vodes[-1].h.frozen = True
 
     def __call__(self, data_D: jax.Array | None) -> None:
-        """Predict every layer; with data given, start: latent 0, hidden layers as predicted."""
+        """Predict every layer; with data, first set the latent to 0 and the layers as predicted."""
         if data_D is not None:
             self.latent.set(jnp.zeros(self.shape.get()))
         x = self.latent.get()
-        for layer, vode, name in zip(self.layers, self.vodes, self.activations.get(), strict=True):
-            x = vode(_ACTIVATIONS[name](layer(x)))
+        for layer, vode in zip(self.layers[:-1], self.vodes[:-1], strict=True):
+            x = vode(jnp.tanh(layer(x)))
+        self.vodes[-1](self.layers[-1](x))
         if data_D is not None:
             self.vodes[-1].set("h", data_D)
 
@@ -114,7 +91,7 @@ _LAYERS = {"dense": dense, "deconv": deconv}
 
 
 def build(message: Message) -> tuple[jax.Array, Decoder]:
-    """Return the data (B, D or C, H, W) and the network that a set-up describes."""
+    """Return the data (B, D or C, H, W) and the network of a set-up."""
     with np.load(message["npz"]) as file:
         arrays = dict(file)
     count = sum(name.startswith("w") for name in arrays)
@@ -127,8 +104,7 @@ def build(message: Message) -> tuple[jax.Array, Decoder]:
     latent, shape = (arrays[f"w{count - 1}"].shape[1],), (data_BD.shape[1],)
     if message["kind"] == "deconv":
         latent, shape = tuple(geometry[-1]["in"]), tuple(geometry[0]["out"])
-    model = Decoder(layers, latent, message["activation"], message["output"])
-    return jnp.asarray(data_BD.reshape(-1, *shape)), model
+    return jnp.asarray(data_BD.reshape(-1, *shape)), Decoder(layers, latent)
 
 
 def _is_parameter(node: Any) -> bool:
@@ -162,7 +138,7 @@ _SLOPE_OF_WEIGHTS = pxf.value_and_grad(pxu.M(pxnn.LayerParam).to([False, True]))
 
 
 def begin(data_BD: jax.Array, *, model: Decoder, states: pxu.Optim) -> None:
-    """Put the states where they start, at rest."""
+    """Set the states to their start, with no velocity."""
     with pxu.step(model, (pxc.STATUS.INIT, None), clear_params=pxc.VodeParam.Cache):
         _start(data_BD, model=model)
     states.state.set(jtu.tree_map(jnp.zeros_like, states.state.get()))
@@ -211,12 +187,12 @@ def _energies(*, model: Decoder) -> jax.Array:
         return _each(model=model)
 
 
-class Bench:
-    """The network of the last `setup`, and one method for each request."""
+class Library:
+    """The network of the last `setup`."""
 
     def setup(self, message: Message) -> Message:
         """Build the network and compile a training batch."""
-        pcx.RKG.seed(0)  # an error while tracing leaves a dead key behind
+        pcx.RKG.seed(0)  # an error while tracing leaves an invalid key behind
         self.message = message
         self.data_BD, self.model = build(message)
         with pxu.step(self.model, (pxc.STATUS.INIT, None), clear_params=pxc.VodeParam.Cache):
@@ -226,80 +202,14 @@ class Bench:
         adamw = optax.adamw(message["weight_rate"])
         self.weights = pxu.Optim(lambda: adamw, weights)
         self.optimisers: dict[tuple[float, float], pxu.Optim] = {}
-        self._restore()
-        return {
-            "ok": True,
-            "library": "pcx",
-            "version": metadata.version("pcx"),
-            "compile_seconds": self._clock(self._train),
-            "note": "",
-        }
+        self.restore()
+        self.train()
+        return {"ok": True, "note": ""}
 
-    def batch(self, message: Message) -> Message:
-        """Time whole training batches, from the set-up's weights on."""
-        self._restore()
-        for _ in range(2):  # the second batch on restored weights still takes twice its time
-            self._train()
-        seconds = [self._clock(self._train) for _ in range(message["repeats"])]
-        return {"seconds": seconds, "finite": bool(jnp.isfinite(self._energy()).all())}
+    def restore(self, rate: float | None = None, momentum: float | None = None) -> None:
+        """Set the weights to those of the set-up, and the optimiser of the states.
 
-    def steps(self, message: Message) -> Message:
-        """Time the loop of state steps alone, per step."""
-        self._restore()
-        steps = self.message["steps"]
-        self._begin()
-        self._descend(steps)
-        seconds = []
-        for _ in range(message["repeats"]):
-            self._begin()
-            seconds.append(self._clock(lambda: self._descend(steps)) / steps)
-        return {"seconds": seconds}
-
-    def energies(self, message: Message) -> Message:
-        """Return the energy per image, mean over the batch, after 0 to k steps."""
-        self._restore()
-        self._begin()
-        energies = [float(self._energy().mean())]
-        for _ in range(message["steps"]):
-            self._descend(1)
-            energies.append(float(self._energy().mean()))
-        return {"energy": [energy if math.isfinite(energy) else None for energy in energies]}
-
-    def equilibrium(self, message: Message) -> Message:
-        """Time the descent, from its start, until every image is at or below its target energy.
-
-        A first run finds the number of steps, a second, which does not look, is timed: the checks
-        cost nothing, and compilation is over.
-        """
-        self._restore(message["rate"], message["momentum"])
-        with np.load(message["target_npz"]) as arrays:
-            target_B = arrays["target_B"]
-        chunk = message["check_every"]
-        chunks = self._search(target_B, chunk, message["max_steps"])
-        if chunks is None:
-            return {"seconds": None, "steps": None}
-        return {"seconds": self._clock(lambda: self._run(chunk, chunks)), "steps": chunk * chunks}
-
-    def _search(self, target_B: np.ndarray, chunk: int, max_steps: int) -> int | None:
-        self._begin()
-        for chunks in range(max_steps // chunk + 1):
-            energy_B = np.asarray(self._energy())
-            if (energy_B <= target_B).all():
-                return chunks
-            if not np.isfinite(energy_B).all():
-                return None
-            self._descend(chunk)
-        return None
-
-    def _run(self, chunk: int, chunks: int) -> None:
-        self._begin()
-        for _ in range(chunks):
-            self._descend(chunk)
-
-    def _restore(self, rate: float | None = None, momentum: float | None = None) -> None:
-        """Set weights and optimisers to how they were at set-up.
-
-        The objects stay: to a new model or optimiser jit would compile everything again.
+        The objects stay: jit would compile everything again for a new model or optimiser.
         """
         parameters = jtu.tree_leaves(pxu.M(pxnn.LayerParam)(self.model), is_leaf=_is_parameter)
         for parameter, value in zip(parameters, self.initial, strict=True):
@@ -314,7 +224,8 @@ class Bench:
             self.optimisers[key] = pxu.Optim(lambda: sgd, _free()(self.model))
         self.states = self.optimisers[key]
 
-    def _train(self) -> None:
+    def train(self) -> None:
+        """Train on one batch."""
         _train(
             self.message["mode"],
             self.message["steps"],
@@ -324,40 +235,22 @@ class Bench:
             weights=self.weights,
         )
 
-    def _begin(self) -> None:
-        _begin(self.data_BD, model=self.model, states=self.states)
-        self._wait()
+    def finite(self) -> bool:
+        """Return whether every image's energy is finite."""
+        return bool(np.isfinite(self.energy()).all())
 
-    def _descend(self, steps: int) -> None:
+    def begin(self) -> None:
+        """Set the latent to 0 and each layer below to its prediction."""
+        _begin(self.data_BD, model=self.model, states=self.states)
+
+    def descend(self, steps: int) -> None:
+        """Move the states down the energy; compiled for each number of steps."""
         _descend(self.message["mode"], steps, model=self.model, states=self.states)
 
-    def _energy(self) -> jax.Array:
-        """Return each image's energy, (B,)."""
-        return _energies(model=self.model)
+    def energy(self) -> np.ndarray:
+        """Return each image's energy (B,)."""
+        return np.asarray(_energies(model=self.model))
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Wait for states and weights."""
         jax.block_until_ready(jtu.tree_leaves(self.model))
-
-    def _clock(self, work: Callable[[], None]) -> float:
-        started = time.perf_counter()
-        work()
-        self._wait()
-        return time.perf_counter() - started
-
-
-def serve(bench: Bench) -> None:
-    """Answer each line of standard input until it ends or says quit."""
-    for line in sys.stdin:
-        message = json.loads(line)
-        if message["do"] == "quit":
-            return
-        try:
-            answer = getattr(bench, message["do"])(message)
-        except Exception as error:
-            traceback.print_exc()
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        print(json.dumps(answer, allow_nan=False), file=_ANSWERS)
-
-
-if __name__ == "__main__":
-    serve(Bench())

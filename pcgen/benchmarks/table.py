@@ -1,0 +1,63 @@
+"""What every table of `pcgen bench` shares: a row for each method, and the interval of its mean."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scipy import stats
+
+_CONFIDENCE = 0.95
+
+Tell = Callable[[str, int, int], None]
+"""Called with the stage of a benchmark, how much of it is done, and how much there is."""
+
+
+@dataclass(slots=True)
+class Measured:
+    """One method's results: one value for each seed.
+
+    Attributes:
+        seconds: that the method trained, mean over the seeds.
+        parameters: number of weights and biases.
+        published: the value in the literature.
+        source: where that value is from.
+    """
+
+    method: str
+    metric: str
+    values: list[float]
+    seconds: float = 0.0
+    parameters: int | None = None
+    published: float | None = None
+    source: str = "measured"
+
+    def row(self, dataset: str) -> dict[str, Any]:
+        """Return the row of the table, with a 95 % interval where there are several seeds."""
+        low, high = interval(self.values)
+        return {
+            "dataset": dataset,
+            "method": self.method,
+            "metric": self.metric,
+            "value": sum(self.values) / len(self.values) if self.values else None,
+            "ci_low": low,
+            "ci_high": high,
+            "published": self.published,
+            "source": self.source,
+            "seconds": self.seconds or None,
+            "seeds": len(self.values) or None,
+            "parameters": self.parameters,
+        }
+
+
+def interval(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Return the 95 % interval of the mean by Student's t; (None, None) below two values."""
+    count = len(values)
+    if count < 2:
+        return None, None
+    mean = sum(values) / count
+    error = statistics.stdev(values) / count**0.5
+    half = float(stats.t.ppf((1 + _CONFIDENCE) / 2, count - 1)) * error
+    return mean - half, mean + half
