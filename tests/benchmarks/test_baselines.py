@@ -9,7 +9,7 @@ from sklearn import decomposition
 
 from pcgen.benchmarks.baselines import autoencoder, fit_pca, mean_squared_error, train_autoencoder
 from pcgen.benchmarks.reconstruction import interval
-from pcgen.commands import bench as benchmarks
+from pcgen.commands import bench_reconstruction as benchmarks
 from pcgen.config import from_dict
 from pcgen.data.sources import open_data
 
