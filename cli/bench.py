@@ -118,11 +118,11 @@ def reconstruction(
     data: str, seeds: int, device: str, data_dir: Path | None, as_json: bool, quiet: bool
 ) -> None:
     """Compare test errors with an autoencoder's, PCA's and the published ones."""
-    from pcgen.commands import bench as benchmarks
+    import pcgen
 
     names = _words(data, "--data")
     with Story(quiet) as story:
-        rows = benchmarks.bench_reconstruction(
+        rows = pcgen.bench_reconstruction(
             names, seeds=seeds, device=device, data_dir=data_dir, on_progress=story
         )
     _show("reconstruction", rows, COLUMNS, as_json)
@@ -154,13 +154,14 @@ def sampling(
 
     The baselines are trained in the same run.
     """
-    from pcgen.commands import bench as benchmarks
+    import pcgen
+    from pcgen.commands.bench_sampling import SAMPLING_PARTS
 
     with Story(quiet) as story:
-        rows = benchmarks.bench_sampling(
+        rows = pcgen.bench_sampling(
             _words(data, "--data"),
             samples=limit,
-            parts=benchmarks.SAMPLING_PARTS if methods is None else _words(methods, "--methods"),
+            parts=SAMPLING_PARTS if methods is None else _words(methods, "--methods"),
             data_dir=data_dir,
             on_progress=story,
         )
@@ -203,10 +204,10 @@ def memory(
     The table also has nearest-neighbour look-ups, principal components and the published values.
     It runs on the CPU.
     """
-    from pcgen.commands import bench as benchmarks
+    import pcgen
 
     with Story(quiet) as story:
-        rows = benchmarks.bench_memory(
+        rows = pcgen.bench_memory(
             _numbers(counts, "--counts"),
             _numbers(widths, "--widths"),
             _words(corrupt, "--corrupt"),
@@ -258,10 +259,10 @@ def ood(
 
     With --out, a later call continues from the scores kept there. --json prints every metric.
     """
-    from pcgen.commands import bench as benchmarks
+    import pcgen
 
     with Story(quiet) as story:
-        rows = benchmarks.bench_ood(
+        rows = pcgen.bench_ood(
             _words(data, "--data"),
             seeds=seeds,
             methods=None if methods is None else _words(methods, "--methods"),
@@ -312,10 +313,10 @@ def speed(
     Only libraries that `make peers` has built are timed. Ratios are to the faster mode of pcx. It
     runs on the CPU unless --device names a GPU.
     """
-    from pcgen.commands import bench as benchmarks
+    import pcgen
 
     with Story(quiet) as story:
-        rows = benchmarks.bench_speed(
+        rows = pcgen.bench_speed(
             _words(workloads, "--workloads"),
             samples=samples,
             threads=_numbers(threads, "--threads"),

@@ -22,7 +22,7 @@ from .progress import Story
 @click.command("classify")
 @click.argument("model")
 @click.argument("data")
-@out_option("File for the rows: .csv, .jsonl or .npz.")
+@out_option("File for the rows: .csv, .jsonl or .npz.  [default: a new one here, labels.csv]")
 @limit_option
 @device_option
 @data_dir_option
@@ -49,13 +49,14 @@ def command(
     MODEL is a classifier's checkpoint, a run's folder or a shipped model's name. Where the data
     have labels of their own, the share that is right is shown.
     """
-    from pcgen.commands import classify as labelling
+    import pcgen
+    from pcgen.commands.outputs import default_output
 
     with Story(quiet) as story:
-        result = labelling.classify(
+        result = pcgen.classify(
             model,
             data,
-            out=out,
+            out=out or default_output("classify"),
             limit=limit,
             device=device,
             data_dir=data_dir,

@@ -15,9 +15,9 @@ from .output import write_json, write_rows
 @json_option
 def command(data_dir: Path | None, as_json: bool) -> None:
     """List the data sets: their contents, and where they are or how to get them."""
-    from pcgen.commands import api
+    import pcgen
 
-    rows = api.datasets(data_dir=data_dir)
+    rows = pcgen.datasets(data_dir=data_dir)
     if as_json:
         write_json("datasets", {"datasets": rows})
     else:

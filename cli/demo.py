@@ -21,10 +21,10 @@ def command(out: Path, as_json: bool, quiet: bool) -> None:
     Trains on scikit-learn's 8x8 digits, reconstructs held-out ones, scores unusual images and
     writes a page for the browser.
     """
-    from pcgen.commands import api
+    import pcgen
 
     with Story(quiet) as story:
-        result = api.demo(out, on_progress=story)
+        result = pcgen.demo(out, on_progress=story)
     if as_json:
         write_json("demo", result.document())
     else:

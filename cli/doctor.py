@@ -12,9 +12,9 @@ from .output import write_json, write_rows
 @json_option
 def command(as_json: bool) -> None:
     """Show versions, devices, the state of torchvision, and missing data."""
-    from pcgen.commands import api
+    import pcgen
 
-    rows = api.doctor()
+    rows = pcgen.doctor()
     if as_json:
         write_json("doctor", {"doctor": rows})
     else:

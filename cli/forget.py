@@ -29,9 +29,9 @@ def command(
     """
     if out is None:
         raise click.UsageError("Missing --out, the new memory's file.")
-    from pcgen.commands import memory as memories
+    import pcgen
 
-    result = memories.forget(model, items, out, device=device)
+    result = pcgen.forget(model, items, out, device=device)
     if as_json:
         write_json("forget", result.document())
     else:

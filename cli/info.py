@@ -16,9 +16,9 @@ def command(file: str, as_json: bool) -> None:
 
     Only its header is read, so this is quick for a large file too.
     """
-    from pcgen.commands import api
+    import pcgen
 
-    header = api.info(file)
+    header = pcgen.info(file)
     if as_json:
         write_json("info", {"model": header.pop("file"), "header": header})
         return

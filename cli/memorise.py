@@ -47,10 +47,10 @@ def command(
     """
     if out is None:
         raise click.UsageError("Missing --out, the new memory's file.")
-    from pcgen.commands import memory as memories
+    import pcgen
 
     with Story(quiet) as story:
-        result = memories.memorise(
+        result = pcgen.memorise(
             model, data, out, limit=limit, device=device, data_dir=data_dir, on_progress=story
         )
     if as_json:

@@ -58,10 +58,10 @@ def command(
     (data.calibration, else the validation rows). Or it is other data of the same kind that MODEL
     has not seen. A false-alarm rate of 5 % needs about 120 rows, one of 1 % about 600.
     """
-    from pcgen.commands import ood
+    import pcgen
 
     with Story(quiet) as story:
-        result = ood.ood_calibrate(
+        result = pcgen.ood_calibrate(
             model,
             data,
             out,

@@ -22,7 +22,7 @@ from .output import write_json, write_json_lines, write_pairs, write_rows
 from .progress import Story
 
 if TYPE_CHECKING:
-    from pcgen.commands.ood import OodScoreResult
+    from pcgen.commands.ood_score import OodScoreResult
 
 FLAGGED = 3
 # Rows of a table for people; the rest is in the file.
@@ -50,7 +50,8 @@ def _format(ctx: click.Context, param: click.Parameter, out: Path | None) -> Pat
     type=click.Path(path_type=Path, dir_okay=False),
     callback=_format,
     metavar="FILE",
-    help="File for the rows: .csv, .jsonl or .npz. FILE.meta.json is written beside it.",
+    help="File for the rows: .csv, .jsonl or .npz. FILE.meta.json is written beside it."
+    " [default: a new scores.csv]",
 )
 @click.option(
     "--score",
@@ -129,13 +130,14 @@ def command(
     """
     if resume and out is None:
         raise click.UsageError("--resume needs --out, the file of the interrupted command.")
-    from pcgen.commands import ood
+    import pcgen
+    from pcgen.commands.outputs import default_output
 
     with Story(quiet or not is_first_process()) as story:
-        result = ood.ood_score(
+        result = pcgen.ood_score(
             detector,
             inputs,
-            out,
+            out or default_output("ood-score"),
             scores=scores,
             fpr=fpr,
             guarantee=guarantee,
@@ -150,24 +152,30 @@ def command(
         )
     document = result.document()
     if is_first_process():
-        _show(result, document, as_json, as_jsonl)
+        _show(result, document, out is None, as_json, as_jsonl)
         for warning in document["warnings"]:
             story.say(f"Note: {warning}")
     return FLAGGED if fail_on_ood and document["flagged"] else 0
 
 
-def _show(result: OodScoreResult, document: dict[str, Any], as_json: bool, as_jsonl: bool) -> None:
+def _show(
+    result: OodScoreResult,
+    document: dict[str, Any],
+    shows_rows: bool,
+    as_json: bool,
+    as_jsonl: bool,
+) -> None:
     if as_jsonl:
         write_json_lines(result.rows())
         return
     if as_json:
         write_json("ood-score", document)
         return
-    if result.out is None:
+    if shows_rows:
         rows = list(islice(result.rows(), _SHOWN))
         columns = [name for name in _COLUMNS if any(row.get(name) is not None for row in rows)]
         write_rows(rows, columns)
         if document["count"] > _SHOWN:
-            click.echo(f"and {document['count'] - _SHOWN:,} more: add --out scores.csv")
+            click.echo(f"and {document['count'] - _SHOWN:,} more in {result.out}")
     hidden = ("warnings", "device", "seed", "inference")
     write_pairs({key: value for key, value in document.items() if key not in hidden}, "Scored")

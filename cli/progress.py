@@ -15,7 +15,7 @@ from .failures import printable
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-    from pcgen.commands.api import Event
+    from pcgen.commands.progress import Event
 
 # Seconds between two lines where standard error is no terminal, and between two looks at the bar.
 _BETWEEN_LINES = 5.0

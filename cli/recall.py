@@ -57,7 +57,7 @@ from .progress import Story
     metavar="N",
     help="At most N gradient evaluations. [default: the model's]",
 )
-@out_option("Folder for the picture, the arrays and the rows.")
+@out_option("Folder for the picture, the arrays and the rows. [default: a new one]")
 @limit_option
 @seed_option
 @device_option
@@ -85,8 +85,11 @@ def command(
     pixels hide. Each row names the stored image that was recalled (item), and says whether the cue
     is known: whether noise alone explains what the memory leaves of it.
     """
-    from pcgen.commands import memory as memories
+    import pcgen
+    from pcgen.commands.outputs import default_output
+
+    out = out or default_output("recall")
 
     with Story(quiet) as story:
-        result = memories.recall(model, data, out=out, on_progress=story, **given)
+        result = pcgen.recall(model, data, out=out, on_progress=story, **given)
     write_result("recall", "Recalled", result, story, as_json=as_json, as_jsonl=as_jsonl)

@@ -17,9 +17,9 @@ def command(name: str | None, as_json: bool) -> None:
     if name is not None:
         _show_one(name, as_json)
         return
-    from pcgen.commands import api
+    import pcgen
 
-    rows = api.recipes()
+    rows = pcgen.recipes()
     if as_json:
         write_json("recipes", {"recipes": rows})
     else:

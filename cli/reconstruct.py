@@ -23,7 +23,7 @@ from .progress import Story
 @click.command("reconstruct")
 @click.argument("model")
 @click.argument("data")
-@out_option("Folder for the picture, the arrays and the rows.")
+@out_option("Folder for the picture, the arrays and the rows. [default: a new one]")
 @limit_option
 @device_option
 @data_dir_option
@@ -50,13 +50,14 @@ def command(
     MODEL is a checkpoint, a run's folder or a shipped model's name. Two errors are shown: of the
     data decoded from the latent (mse), and from the last hidden layer (mse_last_hidden).
     """
-    from pcgen.commands import api
+    import pcgen
+    from pcgen.commands.outputs import default_output
 
     with Story(quiet or not is_first_process()) as story:
-        result = api.reconstruct(
+        result = pcgen.reconstruct(
             model,
             data,
-            out=out,
+            out=out or default_output("reconstruct"),
             limit=limit,
             device=device,
             data_dir=data_dir,

@@ -24,23 +24,10 @@ def command(run: Path, out: Path | None, as_json: bool) -> None:
 
     The page shows curves, pictures, metrics and the recipe. It loads nothing from the network.
     """
-    page = _write(run, out)
+    import pcgen
+
+    page = pcgen.report(run, out)
     if as_json:
         write_json("report", {"page": page})
     else:
         click.echo(page)
-
-
-def _write(run: Path, out: Path | None) -> Path:
-    from pcgen.pages import run_page
-
-    if not run.is_file():
-        return run_page.write(run, out or run / "report.html")
-    from pcgen.pages import scores_page
-
-    beside = out or run.with_name(f"{run.stem}.html")
-    if scores_page.is_scores(run):
-        return scores_page.write_scores(run, beside)
-    if run.suffix == ".safetensors" and scores_page.is_detector(run):
-        return scores_page.write_detector(run, beside)
-    return run_page.write(run, beside)

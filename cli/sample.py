@@ -25,7 +25,7 @@ from .progress import Story
 @click.option(
     "-n", "count", type=int, default=100, show_default=True, metavar="N", help="Number of samples."
 )
-@out_option("File for the samples: .png, .npz, or .csv for a table.")
+@out_option("File for the samples: .png, .npz, or .csv for a table. [default: a new samples.png]")
 @click.option(
     "--mode",
     type=click.Choice(["ancestral", "chain"]),
@@ -59,7 +59,7 @@ from .progress import Story
 @click.option(
     "--given",
     metavar="DATA",
-    help="Data of which --mask hides a part; N samples of that part for each input.",
+    help="Data of which --mask hides a part; N samples of it for each of the first 10 (--limit).",
 )
 @click.option(
     "--mask",
@@ -111,13 +111,14 @@ def command(
     MODEL is a checkpoint, a run's folder or a shipped model's name. A warning is printed if the
     chains have not mixed: if their R-hat is above 1.05.
     """
-    from pcgen.commands import sample as generate
+    import pcgen
+    from pcgen.commands.outputs import default_output
 
     with Story(quiet) as story:
-        result = generate.sample(
+        result = pcgen.sample(
             model,
             count,
-            out=out,
+            out=out or default_output("sample", model),
             mode=mode,
             chains=chains,
             burn_in=burn_in,

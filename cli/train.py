@@ -105,7 +105,7 @@ def command(
         # A resumed run restates nothing, so the environment must not change it either.
         words, seed = list(settings), seed if seed_is_a_flag else None
 
-    from pcgen.commands import api
+    import pcgen
 
     given: dict[str, Any] = {
         "data": data,
@@ -116,11 +116,11 @@ def command(
     }
     if check:
         assert recipe is not None
-        _show("train", api.check(recipe, **given).document(), "Nothing written.", as_json)
+        _show("train", pcgen.check(recipe, **given).document(), "Nothing written.", as_json)
         return
     assert out is not None
     with Story(quiet or not is_first_process()) as story:
-        result = api.train(recipe, out, resume=resume, on_progress=story, **given)
+        result = pcgen.train(recipe, out, resume=resume, on_progress=story, **given)
     if not is_first_process():
         return
     _show("train", result.document(), "Trained", as_json)

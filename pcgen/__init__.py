@@ -14,26 +14,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pcgen.commands.api import check as check
-    from pcgen.commands.api import datasets as datasets
-    from pcgen.commands.api import demo as demo
-    from pcgen.commands.api import doctor as doctor
-    from pcgen.commands.api import info as info
-    from pcgen.commands.api import recipes as recipes
-    from pcgen.commands.api import reconstruct as reconstruct
-    from pcgen.commands.api import train as train
-    from pcgen.commands.bench import bench_memory as bench_memory
-    from pcgen.commands.bench import bench_ood as bench_ood
-    from pcgen.commands.bench import bench_reconstruction as bench_reconstruction
-    from pcgen.commands.bench import bench_sampling as bench_sampling
-    from pcgen.commands.bench import bench_speed as bench_speed
+    from pcgen.commands.bench_memory import bench_memory as bench_memory
+    from pcgen.commands.bench_ood import bench_ood as bench_ood
+    from pcgen.commands.bench_reconstruction import bench_reconstruction as bench_reconstruction
+    from pcgen.commands.bench_sampling import bench_sampling as bench_sampling
+    from pcgen.commands.bench_speed import bench_speed as bench_speed
+    from pcgen.commands.check import check as check
     from pcgen.commands.classify import classify as classify
-    from pcgen.commands.memory import forget as forget
-    from pcgen.commands.memory import memorise as memorise
-    from pcgen.commands.memory import recall as recall
-    from pcgen.commands.ood import ood_calibrate as ood_calibrate
-    from pcgen.commands.ood import ood_score as ood_score
+    from pcgen.commands.datasets import datasets as datasets
+    from pcgen.commands.demo import demo as demo
+    from pcgen.commands.doctor import doctor as doctor
+    from pcgen.commands.forget import forget as forget
+    from pcgen.commands.info import info as info
+    from pcgen.commands.memorise import memorise as memorise
+    from pcgen.commands.ood_calibrate import ood_calibrate as ood_calibrate
+    from pcgen.commands.ood_score import ood_score as ood_score
+    from pcgen.commands.recall import recall as recall
+    from pcgen.commands.recipes import recipes as recipes
+    from pcgen.commands.reconstruct import reconstruct as reconstruct
+    from pcgen.commands.report import report as report
     from pcgen.commands.sample import sample as sample
+    from pcgen.commands.train import train as train
     from pcgen.errors import CalibrationError as CalibrationError
     from pcgen.errors import CheckpointError as CheckpointError
     from pcgen.errors import DataError as DataError
@@ -51,26 +52,30 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+_COMMANDS = (
+    "bench_memory",
+    "bench_ood",
+    "bench_reconstruction",
+    "bench_sampling",
+    "bench_speed",
+    "check",
+    "classify",
+    "datasets",
+    "demo",
+    "doctor",
+    "forget",
+    "info",
+    "memorise",
+    "ood_calibrate",
+    "ood_score",
+    "recall",
+    "recipes",
+    "reconstruct",
+    "report",
+    "sample",
+    "train",
+)
 _HOMES = {
-    "pcgen.commands.api": (
-        "check",
-        "datasets",
-        "demo",
-        "doctor",
-        "info",
-        "recipes",
-        "reconstruct",
-        "train",
-    ),
-    "pcgen.ood.estimator": ("PCNOutlierDetector",),
-    "pcgen.commands.bench": (
-        "bench_memory",
-        "bench_ood",
-        "bench_reconstruction",
-        "bench_sampling",
-        "bench_speed",
-    ),
-    "pcgen.commands.classify": ("classify",),
     "pcgen.errors": (
         "CalibrationError",
         "CheckpointError",
@@ -84,10 +89,9 @@ _HOMES = {
     "pcgen.inference.solvers": ("register_solver",),
     "pcgen.model.activations": ("register_activation",),
     "pcgen.model.energy": ("register_likelihood",),
+    "pcgen.ood.estimator": ("PCNOutlierDetector",),
     "pcgen.registry": ("register_data_set", "register_score"),
-    "pcgen.commands.sample": ("sample",),
-    "pcgen.commands.memory": ("forget", "memorise", "recall"),
-    "pcgen.commands.ood": ("ood_calibrate", "ood_score"),
+    **{f"pcgen.commands.{name}": (name,) for name in _COMMANDS},
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -1,25 +1,30 @@
-"""Where tensors live, and the only source of randomness: seeded generators."""
+"""The device, the process-wide settings of torch, and seeded generators.
+
+Generators are the only source of randomness.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from pcgen.errors import DeviceError
 
-# Multiply-adds of a batch's largest product below which a second thread waits more than it works.
-# Two threads on a busy machine took 6 times as long as one for the digits recipe (0.2 million).
+# With fewer multiply-adds in a batch's largest product, a second thread waits more than it works.
+# On a busy machine two threads took 6 times as long as one for the digits recipe (0.2 million).
 _WORTH_SHARING = 4_000_000
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device of that name; `auto` takes a GPU where there is one.
+    """Return the device of that name; `auto` is a GPU if there is one.
 
     Raises:
-        DeviceError: a name torch does not know, or a device this machine does not have.
+        DeviceError: a name that torch does not know, or a device that is not on this machine.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -38,10 +43,10 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_threads(multiply_adds: int) -> None:
-    """Use one CPU thread where batches are small; `OMP_NUM_THREADS`, where set, decides instead.
+    """Use one CPU thread if batches are small; `OMP_NUM_THREADS` decides if it is set.
 
     Args:
-        multiply_adds: of the largest matrix product of a batch.
+        multiply_adds: number of multiply-adds in the largest matrix product of a batch.
     """
     if multiply_adds < _WORTH_SHARING and not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(1)
@@ -53,8 +58,22 @@ _MATMUL = {"float32": "highest", "tf32": "high", "bfloat16": "medium"}
 def choose_products(name: str) -> None:
     """Round the factors of matrix products and convolutions to `float32`, `tf32` or `bfloat16`."""
     torch.set_float32_matmul_precision(_MATMUL[name])
-    # cuDNN rounds convolutions to tf32 unless it is told not to; it has no bfloat16 for them.
+    # cuDNN rounds convolutions to tf32 by default. It has no bfloat16 for them.
     torch.backends.cudnn.allow_tf32 = name != "float32"
+
+
+@contextmanager
+def restored_settings() -> Iterator[None]:
+    """Restore the process's threads and its precision of products when the block ends."""
+    threads = torch.get_num_threads()
+    precision = torch.get_float32_matmul_precision()
+    allows_tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = allows_tf32
 
 
 def free_memory(
@@ -62,35 +81,35 @@ def free_memory(
     system: Path = Path("/proc/meminfo"),
     container: Path = Path("/sys/fs/cgroup"),
 ) -> int | None:
-    """Return the bytes of memory that a device has left; None where the system does not say.
+    """Return the bytes of memory that a device has left; None if the system does not say.
 
     Args:
-        system: what Linux says of the whole machine.
-        container: where it says what this container may take, if there is a limit.
+        system: Linux's file about the memory of the whole machine.
+        container: Linux's folder about the memory limit of this container.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
         lines = system.read_text().splitlines()
-        found = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+        limits = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
     except OSError:
-        found = []
+        limits = []
     try:
         used = int((container / "memory.current").read_text())
-        # Files that were read lately count as used, but are let go when memory is needed.
+        # Cached files count as used memory, but Linux drops them when memory is needed.
         for line in (container / "memory.stat").read_text().splitlines():
             used -= int(line.split()[1]) if line.startswith("inactive_file ") else 0
-        # A ValueError where the limit is "max".
-        found.append(int((container / "memory.max").read_text()) - used)
+        # A ValueError if the limit is "max".
+        limits.append(int((container / "memory.max").read_text()) - used)
     except (OSError, ValueError):
         pass
-    return max(0, min(found)) if found else None
+    return max(0, min(limits)) if limits else None
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """Return a generator that depends on seed and purpose alone, not on what was drawn before.
+    """Return a generator that depends on the seed and the purpose alone, not on earlier draws.
 
-    A run that resumes therefore draws what an uninterrupted one draws.
+    A resumed run therefore draws the same numbers as an uninterrupted one.
     """
     digest = hashlib.sha256("/".join(map(str, (seed, *purpose))).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,4 +1,4 @@
-"""The recipes and models that come with pcgen, found in a checkout and in a wheel alike."""
+"""The recipes, models and detectors that come with pcgen, in a checkout and in a wheel alike."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 from importlib import resources
 from pathlib import Path
 
-from pcgen.errors import RecipeError
+from pcgen.errors import CheckpointError, RecipeError
 
 
 def folder() -> Path:
@@ -20,10 +20,10 @@ def names() -> list[str]:
 
 
 def recipe_path(name: str) -> Path:
-    """Return the file of a recipe: a path if it looks like one, else a shipped name.
+    """Return the file of a recipe, of a shipped name or of a path.
 
     Raises:
-        RecipeError: a name that no shipped recipe has.
+        RecipeError: no shipped recipe has that name, and it is no path.
     """
     shipped = names()
     if name in shipped:
@@ -37,12 +37,56 @@ def recipe_path(name: str) -> Path:
 
 
 def model_path(name: str) -> Path | None:
-    """Return the checkpoint of a shipped model, or none if there is no such name."""
-    path = folder() / name / "model.safetensors"
-    return path if name in names() and path.is_file() else None
+    """Return the checkpoint of a shipped model; None if no shipped model has that name."""
+    return _file(name, "model.safetensors")
 
 
 def detector_path(name: str) -> Path | None:
-    """Return the detector of a shipped model, or none if there is no such name or no detector."""
-    path = folder() / name / "detector.safetensors"
+    """Return the detector of a shipped model; None if no shipped detector has that name."""
+    return _file(name, "detector.safetensors")
+
+
+def find_model(model: str | Path) -> Path:
+    """Return the checkpoint of a file, a run's folder or a shipped name.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+    """
+    path = Path(model)
+    if path.is_dir():
+        if (path / "model.safetensors").is_file():
+            return path / "model.safetensors"
+        raise CheckpointError(
+            f"{path}: holds no model.safetensors", f"Train one: pcgen train digits --out {path}"
+        )
+    known = None if path.exists() else model_path(str(model))
+    if known is None and not path.exists():
+        raise CheckpointError(
+            f"{model}: no such checkpoint, and no shipped model of that name",
+            "Show the models: pcgen recipes",
+        )
+    return known or path
+
+
+def find_detector(detector: str | Path) -> Path:
+    """Return the file of a detector, a folder that holds one, or a shipped name.
+
+    Raises:
+        CheckpointError: there is no such detector.
+    """
+    path = Path(detector)
+    if path.is_dir():
+        path = path / "detector.safetensors"
+    known = None if path.exists() else detector_path(str(detector))
+    if known is None and not path.exists():
+        there = ", ".join(name for name in names() if detector_path(name))
+        raise CheckpointError(
+            f"{detector}: no such detector, and no shipped one of that name",
+            f"Shipped detectors: {there}. Make one: pcgen ood-calibrate MODEL DATA --out DETECTOR",
+        )
+    return known or path
+
+
+def _file(name: str, file: str) -> Path | None:
+    path = folder() / name / file
     return path if name in names() and path.is_file() else None

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pcgen
+from pcgen.commands.progress import Event
 from pcgen.data.images import order
 from pcgen.distributed import share
 from pcgen.learning.initial import _SAMPLE
@@ -260,7 +261,7 @@ def test_a_process_that_dies_ends_the_run_with_one_message_and_another_number_re
 def test_a_run_of_one_process_is_continued_by_two(tmp_path: Path) -> None:
     run = tmp_path / "run"
 
-    def watch(event: pcgen.api.Event) -> None:
+    def watch(event: Event) -> None:
         if event.note:
             raise StoppedError
 

@@ -97,15 +97,15 @@ def undescribed(recipe: Recipe) -> Recipe:
 
 @pytest.mark.parametrize("name", ["digits-ood", "mnist-ood"])
 def test_shipped_detectors_are_small_and_are_of_the_shipped_models(name: str) -> None:
-    from pcgen.commands import api
-    from pcgen.commands.ood import open_detector
+    from pcgen.commands.recipes import resolve_recipe
+    from pcgen.commands.session import open_detector, open_model
 
     folder = ROOT / "models" / name
     assert max(path.stat().st_size for path in folder.glob("*.safetensors")) < 8e6
     assert (folder / "CARD.md").is_file()
-    model, detector = api.open_model(name), open_detector(name)
+    model, detector = open_model(name), open_detector(name)
     assert model.recipe == detector.model.recipe
-    assert undescribed(model.recipe) == undescribed(api.resolve_recipe(name))
+    assert undescribed(model.recipe) == undescribed(resolve_recipe(name))
     assert detector.model.header["metrics"] == model.header["metrics"]
     for layer, theirs in zip(model.network.layers, detector.model.network.layers, strict=True):
         assert (layer.weight == theirs.weight).all()
@@ -114,11 +114,12 @@ def test_shipped_detectors_are_small_and_are_of_the_shipped_models(name: str) ->
 @pytest.mark.parametrize("name", ["digits", "mnist", "fashion-mnist", "cifar10", "cifar10-large"])
 def test_shipped_models_are_small_and_are_what_their_recipes_say(name: str) -> None:
     import pcgen
-    from pcgen.commands import api
+    from pcgen.commands.recipes import resolve_recipe
+    from pcgen.commands.session import open_model
 
     path = ROOT / "models" / name / "model.safetensors"
     assert path.stat().st_size < 8e6
-    assert undescribed(api.open_model(name).recipe) == undescribed(api.resolve_recipe(name))
+    assert undescribed(open_model(name).recipe) == undescribed(resolve_recipe(name))
     assert (ROOT / "models" / name / "CARD.md").is_file()
     assert pcgen.info(name)["metrics"]["mse"] < 8e-3
 
@@ -126,11 +127,12 @@ def test_shipped_models_are_small_and_are_what_their_recipes_say(name: str) -> N
 @pytest.mark.parametrize("name", ["iris", "mnist-sampler"])
 def test_shipped_samplers_are_small_draw_and_are_what_their_recipes_say(name: str) -> None:
     import pcgen
-    from pcgen.commands import api
+    from pcgen.commands.recipes import resolve_recipe
+    from pcgen.commands.session import open_model
 
     path = ROOT / "models" / name / "model.safetensors"
     assert path.stat().st_size < 8e6
-    assert undescribed(api.open_model(name).recipe) == undescribed(api.resolve_recipe(name))
+    assert undescribed(open_model(name).recipe) == undescribed(resolve_recipe(name))
     assert (ROOT / "models" / name / "CARD.md").is_file()
     drawn = pcgen.sample(name, 50, label=0).samples.data_BD
     assert drawn.std(0).max() > 0.1

@@ -17,7 +17,7 @@ from typing import get_args
 
 import numpy as np
 
-from pcgen.commands.ood import open_detector
+from pcgen.commands.session import open_detector
 from pcgen.ood import conformal as calibration
 from pcgen.ood.conformal import Guarantee
 

@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional
 
-from pcgen.commands import api
+from pcgen.commands.session import open_model
 from pcgen.data.images import parts as split_parts
 from pcgen.data.sources import open_data
 from pcgen.ood import conformal as calibration
@@ -128,7 +128,7 @@ def held_out(model: Model) -> tuple[scores.PCScorer, Tensor]:
 
 
 def main() -> None:
-    scorer, data_ND = held_out(api.open_model(sys.argv[1]))
+    scorer, data_ND = held_out(open_model(sys.argv[1]))
     part_a = columns_of(scorer, data_ND[:PART_A])
     known = columns_of(scorer, data_ND[PART_A : PART_A + KNOWN])
     image = data_ND[PART_A + KNOWN :].view(-1, 28, 28)

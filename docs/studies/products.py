@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pcgen.benchmarks.speed.driver import prepared
 from pcgen.benchmarks.speed.workloads import WORKLOADS
-from pcgen.commands import api
+from pcgen.commands.session import open_model
 from pcgen.config import InferenceTable
 from pcgen.data.sources import open_data
 from pcgen.inference.infer import infer
@@ -81,7 +81,7 @@ def main() -> None:
     network, data_BD = prepared(WORKLOADS["W1"])
     for solver in ("majorise", "newton"):
         study("W1", network, data_BD, InferenceTable(solver=solver))
-    model = api.open_model("mnist")
+    model = open_model("mnist")
     data_BD = open_data("mnist:test", limit=200).rows(range(200)).pixels_BD
     study("mnist", model.network, data_BD, model.recipe.inference)
 

@@ -20,7 +20,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from pcgen.commands import api
+from pcgen.commands.session import open_model
 from pcgen.config import InferenceTable
 from pcgen.data.sources import open_data
 from pcgen.inference.solvers import prepare
@@ -49,7 +49,7 @@ def first_near(path: Tensor, least: Tensor) -> int | None:
 
 
 def main() -> None:
-    model = api.open_model(Path(sys.argv[1]))
+    model = open_model(Path(sys.argv[1]))
     data_BD = open_data("mnist:test").rows(range(IMAGES)).pixels_BD.double()
     for hidden in (1.0, 10.0):
         precision = msgspec.structs.replace(model.recipe.model.precision, hidden=hidden)

@@ -1,1 +1,1 @@
-"""The public functions, one file each: every command of the command line calls one of them."""
+"""The public functions, one file each. Every command of the command line calls one of them."""

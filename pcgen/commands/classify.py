@@ -1,4 +1,4 @@
-"""The public function `pcgen.classify`, beside those of `pcgen.commands.api`."""
+"""`pcgen.classify`: the likeliest label of each input."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcgen.commands.api import Event, OnProgress, open_classifier, silent
-from pcgen.errors import DataError
+from pcgen.commands.outputs import require_readable, writing
+from pcgen.commands.progress import Event, OnProgress, silent
+from pcgen.commands.session import session
 
 if TYPE_CHECKING:
     from pcgen.classification.network import ClassifierModel
+    from pcgen.data.images import Images
+    from pcgen.data.sources import Data
 
 
 @dataclass(frozen=True, slots=True)
 class ClassifyResult:
-    """The labels of data: a row per input, and how many are right where that is known.
+    """The labels of data.
 
     Attributes:
-        accuracy: share of the readable inputs whose label is their own; None where they have none.
+        inputs: a row per input.
+        preprocessing: how the inputs were brought to the classifier.
+        accuracy: share of the readable inputs that are labelled rightly; None if their labels are
+            not known.
+        out: the file of the rows, if there is one.
     """
 
     model: ClassifierModel
@@ -44,59 +51,59 @@ class ClassifyResult:
         }
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return a row for every input, in input order, those that could not be read included."""
+        """Return a row for every input, in input order, unreadable ones included."""
         return self.inputs
 
 
 def classify(
     model: str | Path,
-    data: str,
+    data: Data,
     *,
-    out: Path | None = None,
+    out: str | Path | None = None,
     limit: int | None = None,
     device: str = "auto",
-    data_dir: Path | None = None,
+    data_dir: str | Path | None = None,
     on_progress: OnProgress = silent,
 ) -> ClassifyResult:
-    """Return the likeliest label of each input, with the energy of every label.
+    """Return the likeliest label of each input, with the energy (nats) of every label.
 
     Args:
         model: a classifier: a checkpoint, a run's folder, or a shipped model's name.
-        data: a data set's name or a path; images are brought to the classifier's shape.
+        data: a data set's name, a path or an array; images are brought to the classifier's shape.
         out: a .csv, .jsonl or .npz file for the rows.
+        limit: use the first so many inputs only.
+        data_dir: the folder in which names of data sets are looked up first.
 
     Raises:
         PcgenError: no classifier, data that cannot be used, or a file that cannot be written.
     """
     from pcgen.classification import classify as task
-    from pcgen.data.sources import open_data
-    from pcgen.device import choose_device, choose_threads
     from pcgen.learning.validate import BATCH
     from pcgen.storage.row_formats import require_format, write_rows
 
-    if out is not None:
-        require_format(out)
-    chosen = choose_device(device)
-    loaded = open_classifier(model, chosen)
-    choose_threads(loaded.network.largest_product * BATCH)
-    images = open_data(
-        data, data_dir=data_dir, limit=limit, like=loaded.shape, like_scale=loaded.scale
-    )
+    path = None if out is None else Path(out)
+    if path is not None:
+        require_format(path)
+    with session(device, data_dir=data_dir) as place:
+        loaded = place.open_classifier(model, BATCH)
+        images = place.open_data(data, loaded, limit=limit)
 
-    def tell(done: int) -> None:
-        on_progress(Event("classifying", done, len(images)))
+        def tell(done: int) -> None:
+            on_progress(Event("classifying", done, len(images)))
 
-    rows = task.classify(loaded.network, loaded.classes, images, tell)
-    readable = [i for i, row in enumerate(rows) if row["status"] == "ok"]
-    if not readable:
-        raise DataError(
-            f"{images.source}: none of {len(rows)} inputs can be used; "
-            f"first, {rows[0]['id']}: {rows[0]['reason']}"
-        )
-    accuracy = None
-    if images.labels is not None and images.class_count == loaded.network.classes:
-        right = sum(rows[i]["label"] == int(images.labels[i]) for i in readable)
-        accuracy = right / len(readable)
-    if out is not None:
-        write_rows(rows, list(rows[0]), out)
-    return ClassifyResult(loaded, str(chosen), rows, images.preprocessing, accuracy, out)
+        rows = task.classify(loaded.network, loaded.classes, images, tell)
+        require_readable(rows, images.source)
+        if path is not None:
+            with writing(path):
+                write_rows(rows, list(rows[0]), path)
+        accuracy = _accuracy(rows, images, loaded.network.classes)
+        return ClassifyResult(loaded, str(place.device), rows, images.preprocessing, accuracy, path)
+
+
+def _accuracy(rows: list[dict[str, Any]], images: Images, classes: int) -> float | None:
+    """Return the share of readable rows whose label is right; None without labels to compare."""
+    if images.labels is None or images.class_count != classes:
+        return None
+    pairs = zip(rows, images.labels.tolist(), strict=True)
+    right = [row["label"] == label for row, label in pairs if row["status"] == "ok"]
+    return sum(right) / len(right)

@@ -1,61 +1,107 @@
-"""The end of `pcgen demo`: strange images are made of known ones, scored and shown."""
+"""`pcgen.demo`: train, reconstruct and score on embedded data, shown on one page."""
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pcgen.commands.api import OnProgress
-from pcgen.commands.ood import ood_calibrate, ood_score, open_detector
+from pcgen.commands.ood_calibrate import ood_calibrate
+from pcgen.commands.ood_score import ood_score
+from pcgen.commands.progress import OnProgress, silent
+from pcgen.commands.reconstruct import ReconstructResult, reconstruct
+from pcgen.commands.session import open_detector
+from pcgen.commands.train import TrainResult, train
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
 
-# Images of a kind, and those of them in the picture.
+# Images of each kind, and those of them in the picture.
 _OF_A_KIND, _PER_ROW = 40, 12
 _KINDS = ("negative", "rot90", "shuffle", "noise", "constant", "blur")
 
 
-def score_strange(
-    folder: Path, model: Path, data: str, *, on_progress: OnProgress = lambda event: None
-) -> dict[str, str]:
-    """Calibrate a model, and score test images and strange ones made of them.
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """The results of the demo.
+
+    Attributes:
+        flagged: how many inputs of each kind were flagged as unusual, in words.
+        page: the page that shows everything.
+    """
+
+    trained: TrainResult
+    reconstructed: ReconstructResult
+    flagged: dict[str, str]
+    page: Path
+    seconds: float
+
+    def document(self) -> dict[str, Any]:
+        """Return the document of `--json`."""
+        own = self.reconstructed.document()
+        keys = ("model", "seed", "device", "inference", "count", "mse", "energy", "picture")
+        return {
+            **{key: own[key] for key in keys},
+            "flagged": self.flagged,
+            "page": str(self.page),
+            "seconds": self.seconds,
+        }
+
+
+def demo(out: str | Path = "demo", *, on_progress: OnProgress = silent) -> DemoResult:
+    """Train on embedded digits, reconstruct held-out ones, score unusual ones, and show it all.
+
+    Files of an earlier demo in the folder are replaced.
 
     Args:
-        folder: is left with `detector.safetensors`, the images in `strange/KIND/`, `scores.csv` and
-            `strange.png`.
-        data: a data set with a test split, which the model was trained on.
+        out: the folder for the run, the pictures and the page.
 
-    Returns:
-        How many of each kind were flagged, in words.
+    Raises:
+        RunError: a folder that cannot be written.
     """
-    from pcgen.pages.pictures import Row as Shown
-    from pcgen.pages.pictures import grid
+    from pcgen.pages import run_page
+    from pcgen.storage.runs import RunFolder
+
+    folder = Path(out)
+    RunFolder(folder).clear()
+    began = time.monotonic()
+    trained = train("digits", folder, on_progress=on_progress)
+    result = reconstruct(trained.checkpoint, "digits:test", out=folder, on_progress=on_progress)
+    RunFolder(folder / "scoring").clear()
+    scoring = train("digits-ood", folder / "scoring", on_progress=on_progress)
+    flagged = _score_unusual(folder, scoring.checkpoint, on_progress)
+    page = run_page.write(folder, folder / "index.html")
+    return DemoResult(trained, result, flagged, page, time.monotonic() - began)
+
+
+def _score_unusual(folder: Path, model: Path, on_progress: OnProgress) -> dict[str, str]:
+    """Calibrate a model of digits; return how many digits and changed digits it flags, in words.
+
+    Writes `detector.safetensors`, the images in `unusual/KIND/`, `scores.csv` and `unusual.png`.
+    """
+    from pcgen.pages.pictures import Row, grid
 
     detector = folder / "detector.safetensors"
-    ood_calibrate(model, data, detector, on_progress=on_progress)
+    ood_calibrate(model, "digits", detector, on_progress=on_progress)
     loaded = open_detector(detector)
-    kinds = _strange(f"{data}:test", folder / "strange")
-    out = folder / "scores.csv"
-    result = ood_score(detector, str(folder / "strange"), out, on_progress=on_progress)
-    flagged: dict[str, list[bool]] = {kind: [] for kind in kinds}
+    kinds = _write_unusual("digits:test", folder / "unusual")
+    result = ood_score(detector, folder / "unusual", folder / "scores.csv", on_progress=on_progress)
+    verdicts: dict[str, list[bool]] = {kind: [] for kind in kinds}
     for row in result.rows():
-        flagged[row["id"].partition("/")[0]].append(bool(row["is_ood"]))
-    words = {kind: f"{sum(found)} of {len(found)}" for kind, found in flagged.items()}
+        verdicts[row["id"].partition("/")[0]].append(bool(row["is_ood"]))
+    flagged = {kind: f"{sum(each)} of {len(each)}" for kind, each in verdicts.items()}
     rows = []
     for kind, pixels_BD in kinds.items():
         heat_BD = loaded.heat(loaded.scorers[0].heatmap(pixels_BD))  # type: ignore[attr-defined]
-        maps = (part[:_PER_ROW].reshape(-1, *loaded.model.shape) for part in (pixels_BD, heat_BD))
-        rows += [
-            Shown(f"{kind}: {words[kind]}", next(maps)),
-            Shown("where", next(maps), heat=True),
-        ]
-    grid(folder / "strange.png", rows, title="Flagged as unlike the digits", columns=_PER_ROW)
-    return words
+        shown, heat = (x[:_PER_ROW].reshape(-1, *loaded.model.shape) for x in (pixels_BD, heat_BD))
+        rows += [Row(f"{kind}: {flagged[kind]}", shown), Row("where", heat, heat=True)]
+    grid(folder / "unusual.png", rows, title="Flagged as unlike the digits", columns=_PER_ROW)
+    return flagged
 
 
-def _strange(data: str, folder: Path) -> dict[str, torch.Tensor]:
-    """Write test images and strange ones as pictures, and return them (B, D) by kind."""
+def _write_unusual(data: str, folder: Path) -> dict[str, Tensor]:
+    """Write test images and changed ones as pictures, and return them (B, D) by kind."""
     import numpy as np
     from PIL import Image
 
@@ -64,11 +110,11 @@ def _strange(data: str, folder: Path) -> dict[str, torch.Tensor]:
 
     known = open_data(data, limit=_OF_A_KIND)
     tables = {"digits": known} | {kind: shifted(known, kind) for kind in _KINDS}
-    found = {}
+    pixels = {}
     for kind, images in tables.items():
-        found[kind] = images.rows(range(len(images))).pixels_BD
+        pixels[kind] = images.rows(range(len(images))).pixels_BD
         (folder / kind).mkdir(parents=True, exist_ok=True)
-        whole = (255 * found[kind]).round().numpy().astype(np.uint8)
-        for i, pixels in enumerate(whole.reshape(-1, *images.shape[1:])):
-            Image.fromarray(pixels).save(folder / kind / f"{i:02}.png")
-    return found
+        whole = (255 * pixels[kind]).round().numpy().astype(np.uint8)
+        for i, picture in enumerate(whole.reshape(-1, *images.shape[1:])):
+            Image.fromarray(picture).save(folder / kind / f"{i:02}.png")
+    return pixels

@@ -1,4 +1,4 @@
-"""The public function that draws new data. Imports stand inside functions."""
+"""`pcgen.sample`: new data drawn from a model."""
 
 from __future__ import annotations
 
@@ -7,25 +7,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pcgen.commands.api import Event, OnProgress, open_model, silent
-from pcgen.errors import RecipeError, RunError
+from pcgen.commands.outputs import writing
+from pcgen.commands.progress import Event, OnProgress, silent
+from pcgen.commands.session import Session, session
+from pcgen.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pcgen.config import InferenceTable
+    from pcgen.data.sources import Data
     from pcgen.sampling.draw import Given, Samples
     from pcgen.storage.checkpoint import Model
 
 Mode = Literal["ancestral", "chain"]
 SUFFIXES = (".png", ".npz", ".csv")
 MASKS = ("top", "bottom", "left", "right")
+GIVEN = 10
+"""Rows of `given` that are completed if there is no limit."""
 # Images of a picture, at most; an array holds them all.
 _SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
 class SampleResult:
-    """What was drawn, where it is, and whether the chains can be believed."""
+    """Drawn data, and whether their chains can be trusted.
+
+    Attributes:
+        samples: the drawn data and the diagnostics of their chains.
+        out: the file of the samples, if there is one.
+        warning: why the samples may not be like the model's data; empty if nothing is known
+            against them.
+        completed: number of the given rows that were completed; None without `given`.
+    """
 
     model: Model
     device: str
@@ -34,47 +48,80 @@ class SampleResult:
     samples: Samples
     out: Path | None
     warning: str
+    completed: int | None = None
 
     def document(self) -> dict[str, Any]:
         """Return the document of `--json`."""
-        table, found = self.model.recipe.inference, self.samples
+        table, samples = self.model.recipe.inference, self.samples
         return {
             "model": str(self.model.path),
             "seed": self.seed,
             "device": self.device,
             "inference": {"solver": table.solver, "steps": None, "converged": None},
-            "count": len(found.data_BD),
+            "count": len(samples.data_BD),
+            "completed": self.completed,
             "out": None if self.out is None else str(self.out),
             "mode": self.mode,
-            "ess": found.ess,
-            "rhat": found.r_hat,
-            "acceptance": found.acceptance,
-            "step": found.step,
+            "ess": samples.ess,
+            "rhat": samples.r_hat,
+            "acceptance": samples.acceptance,
+            "step": samples.step,
             "warning": self.warning or None,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """The arguments of `sample` that say how to draw."""
+
+    n: int
+    mode: Mode
+    chains: int | None
+    burn_in: int
+    thin: int
+    label: int | str | None
+    noise: bool | None
+    given: Data | None
+    mask: str | None
+    limit: int | None
+    settings: Sequence[str]
+    seed: int | None
+
+    def require_valid(self) -> None:
+        """Raise RecipeError unless the numbers and the data to complete are valid."""
+        if self.n < 1:
+            raise RecipeError(f"-n {self.n}: at least one sample is needed")
+        bounds = (("chains", self.chains, 1), ("burn-in", self.burn_in, 0), ("thin", self.thin, 1))
+        for name, value, least in bounds:
+            if value is not None and value < least:
+                raise RecipeError(f"--{name} {value}: at least {least}")
+        if (self.given is None) != (self.mask is None):
+            raise RecipeError(
+                "--given and --mask go together", "Example: --given mnist:test --mask top"
+            )
 
 
 def sample(
     model: str | Path,
     n: int = 100,
     *,
-    out: Path | None = None,
+    out: str | Path | None = None,
     mode: Mode = "ancestral",
     chains: int | None = None,
     burn_in: int = 500,
     thin: int = 50,
     label: int | str | None = None,
     noise: bool | None = None,
-    given: str | None = None,
+    given: Data | None = None,
     mask: str | None = None,
     limit: int | None = None,
     settings: Sequence[str] = (),
     seed: int | None = None,
     device: str = "auto",
-    data_dir: Path | None = None,
+    data_dir: str | Path | None = None,
     on_progress: OnProgress = silent,
 ) -> SampleResult:
-    """Draw n new images or rows from what a model has learnt; with `out`, write them.
+    """Draw n new images or rows from a model's distribution; with `out`, write them.
 
     Args:
         model: a checkpoint, a run's folder, or a shipped model's name.
@@ -84,10 +131,10 @@ def sample(
         burn_in: steps of a chain before its first draw.
         thin: steps between two draws of a chain.
         label: the class to draw from, its number or its name.
-        noise: add the output's own noise; of tables if not given, images are what is predicted.
-        given: data of which a part is known; n samples of the rest are drawn for each row.
-        mask: which part of it is hidden: top, bottom, left, right; of tables, columns' names.
-        limit: rows of the given data to use.
+        noise: add the output's own noise. By default tables have it, and images do not.
+        given: a data set's name, a path or an array; n samples of each row's hidden part are drawn.
+        mask: the hidden part: top, bottom, left, right; of tables, the columns' names.
+        limit: complete the first so many rows of `given`; the first 10 if not given.
         settings: `inference.` words over the model's recipe.
         seed: of the noise; the model's if not given.
 
@@ -100,67 +147,62 @@ def sample(
         >>> pcgen.sample("iris", 5).samples.data_BD.shape
         torch.Size([5, 2])
     """
-    if n < 1:
-        raise RecipeError(f"-n {n}: at least one sample is needed")
-    for name, value, least in (("chains", chains, 1), ("burn-in", burn_in, 0), ("thin", thin, 1)):
-        if value is not None and value < least:
-            raise RecipeError(f"--{name} {value}: at least {least}")
-    if (given is None) != (mask is None):
-        raise RecipeError(
-            "--given and --mask go together", "Example: --given mnist:test --mask top"
-        )
-    if out is not None and out.suffix.lower() not in SUFFIXES:
-        raise RecipeError(f"{out}: samples are written as {', '.join(SUFFIXES)}")
+    words = (label, noise, given, mask, limit, settings, seed)
+    request = _Request(n, mode, chains, burn_in, thin, *words)
+    request.require_valid()
+    path = None if out is None else Path(out)
+    if path is not None and path.suffix.lower() not in SUFFIXES:
+        raise RecipeError(f"{path}: samples are written as {', '.join(SUFFIXES)}")
+    with session(device, data_dir=data_dir) as place:
+        return _sample(place, model, request, path, on_progress)
 
+
+def _sample(
+    place: Session, model: str | Path, request: _Request, out: Path | None, on_progress: OnProgress
+) -> SampleResult:
     import torch
 
-    from pcgen.device import choose_device, choose_threads
     from pcgen.sampling import draw as task
 
-    chosen = choose_device(device)
-    loaded = open_model(model, chosen)
-    network = loaded.network
-    choose_threads(network.largest_product * min(n, task.BATCH))
-    task.require_prior(network)
+    loaded, n = place.open_model(model, min(request.n, task.BATCH)), request.n
+    task.require_prior(loaded.network)
     if out is not None:
         _require_kind(out, loaded)
-    number = None if label is None else _class_number(loaded, label)
-    own_seed = loaded.recipe.seed if seed is None else seed
-    draw = (loaded.scale is not None) if noise is None else noise
-    table = _inference(loaded, settings)
+    label = None if request.label is None else _class_number(loaded, request.label)
+    seed = loaded.recipe.seed if request.seed is None else request.seed
+    noisy = (loaded.scale is not None) if request.noise is None else request.noise
+    table = _inference(loaded, request.settings)
 
     def tell(done: int, total: int, acceptance: float | None, ess: float | None) -> None:
         on_progress(Event("sampling", n * done // total, n, acceptance=acceptance, ess=ess))
 
+    mode, known = request.mode, None
     with torch.no_grad():
-        if mode == "ancestral" and given is None:
-            found = task.ancestral(network, n, own_seed, label=number, draw=draw, on_step=tell)
+        if mode == "ancestral" and request.given is None:
+            samples = task.ancestral(loaded.network, n, seed, label=label, draw=noisy, on_step=tell)
         else:
-            mode = "chain"
-            known = None if given is None else _given(loaded, given, mask or "", limit, data_dir)
-            count = chains or min(n, 10)
-            if known is not None:
-                count = chains or min(n, 4)
-            how = task.Chained(count, burn_in, thin)
-            found = task.chained(
-                network,
+            mode, known = "chain", _given(place, loaded, request)
+            chains = request.chains or min(n, 10 if known is None else 4)
+            samples = task.chained(
+                loaded.network,
                 table,
                 n,
-                own_seed,
-                how,
-                label=number,
+                seed,
+                task.Chained(chains, request.burn_in, request.thin),
+                label=label,
                 given=known,
-                draw=draw,
+                draw=noisy,
                 on_step=tell,
             )
     if out is not None:
-        _write(out, found.data_BD, loaded, n if given is not None else 20)
-    warning = found.warning or _not_learnt(loaded)
-    return SampleResult(loaded, str(chosen), own_seed, mode, found, out, warning)
+        _write(out, samples.data_BD, loaded, 20 if known is None else n)
+    warning = samples.warning or _not_learnt(loaded)
+    completed = None if known is None else len(known.data_BD)
+    return SampleResult(loaded, str(place.device), seed, mode, samples, out, warning, completed)
 
 
 def _not_learnt(model: Model) -> str:
-    """Return in words why draws need not be like the model's data; empty if they should be."""
+    """Return the reason why draws may not be like the model's data; empty if there is none."""
     if model.network.mixture is not None or model.recipe.inference.draws:
         return ""
     return (
@@ -169,7 +211,7 @@ def _not_learnt(model: Model) -> str:
     )
 
 
-def _inference(model: Model, settings: Sequence[str]) -> Any:
+def _inference(model: Model, settings: Sequence[str]) -> InferenceTable:
     """Return the model's inference table with settings laid over it."""
     from pcgen import config
 
@@ -181,6 +223,7 @@ def _inference(model: Model, settings: Sequence[str]) -> Any:
 
 
 def _class_number(model: Model, label: int | str) -> int:
+    """Return the number of a class that is named by its number or its name."""
     from pcgen.sampling.draw import require_label
 
     names = model.header["data"].get("classes") or []
@@ -197,11 +240,7 @@ def _class_number(model: Model, label: int | str) -> int:
 
 
 def _require_kind(out: Path, model: Model) -> None:
-    """Let a file pass that can hold what the model makes.
-
-    Raises:
-        RecipeError: a picture of a table, or a table of pictures.
-    """
+    """Raise RecipeError unless a file of this kind can hold the model's samples."""
     is_table = model.scale is not None
     if out.suffix.lower() == ".png" and is_table:
         raise RecipeError(f"{out}: the model draws rows of a table", "Use .csv or .npz")
@@ -209,50 +248,57 @@ def _require_kind(out: Path, model: Model) -> None:
         raise RecipeError(f"{out}: the model draws images", "Use .png or .npz")
 
 
-def _given(model: Model, data: str, mask: str, limit: int | None, data_dir: Path | None) -> Given:
+def _given(place: Session, model: Model, request: _Request) -> Given | None:
+    """Return the rows to complete, with a mask; None if no data are given."""
     import torch
 
-    from pcgen.data.images import require_ok
-    from pcgen.data.sources import open_data
+    from pcgen.data.images import require_readable
     from pcgen.sampling.draw import Given
 
-    images = open_data(
-        data,
-        data_dir=data_dir,
-        limit=limit or 10,
-        like=model.shape,
-        like_scale=model.scale,
-        columns=model.header["data"].get("columns"),
-    )
+    if request.given is None or request.mask is None:
+        return None
+    images = place.open_data(request.given, model, limit=request.limit or GIVEN)
     rows = images.rows(range(len(images)))
-    require_ok(rows, images)
+    require_readable(rows, images)
     data_BD = rows.pixels_BD.to(model.network.layers[0].weight)
-    hidden = torch.zeros(model.shape)
+    visible_BD = _visible(model, request.mask).flatten().to(data_BD).expand_as(data_BD)
+    return Given(torch.where(visible_BD > 0, data_BD, 0.0), visible_BD)
+
+
+def _visible(model: Model, mask: str) -> Tensor:
+    """Return the mask (C, H, W) of a model's data: 1 where visible, 0 where hidden."""
+    import torch
+
+    visible = torch.ones(model.shape)
     _, height, width = model.shape
-    columns = model.header["data"].get("columns") or []
     if model.scale is not None:
-        asked = [name.strip() for name in mask.split(",")]
-        unknown = [name for name in asked if name not in columns]
+        columns = model.header["data"].get("columns") or []
+        names = [name.strip() for name in mask.split(",")]
+        unknown = [name for name in names if name not in columns]
         if unknown:
             raise RecipeError(
                 f"--mask {mask}: no column {unknown[0]}", f"There are: {', '.join(columns)}"
             )
-        hidden[0, 0, [columns.index(name) for name in asked]] = 1
-    elif mask not in MASKS:
-        raise RecipeError(f"--mask {mask}: one of {', '.join(MASKS)}")
+        visible[0, 0, [columns.index(name) for name in names]] = 0
+    elif mask == "top":
+        visible[:, : height // 2] = 0
+    elif mask == "bottom":
+        visible[:, height // 2 :] = 0
+    elif mask == "left":
+        visible[:, :, : width // 2] = 0
+    elif mask == "right":
+        visible[:, :, width // 2 :] = 0
     else:
-        part = {
-            "top": (slice(None, height // 2), slice(None)),
-            "bottom": (slice(height // 2, None), slice(None)),
-            "left": (slice(None), slice(None, width // 2)),
-            "right": (slice(None), slice(width // 2, None)),
-        }[mask]
-        hidden[(slice(None), *part)] = 1
-    seen = (1 - hidden).flatten().to(data_BD).expand_as(data_BD)
-    return Given(torch.where(seen > 0, data_BD, 0.0), seen)
+        raise RecipeError(f"--mask {mask}: one of {', '.join(MASKS)}")
+    return visible
 
 
 def _write(out: Path, data_BD: Tensor, model: Model, columns: int) -> None:
+    """Write samples as a picture with so many images in a row, as an array, or as a table.
+
+    Raises:
+        RunError: a file that cannot be written.
+    """
     import csv
 
     import numpy as np
@@ -260,8 +306,7 @@ def _write(out: Path, data_BD: Tensor, model: Model, columns: int) -> None:
     from pcgen.pages import pictures
 
     values = data_BD.cpu()
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with writing(out):
         if out.suffix.lower() == ".png":
             pixels = values[:_SHOWN].clamp(0, 1).view(-1, *model.shape)
             pictures.grid(out, [pictures.Row("", pixels.numpy())], columns=min(columns, 20))
@@ -275,10 +320,7 @@ def _write(out: Path, data_BD: Tensor, model: Model, columns: int) -> None:
         if out.suffix.lower() == ".npz":
             np.savez_compressed(out, samples=table)
             return
-        names = model.header["data"].get("columns") or []
         with out.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(names)
+            writer.writerow(model.header["data"].get("columns") or [])
             writer.writerows([[f"{value:.6g}" for value in row] for row in table])
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written: {error.strerror}") from None

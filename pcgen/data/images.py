@@ -260,6 +260,3 @@ def require_readable(rows: Rows, images: Images) -> None:
         f"{images.source}: {count}row {number}, {images.id(number)}: {rows.reason[bad[0]]}",
         "Every row is needed here: repair or remove those that cannot be read",
     )
-
-
-require_ok = require_readable

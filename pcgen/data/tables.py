@@ -228,3 +228,22 @@ def _scale(values_ND: Array) -> Scale:
 def _as_scale(like_scale: Sequence[Any]) -> Scale:
     mean, deviation = (torch.as_tensor(row, dtype=torch.float64) for row in like_scale)
     return mean, deviation
+
+
+def require_columns(images: Images, known: Sequence[str] | None) -> None:
+    """Raise DataError if a table has other columns than the model, or in another order.
+
+    Columns without names are accepted.
+    """
+    columns = images.columns
+    if not images.is_table or columns is None or known is None or columns == [*known]:
+        return
+    unnamed = [f"column{i + 1}" for i in range(len(columns))]
+    if unnamed in (columns, [*known]):
+        return
+    pairs = zip(columns, known, strict=True)
+    first = next(i for i, (name, other) in enumerate(pairs) if name != other)
+    raise DataError(
+        f"{images.source}: column {first + 1} is {columns[first]}, the model's is {known[first]}",
+        f"The model takes, in this order: {', '.join(known)}",
+    )

@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from pcgen.config import Recipe
-from pcgen.data.images import Images, Shape, order, require_ok
+from pcgen.data.images import Images, Shape, order, require_readable
 from pcgen.device import generator
 from pcgen.model.network import Network, build
 
@@ -49,5 +49,5 @@ def sample(images: Images, seed: int) -> Tensor:
     """
     count = max(1, min(_SAMPLE, _SAMPLE_VALUES // math.prod(images.shape)))
     rows = images.rows(order(len(images), seed, -1)[:count].sort().values)
-    require_ok(rows, images)
+    require_readable(rows, images)
     return rows.pixels_BD

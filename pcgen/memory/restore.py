@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from pcgen.config import InferenceTable
-from pcgen.data.images import Images, Rows, require_ok
+from pcgen.data.images import Images, Rows, require_readable
 from pcgen.data.keeper import Keeper
 from pcgen.errors import DataError
 from pcgen.memory.corruptions import Corruption, Cues
@@ -108,7 +108,7 @@ def restore(
 
 def _truth(originals: Images, numbers: list[int]) -> Tensor:
     rows = originals.rows(numbers)
-    require_ok(rows, originals)
+    require_readable(rows, originals)
     return rows.pixels_BD
 
 

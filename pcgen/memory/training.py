@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pcgen.config import Recipe
-from pcgen.data.images import Images, Rows, require_ok
+from pcgen.data.images import Images, Rows, require_readable
 from pcgen.device import free_memory, generator
 from pcgen.distributed import Group
 from pcgen.errors import DataError, OutOfMemoryError, RecipeError
@@ -210,7 +210,7 @@ def first_latents(images: Images, network: Network, seed: int) -> Tensor:
     from sklearn.decomposition import PCA
 
     rows = images.rows(range(len(images)))
-    require_ok(rows, images)
+    require_readable(rows, images)
     units = network.sizes[-1]
     count = min(units, len(images) - 1, rows.pixels_BD.shape[1])
     analysis = PCA(count, whiten=True, random_state=0)

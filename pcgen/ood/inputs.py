@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pcgen.data.images import Images
 from pcgen.data.sources import open_inputs
+from pcgen.data.tables import require_columns
 from pcgen.errors import DataError
 from pcgen.ood.detector import Detector
+
+if TYPE_CHECKING:
+    from pcgen.data.sources import Data
 
 RESIZE = (
     "The calibration images have that size. To resize the inputs, without the guarantee: --resize"
@@ -16,7 +21,10 @@ RESIZE = (
 
 
 def open_like(
-    detector: Detector, words: Sequence[str], resize: bool, data_dir: Path | None
+    detector: Detector,
+    inputs: Data | Sequence[Data],
+    resize: bool,
+    data_dir: str | Path | None,
 ) -> list[Images]:
     """Return the inputs, prepared like the calibration images.
 
@@ -25,36 +33,16 @@ def open_like(
     """
     model, native = detector.model, detector.header["calibration"]["native"]
     try:
-        inputs = open_inputs(
-            words,
+        tables = open_inputs(
+            inputs,
             data_dir=data_dir,
-            like=model.shape,
-            like_scale=model.scale,
+            **model.data_rules,
             native_size=None if resize or native is None or model.scale else tuple(native[1:]),
         )
     except DataError as error:
         if ", must be " in error.message and not error.hint:
             error.hint = RESIZE
         raise
-    for images in inputs:
+    for images in tables:
         require_columns(images, model.header["data"].get("columns"))
-    return inputs
-
-
-def require_columns(images: Images, known: Sequence[str] | None) -> None:
-    """Raise DataError if a table has other columns than the model, or another order.
-
-    Columns without names pass, because there is nothing to compare.
-    """
-    columns = images.columns
-    if not images.is_table or columns is None or known is None or columns == [*known]:
-        return
-    unnamed = [f"column{i + 1}" for i in range(len(columns))]
-    if unnamed in (columns, [*known]):
-        return
-    pairs = enumerate(zip(columns, known, strict=True))
-    first = next(i for i, (own, models) in pairs if own != models)
-    raise DataError(
-        f"{images.source}: column {first + 1} is {columns[first]}, the model's is {known[first]}",
-        f"The model takes, in this order: {', '.join(known)}",
-    )
+    return tables

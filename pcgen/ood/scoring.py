@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcgen.data.images import Images, Rows, require_ok
+from pcgen.data.images import Images, Rows, require_readable
 from pcgen.device import generator
 
 BATCH = 500
@@ -126,5 +126,5 @@ def readable_batches(images: Images, numbers: Tensor) -> Iterator[Tensor]:
     """
     for part in torch.split(numbers, BATCH):
         rows = images.rows(part)
-        require_ok(rows, images)
+        require_readable(rows, images)
         yield rows.pixels_BD

@@ -178,6 +178,16 @@ class LoadedModel(Generic[Kind]):
         return self.header["data"].get("scale")
 
     @property
+    def data_rules(self) -> dict[str, Any]:
+        """Return the arguments of `open_data` that prepare new data as the training data were."""
+        return {
+            "like": self.shape,
+            "like_scale": self.scale,
+            "columns": self.header["data"].get("columns"),
+            "threshold": self.recipe.data.threshold,
+        }
+
+    @property
     def classes(self) -> list[str]:
         """Return the names of a classifier's classes; their numbers where they have none."""
         names = self.header["data"].get("classes") or []

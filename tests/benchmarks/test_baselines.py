@@ -15,7 +15,7 @@ from pcgen.benchmarks.baselines import (
     train_autoencoder,
 )
 from pcgen.benchmarks.table import interval
-from pcgen.commands import bench as benchmarks
+from pcgen.commands import bench_reconstruction as benchmarks
 from pcgen.config import Recipe, from_dict
 from pcgen.data.sources import open_data
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from pcgen.benchmarks.memory.benchmark import memory_rows, published
 from pcgen.benchmarks.memory.lookups import Hopfield, Similarity, principal_memory
 from pcgen.benchmarks.memory.published import SETTINGS, Settings
-from pcgen.commands import bench as benchmarks
+from pcgen.commands import bench_memory as benchmarks
 from pcgen.data.sources import open_data
 from pcgen.errors import DataError
 from pcgen.memory.corruptions import Cues, corruption_of

@@ -17,7 +17,7 @@ from pcgen.benchmarks.ood.families import Recipes, dense_recipe
 from pcgen.benchmarks.ood.metrics import METRICS
 from pcgen.benchmarks.ood.sets import Known, left_out, unusual_sets
 from pcgen.cli.main import cli
-from pcgen.commands import bench as benchmarks
+from pcgen.commands import bench_ood as benchmarks
 from pcgen.config import from_dict
 from pcgen.data.shifts import SHIFTS
 from pcgen.data.sources import open_data

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 import pcgen
 from pcgen.classification.training import ClassifierLearner, accuracy, initial_classifier
-from pcgen.commands import api
+from pcgen.commands.progress import Event
+from pcgen.commands.session import open_classifier
 from pcgen.config import Recipe, from_dict
 from pcgen.data.sources import open_data
 from pcgen.errors import CheckpointError, DataError, RecipeError
@@ -100,7 +101,7 @@ def test_resumed_equals_uninterrupted(
     pcgen.train("mnist-classifier", tmp_path / "whole", settings=words)
     seen = 0
 
-    def crash(event: api.Event) -> None:
+    def crash(event: Event) -> None:
         nonlocal seen
         seen += 1
         if seen == stop_after:
@@ -155,7 +156,7 @@ def test_the_checkpoint_says_what_it_is(tmp_path: Path) -> None:
     header = pcgen.info(tmp_path / "run")
     assert header["kind"] == "classifier"
     assert header["sizes"] == [64, 64, 32, 24, 10]
-    found = api.open_classifier(tmp_path / "run")
+    found = open_classifier(tmp_path / "run")
     assert found.classes == list("0123456789")
     assert found.shape == (1, 8, 8)
     held_out = accuracy(found.network, open_data("digits:test"))
@@ -163,8 +164,8 @@ def test_the_checkpoint_says_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="is a classifier, not a predictive coding network"):
         pcgen.reconstruct(tmp_path / "run", "digits")
     with pytest.raises(CheckpointError, match="is a predictive coding network, not a classifier"):
-        api.open_classifier("digits")
-    checked = api.check("mnist-classifier", settings=words)
+        open_classifier("digits")
+    checked = pcgen.check("mnist-classifier", settings=words)
     assert checked.parameters == header["parameters"]
 
 

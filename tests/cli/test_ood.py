@@ -146,7 +146,7 @@ def test_detectors_and_scores_have_pages(detector: Path, noise: Path, tmp_path: 
     assert "Traceback" not in result.stderr
 
 
-def test_the_demo_ends_with_strange_inputs(tmp_path: Path) -> None:
+def test_the_demo_ends_with_unusual_inputs(tmp_path: Path) -> None:
     document = json.loads(run("demo", "--out", tmp_path, "--json", "-q").stdout)
     flagged = {kind: int(words.split()[0]) for kind, words in document["flagged"].items()}
     assert flagged["digits"] <= 6
@@ -154,5 +154,5 @@ def test_the_demo_ends_with_strange_inputs(tmp_path: Path) -> None:
     text = (tmp_path / "index.html").read_text()
     assert "Scored inputs" in text
     assert "noise" in text
-    for name in ("detector.safetensors", "scores.csv", "strange.png", "strange/noise/00.png"):
+    for name in ("detector.safetensors", "scores.csv", "unusual.png", "unusual/noise/00.png"):
         assert (tmp_path / name).is_file()

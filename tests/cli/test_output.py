@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pcgen.cli import output, progress
-from pcgen.commands import api
+from pcgen.commands.progress import Event
 
 
 def test_every_document_has_the_keys_that_scripts_rely_on(
@@ -73,7 +73,7 @@ def tell(story: progress.Story, clock: Clock) -> None:
     for done in range(100, 2001, 100):
         clock.now += 1.0
         note = "" if done % 1000 else f"epoch {done // 1000}/2: energy 1.5"
-        story(api.Event("training", done, 2000, 1.25, 3e-3, note))
+        story(Event("training", done, 2000, 1.25, 3e-3, note))
 
 
 def test_where_no_terminal_is_there_are_plain_lines_seconds_apart(

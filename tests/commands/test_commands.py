@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import pcgen
-from pcgen.commands import api
+from pcgen.commands.session import open_model
 from pcgen.errors import DataError
 
 QUICK = ["learning.epochs=2", "inference.steps=2", "inference.test_steps=20"]
@@ -25,7 +25,7 @@ def test_a_table_trains_and_is_reconstructed_in_its_own_scale(tmp_path: Path) ->
     assert found.metrics["mse"] < 0.5
     assert found.picture is None
     assert result.metrics["count"] > 0
-    model = api.open_model(tmp_path / "run")
+    model = open_model(tmp_path / "run")
     assert model.scale is not None
     assert model.scale[0] == pytest.approx([5.84, 3.05, 3.76, 1.2], abs=0.2)
 
@@ -48,7 +48,7 @@ def test_check_writes_nothing_and_tells_the_sizes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found = api.check("digits")
+    found = pcgen.check("digits")
     assert found.sizes == [64, 64, 64, 16]
     assert found.parameters == 9408
     assert found.images + found.validation_images == 1438
@@ -66,10 +66,10 @@ def test_limit_takes_the_first_rows() -> None:
 
 
 def test_recipes_and_doctor_tell_what_is_there() -> None:
-    rows = {row["name"]: row for row in api.recipes()}
+    rows = {row["name"]: row for row in pcgen.recipes()}
     assert {"digits", "mnist", "fashion-mnist"} <= rows.keys()
     assert rows["mnist"]["model"] == "shipped"
-    assert {"pcgen", "torch", "torchvision"} <= {row["what"] for row in api.doctor()}
+    assert {"pcgen", "torch", "torchvision"} <= {row["what"] for row in pcgen.doctor()}
 
 
 def test_where_nothing_can_be_read_the_first_reason_is_told(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import msgspec
 import torch
 
 from pcgen.classification.training import initial_classifier
-from pcgen.commands import api
-from pcgen.commands.api import training_of
+from pcgen.commands.session import open_model
+from pcgen.commands.train import training_of
 from pcgen.config import InferenceTable, Recipe, from_dict
 from pcgen.data.images import Images
 from pcgen.data.sources import open_data
@@ -170,7 +170,7 @@ def shipped_models(names: tuple[str, ...]) -> Golden:
     """Return what shipped models make of the first 40 test images of their data."""
     found: Golden = {}
     for name in names:
-        model = api.open_model(name)
+        model = open_model(name)
         images = open_data(
             model.recipe.data.source + ("" if name == "iris" else ":test"),
             limit=40,
@@ -188,7 +188,7 @@ def shipped_models(names: tuple[str, ...]) -> Golden:
 
 def unusual() -> Golden:
     """Return the mean of every score of held-out digits, under a scorer fitted to others."""
-    model = api.open_model("digits-ood")
+    model = open_model("digits-ood")
     network = model.network.to("cpu", torch.float64)
     images = open_data("digits:test", limit=40)
     known = open_data("digits", limit=300)

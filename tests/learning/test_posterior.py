@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pcgen.commands import api
+import pcgen
+from pcgen.commands.progress import Event
 from pcgen.config import Recipe, from_dict
 from pcgen.data.images import Images
 from pcgen.data.sources import open_data
@@ -102,18 +103,18 @@ def test_a_linear_network_learns_the_covariance_of_its_data(
 
 def test_a_sampled_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    api.train(recipe(), whole, device="cpu")
+    pcgen.train(recipe(), whole, device="cpu")
 
     class StopError(Exception):
         pass
 
-    def stop(event: api.Event) -> None:
+    def stop(event: Event) -> None:
         if event.done == 240:
             raise StopError
 
     with pytest.raises(StopError):
-        api.train(recipe(), parts, device="cpu", on_progress=stop)
-    api.train(None, parts, device="cpu", resume=True)
+        pcgen.train(recipe(), parts, device="cpu", on_progress=stop)
+    pcgen.train(None, parts, device="cpu", resume=True)
     first, second = (checkpoint.load(path / "model.safetensors").tensors for path in (whole, parts))
     assert "prior.means" in first
     assert first["prior.means"].abs().sum() > 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import pcgen
-from pcgen.commands.ood import open_detector
+from pcgen.commands.session import open_detector
 from pcgen.ood.detector import Detector
 
 

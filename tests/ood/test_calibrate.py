@@ -10,8 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import pcgen
-from pcgen.commands.api import open_model
-from pcgen.commands.ood import open_detector
+from pcgen.commands.session import open_detector, open_model
 from pcgen.data.images import parts
 from pcgen.data.sources import open_data
 from pcgen.errors import CalibrationError, CheckpointError, DataError

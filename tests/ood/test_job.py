@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import pcgen
-from pcgen.commands.ood import ScoringInterrupted
+from pcgen.commands.ood_score import ScoringInterrupted
 from pcgen.data.sources import open_data
 from pcgen.errors import CalibrationError, CheckpointError, DataError, PcgenError, RunError
 from pcgen.ood import conformal as calibration
@@ -139,7 +139,7 @@ def test_the_meta_file_says_what_the_numbers_depend_on(detector_file: Path, tmp_
     out = tmp_path / "rows.csv"
     result = pcgen.ood_score(detector_file, "digits:test", out, argv=["pcgen", "ood-score"])
     meta = json.loads((tmp_path / "rows.csv.meta.json").read_text())
-    assert meta == result.meta
+    assert meta == result.metadata
     assert meta["complete"]
     assert meta["argv"] == ["pcgen", "ood-score"]
     for table in ("detector", "model", "calibration"):

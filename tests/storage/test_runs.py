@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import pcgen
+from pcgen.commands.progress import Event
 from pcgen.errors import DataError, RunError
 from pcgen.learning.train import Progress, Training
 from pcgen.storage import runs
@@ -34,7 +35,7 @@ class CrashError(Exception):
 def train(out: Path, *settings: str, seed: int = 0, stop_after: int | None = None) -> None:
     seen = 0
 
-    def watch(event: pcgen.api.Event) -> None:
+    def watch(event: Event) -> None:
         nonlocal seen
         seen += 1
         if seen == stop_after:

@@ -18,9 +18,9 @@ from pcgen.benchmarks.training import best_rate, train_network
 from pcgen.config import Recipe, units
 from pcgen.data.images import Images
 from pcgen.device import generator
-from pcgen.memory.latent_prior import fit_latent_prior
 from pcgen.learning.mixture_em import step_mixture
 from pcgen.learning.validate import reconstructions
+from pcgen.memory.latent_prior import fit_latent_prior
 from pcgen.model.network import Network
 from pcgen.model.prior import Mixture
 from pcgen.sampling.draw import Chained, ancestral, chained

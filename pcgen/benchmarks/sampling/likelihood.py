@@ -15,7 +15,7 @@ from pcgen.benchmarks.sampling.rows import row
 from pcgen.benchmarks.table import Tell
 from pcgen.benchmarks.training import train_network
 from pcgen.config import Recipe
-from pcgen.data.binary import binarised
+from pcgen.data.fit import binarised
 from pcgen.data.images import Images, split
 
 # Test images, spread evenly over the set; chains and temperatures of the annealed estimates, and

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import pcgen
 from pcgen import registry
 from pcgen.cli.main import cli
-from pcgen.commands.ood import open_detector
+from pcgen.commands.session import open_detector
 from pcgen.data.sources import open_data
 from pcgen.errors import CalibrationError, RecipeError
 from pcgen.ood.detector import COMBINED

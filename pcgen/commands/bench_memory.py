@@ -1,0 +1,68 @@
+"""`pcgen.bench_memory`: the table of recalled images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pcgen.commands.progress import Event, OnProgress, silent
+from pcgen.commands.recipes import resolve_recipe
+from pcgen.commands.session import session
+from pcgen.errors import DataError
+
+
+def bench_memory(
+    counts: Sequence[int] = (50, 100, 250),
+    widths: Sequence[int] = (512, 1024, 2048),
+    corruptions: Sequence[str] = ("noise:0.2", "mask:bottom", "mask:75%", "occlude:8"),
+    *,
+    seeds: int = 3,
+    published_steps: int = 0,
+    out: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    on_progress: OnProgress = silent,
+) -> list[dict[str, Any]]:
+    """Return the memory table of Tiny ImageNet: recall beside look-ups, on the CPU.
+
+    Args:
+        counts: numbers of stored images; each seed draws its own.
+        widths: of the hidden layers.
+        corruptions: that make the cues.
+        seeds: number of memories that are trained for each row.
+        published_steps: at most, of the published recall procedure, on our networks and on those
+            trained as published; 0 leaves it out.
+        out: a folder for `index.html`, the table with capacity curves, and `memory.json`, both
+            renewed after every row.
+
+    Raises:
+        DataError: Tiny ImageNet is not here, or has fewer images than are to be stored.
+        RunError: a folder that cannot be written.
+    """
+    import torch
+
+    from pcgen.benchmarks.memory.benchmark import memory_rows
+    from pcgen.pages import memory_page
+
+    recipe = resolve_recipe("tiny-imagenet-memory")
+    with session("cpu", data_dir=data_dir) as place, torch.no_grad():
+        images = place.open_recipe_data(recipe.data)
+        if max(counts) > len(images):
+            raise DataError(
+                f"{images.source}: {len(images)} images, {max(counts)} are to be stored"
+            )
+        rows = []
+        for row in memory_rows(
+            recipe,
+            images,
+            counts,
+            widths,
+            corruptions,
+            seeds=seeds,
+            published_steps=published_steps,
+            tell=lambda stage, done, total: on_progress(Event(stage, done, total)),
+        ):
+            rows.append(row)
+            if out is not None:
+                memory_page.write(rows, Path(out))
+    return rows

@@ -1,0 +1,47 @@
+"""`pcgen.bench_reconstruction`: the table of reconstruction errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pcgen import shipped
+from pcgen.commands.progress import Event, OnProgress, silent
+from pcgen.commands.recipes import resolve_recipe
+from pcgen.commands.session import session
+
+
+def bench_reconstruction(
+    data: Sequence[str] = ("mnist", "fashion-mnist"),
+    *,
+    seeds: int = 3,
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    on_progress: OnProgress = silent,
+) -> list[dict[str, Any]]:
+    """Return the reconstruction table: each data set's shipped recipe beside its baselines.
+
+    Args:
+        data: names of data sets that have a recipe of the same name.
+        seeds: number of networks that are trained for each data set.
+
+    Raises:
+        RecipeError: a data set without a shipped recipe.
+        DataError: data that cannot be found.
+    """
+    recipes = {name: resolve_recipe(shipped.recipe_path(name)) for name in data}
+
+    from pcgen.benchmarks.reconstruction import reconstruction_rows
+
+    rows = []
+    with session(device, data_dir=data_dir) as place:
+        for name, recipe in recipes.items():
+
+            def tell(stage: str, done: int, total: int, name: str = name) -> None:
+                on_progress(Event(f"{name}: {stage}", done, total))
+
+            images = place.open_recipe_data(recipe.data)
+            test = place.open_recipe_data(recipe.data, split="test")
+            rows += reconstruction_rows(name, recipe, images, test, seeds, place.device, tell)
+    return rows

@@ -1,0 +1,82 @@
+"""`pcgen.bench_sampling`: the table of sampled data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pcgen.commands.progress import Event, OnProgress, silent
+from pcgen.commands.session import Session, open_classifier, open_model, session
+from pcgen.errors import RecipeError
+
+SAMPLING_PARTS = ("samples", "chains", "likelihood")
+_SAMPLERS = {"iris": "iris", "mnist": "mnist-sampler"}
+
+
+def bench_sampling(
+    data: Sequence[str] = ("iris", "mnist"),
+    *,
+    samples: int = 10_000,
+    parts: Sequence[str] = SAMPLING_PARTS,
+    data_dir: str | Path | None = None,
+    on_progress: OnProgress = silent,
+) -> list[dict[str, Any]]:
+    """Return the sampling table: the shipped models beside baselines trained in the same run.
+
+    Args:
+        data: `iris`, `mnist`.
+        samples: number of images that each method draws.
+        parts: `samples` compares samples with the data; `chains` times the samplers; `likelihood`
+            trains a PCN and a VAE on binarised images and compares their log-likelihoods.
+
+    Raises:
+        RecipeError: data without a shipped model that samples, or no such part.
+        DataError: data that cannot be found.
+    """
+    for kind, names, known in (("sampler", data, _SAMPLERS), ("part", parts, SAMPLING_PARTS)):
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise RecipeError(f"{unknown[0]}: no such {kind}", f"There are: {', '.join(known)}")
+
+    import torch
+
+    rows: list[dict[str, Any]] = []
+    with session("cpu", data_dir=data_dir) as place, torch.no_grad():
+        for name in data:
+
+            def tell(stage: str, done: int, total: int, name: str = name) -> None:
+                on_progress(Event(f"{name}: {stage}", done, total))
+
+            rows += _rows(place, name, samples, parts, tell)
+    return rows
+
+
+def _rows(
+    place: Session,
+    name: str,
+    samples: int,
+    parts: Sequence[str],
+    tell: Callable[[str, int, int], None],
+) -> list[dict[str, Any]]:
+    """Return the rows of one data set."""
+    from pcgen.benchmarks.sampling.benchmark import image_rows
+    from pcgen.benchmarks.sampling.emd import table_rows
+    from pcgen.benchmarks.sampling.likelihood import likelihood_rows
+    from pcgen.benchmarks.sampling.speed import chain_rows
+
+    model = open_model(_SAMPLERS[name])
+    recipe, network = model.recipe, model.network
+    images = place.open_recipe_data(recipe.data)
+    if images.is_table:
+        return table_rows(name, recipe, network, images, tell) if "samples" in parts else []
+    rows = []
+    test = place.open_recipe_data(recipe.data, split="test")
+    if "samples" in parts:
+        classifier = open_classifier(f"{name}-classifier").network
+        rows += image_rows(name, recipe, network, images, test, classifier, samples, tell)
+    if "chains" in parts:
+        rows += chain_rows(name, recipe, network, test, tell)
+    if "likelihood" in parts:
+        rows += likelihood_rows(name, recipe, images, test, tell)
+    return rows

@@ -1,0 +1,46 @@
+"""`pcgen.forget`: images removed from a memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pcgen.commands.memorise import MemoryEditResult, save_memory
+from pcgen.commands.session import session
+from pcgen.errors import DataError
+
+
+def forget(
+    model: str | Path,
+    items: Sequence[int],
+    out: str | Path,
+    *,
+    device: str = "auto",
+) -> MemoryEditResult:
+    """Remove stored images from a memory by their numbers; save it as another file.
+
+    Args:
+        model: a memory: a checkpoint or a run's folder.
+        items: numbers of stored images from 0, as `recall` gives them (`item`).
+        out: the new memory's file; in a folder, `model.safetensors`.
+
+    Raises:
+        PcgenError: a memory that cannot forget, or a number without a stored image.
+    """
+    from pcgen.memory.edit import erase
+    from pcgen.memory.recall import BATCH
+
+    with session(device) as place:
+        loaded = place.open_memory(model, BATCH)
+        assert loaded.latents is not None
+        numbers = sorted(set(items))
+        outside = [item for item in numbers if not 0 <= item < len(loaded.latents)]
+        if outside or not numbers:
+            raise DataError(
+                f"no stored image {', '.join(map(str, outside)) or 'named'}: "
+                f"{loaded.path} holds numbers 0 to {len(loaded.latents) - 1}",
+                "Find an image's number: pcgen recall MODEL IMAGE --corrupt none --jsonl",
+            )
+        edited = erase(loaded.network, loaded.latents, numbers)
+        seed = loaded.recipe.seed
+        return save_memory(Path(out), loaded, edited, len(numbers), place.device.type, seed)

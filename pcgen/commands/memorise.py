@@ -1,0 +1,117 @@
+"""`pcgen.memorise`: images added to a memory at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pcgen.commands.outputs import writing
+from pcgen.commands.progress import Event, OnProgress, silent
+from pcgen.commands.recall import require_stored_size
+from pcgen.commands.session import session
+
+if TYPE_CHECKING:
+    from pcgen.data.sources import Data
+    from pcgen.memory.edit import EditedMemory
+    from pcgen.storage.checkpoint import Model
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEditResult:
+    """A memory after images were added or removed.
+
+    Attributes:
+        model: the file of the memory before.
+        out: the file of the memory after.
+        changed: number of images that were added or removed.
+        stored: number of images in the memory now.
+        mse: of the added images, per pixel; None where none was added.
+        old_change: mean squared change per pixel of the decoded old images.
+    """
+
+    model: Path
+    out: Path
+    device: str
+    seed: int
+    changed: int
+    stored: int
+    mse: float | None
+    old_change: float
+
+    def document(self) -> dict[str, Any]:
+        """Return the document of `--json`."""
+        return {
+            "model": str(self.model),
+            "seed": self.seed,
+            "device": self.device,
+            "out": str(self.out),
+            "changed": self.changed,
+            "stored": self.stored,
+            "mse": self.mse,
+            "old_change": self.old_change,
+        }
+
+
+def memorise(
+    model: str | Path,
+    data: Data,
+    out: str | Path,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    on_progress: OnProgress = silent,
+) -> MemoryEditResult:
+    """Add images to a memory at once, without its old images; save it as another file.
+
+    Args:
+        model: a memory: a checkpoint or a run's folder.
+        data: a data set's name, a path or an array.
+        out: the new memory's file; in a folder, `model.safetensors`.
+        limit: add the first so many images only.
+        seed: of the new latents.
+
+    Raises:
+        PcgenError: a memory that cannot be added to, or data that cannot be used.
+    """
+    from pcgen.data.images import require_readable
+    from pcgen.memory.edit import write
+    from pcgen.memory.recall import BATCH
+
+    with session(device, data_dir=data_dir) as place:
+        loaded = place.open_memory(model, BATCH)
+        assert loaded.latents is not None
+        images = place.open_data(data, loaded, limit=limit)
+        require_stored_size(images, loaded)
+        on_progress(Event("writing", 0, len(images)))
+        rows = images.rows(range(len(images)))
+        require_readable(rows, images)
+        edited = write(loaded.network, loaded.latents, rows.pixels_BD.to(place.device), seed)
+        on_progress(Event("writing", len(images), len(images)))
+        return save_memory(Path(out), loaded, edited, len(images), place.device.type, seed)
+
+
+def save_memory(
+    out: Path, model: Model, edited: EditedMemory, changed: int, device: str, seed: int
+) -> MemoryEditResult:
+    """Write an edited memory and return the result.
+
+    Args:
+        changed: number of images that were added or removed.
+
+    Raises:
+        PcgenError: a file that cannot be written.
+    """
+    from pcgen.storage.checkpoint import LATENTS, model_header, save
+
+    count = len(edited.latents_NL)
+    data = {**model.header["data"], "count": count}
+    header = model_header(edited.network, model.recipe, data, model.header["metrics"])
+    path = out / "model.safetensors" if out.is_dir() else out
+    with writing(path):
+        save(path, edited.network.tensors() | {LATENTS: edited.latents_NL}, header)
+    return MemoryEditResult(
+        model.path, path, device, seed, changed, count, edited.mse, edited.old_change
+    )

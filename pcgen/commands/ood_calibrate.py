@@ -1,0 +1,111 @@
+"""`pcgen.ood_calibrate`: a model and the scores of known data, stored as a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pcgen.commands.outputs import writing
+from pcgen.commands.progress import Event, OnProgress, silent
+from pcgen.commands.session import open_classifier, session
+
+if TYPE_CHECKING:
+    from pcgen.data.sources import Data
+
+_RATES = (0.05, 0.01, 0.001)
+
+
+@dataclass(frozen=True, slots=True)
+class OodCalibrateResult:
+    """A detector and its guarantee.
+
+    Attributes:
+        detector: its file.
+        header: of the file.
+    """
+
+    detector: Path
+    header: dict[str, Any]
+    device: str
+
+    def document(self) -> dict[str, Any]:
+        """Return the document of `--json`."""
+        from pcgen.ood.conformal import smallest
+
+        known = self.header["calibration"]
+        recipe = self.header["model"]["recipe"]
+        return {
+            "model": recipe.get("name"),
+            "seed": recipe.get("seed", 0),
+            "device": self.device,
+            "detector": str(self.detector),
+            "scores": self.header["scores"],
+            "calibrated_on": known["source"],
+            "origin": known["origin"],
+            "fit": known["fit"],
+            "part_a": known["part_a"],
+            "part_b": known["part_b"],
+            "unreadable": known["unreadable"],
+            "rates": [rate for rate in _RATES if known["part_b"] >= smallest(rate, "pac")],
+            "statement": known["statement"],
+            "warnings": self.warnings,
+        }
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return the known weaknesses of the detector, in words."""
+        from pcgen.ood.provenance import unsettled
+
+        solver = self.header["model"]["recipe"].get("inference", {}).get("solver", "majorise")
+        return [] if solver == "majorise" else [unsettled(solver)]
+
+
+def ood_calibrate(
+    model: str | Path,
+    data: Data,
+    out: str | Path,
+    *,
+    classifier: str | Path | None = None,
+    scores: Sequence[str] = (),
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    on_progress: OnProgress = silent,
+) -> OodCalibrateResult:
+    """Score known data that the model has not seen, and store both as a detector.
+
+    Args:
+        model: a checkpoint, a run's folder or a shipped model's name.
+        data: a data set's name, a path or an array: the model's training data, of which the rows
+            set aside are used; or other data of the same kind.
+        out: the detector's file.
+        classifier: a trained classifier, whose scores stand beside the model's.
+        scores: names of your own scores (`pcgen.register_score`) that stand beside the model's.
+
+    Raises:
+        PcgenError: a model or data that cannot be used.
+        CalibrationError: no rows that the model has not seen.
+    """
+    from pcgen.ood.calibrate import calibrate, fitted_scorers, require_unseen, rows_for
+    from pcgen.ood.detector import save
+    from pcgen.ood.scoring import BATCH
+
+    with session(device, data_dir=data_dir) as place:
+        loaded = place.open_model(model, BATCH)
+        images = place.open_data(data, loaded)
+        rows = rows_for(images, loaded)
+        judge = None
+        if classifier is not None:
+            judge = open_classifier(classifier, place.device)
+            require_unseen(judge, images, rows)
+        on_progress(Event("fitting scores", 0, len(rows.fit)))
+        scorers = fitted_scorers(loaded, rows.fit, judge, scores)
+
+        def tell(done: int) -> None:
+            on_progress(Event("calibrating", done, len(rows.held_out)))
+
+        detector = calibrate(loaded, rows, scorers, classifier=judge, on_batch=tell)
+        path = Path(out)
+        with writing(path):
+            return OodCalibrateResult(path, save(path, detector), str(place.device))

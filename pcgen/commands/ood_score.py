@@ -1,0 +1,190 @@
+"""`pcgen.ood_score`: how unusual new data are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pcgen.commands.progress import Event, OnProgress, silent
+from pcgen.commands.session import ARRAY, Session, session
+from pcgen.errors import DataError
+
+if TYPE_CHECKING:
+    from pcgen.data.images import Images
+    from pcgen.data.sources import Data
+    from pcgen.ood.conformal import Guarantee
+    from pcgen.ood.detector import Detector
+    from pcgen.ood.rows import Question, Row
+
+
+class ScoringInterrupted(KeyboardInterrupt):
+    """Scoring stopped on request; the file holds every row so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class OodScoreResult:
+    """The scores of all inputs.
+
+    Attributes:
+        metadata: the document of FILE.meta.json: counts, thresholds, guarantee and provenance.
+        out: the file of the rows, if there is one.
+        columns: of the rows.
+    """
+
+    metadata: dict[str, Any]
+    out: Path | None
+    columns: list[str]
+    _rows: Callable[[], Iterator[Row]] = field(repr=False)
+
+    def document(self) -> dict[str, Any]:
+        """Return the document of `--json`."""
+        metadata = self.metadata
+        counts = metadata["counts"]
+        return {
+            "model": metadata["model"]["name"],
+            "seed": metadata["model"]["seed"],
+            "device": metadata["device"],
+            "inference": metadata["inference"],
+            "detector": metadata["detector"]["path"],
+            "count": counts["inputs"],
+            "unreadable": counts["inputs"] - counts["ok"],
+            "flagged": counts["flagged"],
+            "score": metadata["score"],
+            "threshold": metadata["thresholds"][metadata["score"]],
+            "alarm_rate": metadata["alarm_rate"],
+            "statement": metadata["statement"],
+            "warnings": metadata["warnings"],
+            "out": None if self.out is None else str(self.out),
+        }
+
+    def rows(self) -> Iterator[Row]:
+        """Yield a row for every input, in input order, unreadable ones included."""
+        return self._rows()
+
+
+def ood_score(
+    detector: str | Path,
+    inputs: Data | Sequence[Data],
+    out: str | Path | None = None,
+    *,
+    scores: Sequence[str] = (),
+    fpr: float = 0.05,
+    guarantee: Guarantee = "pac",
+    fdr: float | None = None,
+    heatmaps: str | Path | None = None,
+    resize: bool = False,
+    resume: bool = False,
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    argv: Sequence[str] = (),
+    on_progress: OnProgress = silent,
+) -> OodScoreResult:
+    """Score every input: how unusual it is, its p-value, and whether it is flagged.
+
+    If a launcher such as torchrun has started several processes, they share the inputs.
+
+    Args:
+        detector: a detector's file, a folder with one, or a shipped detector's name.
+        inputs: names, paths or arrays of data, or a single one.
+        out: a .csv, .jsonl or .npz file for the rows; without it, they stay in memory.
+        scores: names of score columns, all if none is given; p-value and verdict are the first's.
+        fpr: share of known inputs that may be flagged.
+        guarantee: `pac` holds for this calibration with 95 % confidence, `marginal` on average
+            over calibrations.
+        fdr: flag by q-value instead: at most this share of the flagged inputs is known.
+        heatmaps: a folder for a picture of each input's prediction errors.
+        resize: bring inputs of other sizes to the model's, outside the guarantee; otherwise they
+            are rows with a status.
+        resume: continue an interrupted call with the same arguments.
+        argv: the command, for the metadata.
+
+    Raises:
+        PcgenError: a detector or inputs that cannot be used.
+        CalibrationError: too few calibration inputs for the false-alarm rate.
+        ScoringInterrupted: after Ctrl-C, once the rows so far are written.
+    """
+    from pcgen.ood.rows import Question
+    from pcgen.ood.scoring import BATCH
+    from pcgen.storage.row_formats import require_format
+
+    path = None if out is None else Path(out)
+    if path is not None:
+        require_format(path)
+    maps = None if heatmaps is None else Path(heatmaps)
+    hint = "Go on: the same command with --resume" if path else "Start it again"
+    with session(device, data_dir=data_dir, hint=hint) as place:
+        loaded = place.open_detector(detector, BATCH)
+        question = Question(tuple(scores) or loaded.names, fpr, guarantee, fdr)
+        request = _Request(inputs, scores, resize, resume, maps, argv, hint)
+        return _score(place, loaded, question, request, path, on_progress)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """The arguments of `ood_score` about its inputs and files."""
+
+    inputs: Data | Sequence[Data]
+    scores: Sequence[str]
+    resize: bool
+    resume: bool
+    heatmaps: Path | None
+    argv: Sequence[str]
+    hint: str
+
+    def document(self, images: Sequence[Images]) -> dict[str, Any]:
+        """Return the arguments that a resumed call must repeat; arrays by their fingerprints."""
+        several = self.inputs if isinstance(self.inputs, list | tuple) else [self.inputs]
+        names = [str(data) if isinstance(data, str | Path) else ARRAY for data in several]
+        arrays = [table.fingerprint() for table in images if table.source == ARRAY]
+        return {
+            "inputs": names + arrays,
+            "scores": [*self.scores],
+            "resize": self.resize,
+            "heatmaps": None if self.heatmaps is None else str(self.heatmaps),
+        }
+
+
+def _score(
+    place: Session,
+    detector: Detector,
+    question: Question,
+    request: _Request,
+    out: Path | None,
+    on_progress: OnProgress,
+) -> OodScoreResult:
+    from pcgen.ood.inputs import open_like
+    from pcgen.ood.job import Job
+    from pcgen.pages.heatmaps import drawer
+
+    images = open_like(detector, request.inputs, request.resize, place.data_dir)
+    job = Job.of(detector, images, question, place.group)
+    part, done = job.begin(out, request.document(images), request.resume)
+    draw = None if request.heatmaps is None else drawer(detector, images, request.heatmaps)
+    try:
+        for step in job.steps(done, draw):
+            part.add(step.rows)
+            on_progress(Event("scoring", step.done, step.total))
+    except KeyboardInterrupt:
+        if place.group is not None or out is None:
+            raise
+        metadata, _ = job.finish(part, out, request.argv, complete=False)
+        raise ScoringInterrupted(
+            f"Interrupted. {metadata['counts']['inputs']:,} of {job.total:,} rows are in {out}",
+            request.hint,
+        ) from None
+    finally:
+        part.close()
+    metadata, rows = job.finish(part, out, request.argv, complete=True)
+    if not metadata["counts"]["ok"]:
+        raise _nothing_readable(next(rows()), job.total)
+    return OodScoreResult(metadata, out, job.maker.columns, rows)
+
+
+def _nothing_readable(row: Row, total: int) -> DataError:
+    from pcgen.ood.inputs import RESIZE
+
+    hint = RESIZE if row["status"] == "shape" else ""
+    first = f"first, {row['id']}: {row['reason']}"
+    return DataError(f"{row['source']}: none of {total} inputs can be scored; {first}", hint)

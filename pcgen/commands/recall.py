@@ -1,0 +1,207 @@
+"""`pcgen.recall`: memorised images, restored from damaged ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pcgen.commands.outputs import require_readable, writing
+from pcgen.commands.progress import Event, OnProgress, silent
+from pcgen.commands.session import session
+from pcgen.errors import DataError
+
+if TYPE_CHECKING:
+    from pcgen.data.images import Images
+    from pcgen.data.sources import Data
+    from pcgen.memory.restore import Restored
+    from pcgen.storage.checkpoint import Model
+
+
+@dataclass(frozen=True, slots=True)
+class RecallResult:
+    """The images that cues recalled.
+
+    Attributes:
+        corrupt: how the cues were made.
+        prior: on the latent.
+        stored: number of images in the memory.
+        metrics: means over the readable inputs.
+        inputs: a row per input.
+        preprocessing: how the inputs were brought to the memory.
+        picture: the file that shows cues and recalled images, if one was written.
+        out: the folder of the files, if there is one.
+    """
+
+    model: Model
+    device: str
+    seed: int
+    corrupt: tuple[str, ...]
+    prior: str
+    stored: int
+    metrics: dict[str, Any]
+    inputs: list[dict[str, Any]]
+    preprocessing: dict[str, Any]
+    picture: Path | None
+    out: Path | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return the document of `--json`."""
+        metrics = dict(self.metrics)
+        converged, steps = metrics.pop("converged"), metrics.pop("steps_allowed")
+        return {
+            "model": str(self.model.path),
+            "seed": self.seed,
+            "device": self.device,
+            "inference": {"solver": "errors", "steps": steps, "converged": converged},
+            "corrupt": list(self.corrupt),
+            "prior": self.prior,
+            "stored": self.stored,
+            **metrics,
+            "unreadable": sum(row["status"] != "ok" for row in self.inputs),
+            "preprocessing": self.preprocessing,
+            "picture": None if self.picture is None else str(self.picture),
+            "out": None if self.out is None else str(self.out),
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for every input, in input order, unreadable ones included."""
+        return self.inputs
+
+
+def recall(
+    model: str | Path,
+    data: Data,
+    *,
+    corrupt: Sequence[str],
+    original: Data | None = None,
+    noise: float = 0.0,
+    prior: Literal["mixture", "gaussian", "none"] = "mixture",
+    steps: int | None = None,
+    out: str | Path | None = None,
+    limit: int | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    on_progress: OnProgress = silent,
+) -> RecallResult:
+    """Restore memorised images from damaged cues; with `out`, write pictures too.
+
+    Args:
+        model: a memory: a checkpoint or a run's folder, trained with `learning.memory=true`.
+        data: a data set's name, a path or an array: images to damage, or, with
+            `corrupt=["none"]`, cues.
+        corrupt: how to damage the images, see `pcgen.memory.corruptions`; several add up.
+        original: the undamaged images of the cues, row by row; `data` where pcgen damages them.
+        noise: standard deviation of the noise that the images already contain.
+        prior: on the latent: that of single stored latents, their Gaussian, or none.
+        steps: gradient evaluations at most, instead of the model's.
+        out: the folder for `recalled.png`, `.npz` and `.jsonl`.
+        limit: use the first so many inputs only.
+        seed: of hidden pixels and noise; the model's if not given.
+
+    Raises:
+        PcgenError: a model that is no memory, data or a corruption that cannot be used.
+
+    Example:
+        >>> import pcgen, tempfile
+        >>> settings = ["data.limit=20", "data.validation=0", "learning.memory=true"]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = pcgen.train("digits", folder, settings=[*settings, "learning.epochs=2"])
+        ...     result = pcgen.recall(folder, "digits", corrupt=["mask:bottom"], limit=20)
+        >>> result.metrics["count"]
+        20
+    """
+    import msgspec
+
+    from pcgen.memory.corruptions import corruption_of
+    from pcgen.memory.recall import BATCH, Memory
+    from pcgen.memory.restore import restore
+
+    folder = None if out is None else Path(out)
+    with session(device, data_dir=data_dir) as place:
+        loaded = place.open_memory(model, BATCH)
+        assert loaded.latents is not None
+        corruption = corruption_of(corrupt, loaded.shape)
+
+        def opened(source: Data) -> Images:
+            images = place.open_data(source, loaded, limit=limit)
+            require_stored_size(images, loaded)
+            return images
+
+        images = opened(data)
+        table = loaded.recipe.inference
+        if steps is not None:
+            table = msgspec.structs.replace(table, test_steps=steps)
+        seed = loaded.recipe.seed if seed is None else seed
+        restored = restore(
+            Memory.of(loaded.network, loaded.latents),
+            images,
+            corruption,
+            table,
+            seed=seed,
+            prior=prior,
+            noise=noise,
+            originals=None if original is None else opened(original),
+            on_batch=lambda done: on_progress(Event("recalling", done, len(images))),
+        )
+        require_readable(restored.rows, images.source)
+        return RecallResult(
+            loaded,
+            str(place.device),
+            seed,
+            tuple(corrupt),
+            prior,
+            len(loaded.latents),
+            restored.metrics | {"steps_allowed": table.test_steps},
+            restored.rows,
+            images.preprocessing,
+            None if folder is None else _write(folder, restored, images, loaded, corrupt),
+            folder,
+        )
+
+
+def require_stored_size(images: Images, model: Model) -> None:
+    """Raise DataError if images were resized to a memory whose own images were not."""
+    stored = model.header["data"].get("preprocessing") or {}
+    if "size" in images.preprocessing and "size" not in stored:
+        size = images.preprocessing["from"]
+        shown = "of several sizes" if size is None else "x".join(map(str, size[1:]))
+        raise DataError(
+            f"{images.source}: images {shown}, the memory holds "
+            f"{'x'.join(map(str, model.shape[1:]))}",
+            "A resized image is not the one that was stored: bring cues of the memory's size",
+        )
+
+
+def _write(
+    out: Path, restored: Restored, images: Images, model: Model, corrupt: Sequence[str]
+) -> Path | None:
+    """Write the rows, the arrays and the grid cue | recalled | original; return the grid.
+
+    Raises:
+        RunError: a folder that cannot be written.
+    """
+    import numpy as np
+
+    from pcgen.pages import pictures
+
+    shown = {"cue": restored.cues_BD, "recalled": restored.recalled_BD}
+    arrays = {"cues": restored.cues_BD.numpy(), "recalled": restored.recalled_BD.numpy()}
+    if restored.originals_BD is not None:
+        shown["original"] = restored.originals_BD
+        arrays["originals"] = restored.originals_BD.numpy()
+    with writing(out):
+        out.mkdir(exist_ok=True)
+        lines = "".join(json.dumps(row) + "\n" for row in restored.rows)
+        (out / "recalled.jsonl").write_text(lines)
+        np.savez_compressed(out / "recalled.npz", **arrays)  # type: ignore[arg-type]
+        if images.is_table or not len(restored.cues_BD):
+            return None
+        rows = [pictures.Row(name, x_BD.reshape(-1, *model.shape)) for name, x_BD in shown.items()]
+        title = f"{images.source}, {' '.join(corrupt)}"
+        if restored.metrics["mse"] is not None:
+            title += f": mse {restored.metrics['mse']:.2g}"
+        return pictures.grid(out / "recalled.png", rows, title=title)

@@ -1,0 +1,89 @@
+"""`pcgen.recipes`, and the recipe that a name, a file and settings make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pcgen import shipped
+from pcgen.commands.session import ARRAY
+
+if TYPE_CHECKING:
+    from pcgen.config import Recipe
+    from pcgen.data.sources import Data
+
+
+def recipes() -> list[dict[str, Any]]:
+    """Return a row for every shipped recipe, with the measured error of its model."""
+    from pcgen import config
+    from pcgen.storage.checkpoint import read_header
+
+    rows = []
+    for name in shipped.names():
+        recipe = config.from_dict(config.read(shipped.recipe_path(name)), name)
+        path = shipped.model_path(name)
+        metrics = read_header(path)["metrics"] if path else {}
+        rows.append(
+            {
+                "name": name,
+                "data": recipe.data.source,
+                "layers": _layers(recipe),
+                "model": "shipped" if path else "-",
+                "validation_mse": metrics.get("mse"),
+                "validation_accuracy": metrics.get("accuracy"),
+                "description": recipe.description,
+            }
+        )
+    return rows
+
+
+def _layers(recipe: Recipe) -> list[Any]:
+    """Return the sizes of a recipe's layers, in the recipe's order."""
+    table = recipe.classifier
+    if table is None:
+        return [*recipe.model.layers]
+    return [*(table.channels if table.kind == "convnet" else []), *table.hidden]
+
+
+def resolve_recipe(
+    recipe: str | Path | Recipe,
+    *,
+    data: Data | None = None,
+    settings: Sequence[str] = (),
+    seed: int | None = None,
+) -> Recipe:
+    """Return the recipe of a shipped name or a TOML file, with settings laid over it.
+
+    Args:
+        data: data instead of the recipe's; of an array, the recipe notes only that it is one.
+        settings: `key.path=value` words.
+        seed: a seed instead of the recipe's.
+
+    Raises:
+        RecipeError: no such recipe, an unknown key, or a value that its key does not allow.
+    """
+    from pcgen import config
+
+    if isinstance(recipe, config.Recipe):
+        tables, where = config.to_dict(recipe), recipe.name
+    else:
+        tables, where = config.read(shipped.recipe_path(str(recipe))), str(recipe)
+    tables = config.with_settings(tables, settings)
+    if data is not None:
+        table = tables.get("data", {})
+        table = table if isinstance(table, dict) else {}
+        tables = tables | {"data": table | {"source": _source(data)}}
+    if seed is not None:
+        tables["seed"] = seed
+    return config.from_dict(tables, where)
+
+
+def _source(data: Data) -> str:
+    """Return the words by which a recipe names data."""
+    if isinstance(data, str):
+        return data
+    if isinstance(data, Path):
+        # A single word would be read as a data set's name.
+        return f"./{data}" if len(data.parts) == 1 else str(data)
+    return ARRAY

@@ -1,0 +1,205 @@
+"""The session of a public function: its device, its processes, its model and its data.
+
+Every public function runs within `session`. It gives the process its number of threads and its
+precision of matrix products back at the end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pcgen import shipped
+from pcgen.errors import CheckpointError, DataError
+
+if TYPE_CHECKING:
+    import torch
+
+    from pcgen.classification.network import ClassifierModel
+    from pcgen.config import DataTable, InferenceTable
+    from pcgen.data.images import Images
+    from pcgen.data.sources import Data
+    from pcgen.distributed import Group
+    from pcgen.ood.detector import Detector
+    from pcgen.storage.checkpoint import LoadedModel, Model
+
+    AnyModel = TypeVar("AnyModel", bound=LoadedModel[Any])
+
+ARRAY = "array"
+"""The name of data that a caller gives as an array, in recipes and results."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The device, the data folder and the group of processes of one call.
+
+    Attributes:
+        device: where networks and batches are.
+        data_dir: the folder in which names of data sets are looked up first.
+        group: the processes that share the work, if a launcher started several.
+    """
+
+    device: torch.device
+    data_dir: str | Path | None = None
+    group: Group | None = None
+
+    @property
+    def writes(self) -> bool:
+        """Return whether this process writes the files."""
+        return self.group is None or self.group.writes
+
+    def open_model(self, model: str | Path, batch: int) -> Model:
+        """Return a predictive coding network, ready for batches of so many images."""
+        return self._ready(open_model(model, self.device), batch)
+
+    def open_classifier(self, model: str | Path, batch: int) -> ClassifierModel:
+        """Return a classifier, ready for batches of so many images."""
+        return self._ready(open_classifier(model, self.device), batch)
+
+    def open_memory(self, model: str | Path, batch: int) -> Model:
+        """Return a memory, ready for batches of so many images."""
+        return self._ready(open_memory(model, self.device), batch)
+
+    def open_detector(self, detector: str | Path, batch: int) -> Detector:
+        """Return a detector, ready for batches of so many images."""
+        loaded = open_detector(detector, self.device)
+        self._ready(loaded.model, batch)
+        return loaded
+
+    def _ready(self, loaded: AnyModel, batch: int) -> AnyModel:
+        self.prepare(loaded.network, loaded.recipe.inference, batch)
+        return loaded
+
+    def prepare(self, network: Any, table: InferenceTable, batch: int) -> None:
+        """Choose threads and products for a network and batches of so many images."""
+        from pcgen.device import choose_products, choose_threads
+
+        choose_threads(network.largest_product * batch)
+        choose_products(table.products)
+
+    def open_data(self, data: Data, model: LoadedModel[Any], *, limit: int | None = None) -> Images:
+        """Return data brought to a model by the rules that its training data followed.
+
+        Raises:
+            DataError: data that cannot be found or read, or do not fit the model.
+        """
+        from pcgen.data.sources import open_data
+        from pcgen.data.tables import require_columns
+
+        images = open_data(data, data_dir=self.data_dir, limit=limit, **model.data_rules)
+        require_columns(images, model.header["data"].get("columns"))
+        return images
+
+    def open_recipe_data(
+        self, table: DataTable, data: Data | None = None, *, split: str = ""
+    ) -> Images:
+        """Return the data of a recipe, by all of its rules.
+
+        Args:
+            data: the data themselves, where the recipe says that they are an array.
+            split: another split of the data set, all of it.
+
+        Raises:
+            DataError: data that cannot be found or read, or an array that is not given.
+        """
+        from pcgen.data.sources import open_data
+
+        if data is None and table.source == ARRAY:
+            raise DataError(
+                "data.source is an array, which a recipe does not hold",
+                "In Python, give it as data=; a file or folder of that name is ./array",
+            )
+        source: Data = f"{table.source}{':' if split else ''}{split}" if data is None else data
+        return open_data(
+            source,
+            data_dir=self.data_dir,
+            limit=None if split else table.limit,
+            size=None if table.size is None else (table.size[0], table.size[1]),
+            channels=table.channels,
+            columns=table.columns,
+            memory=table.memory * 2**20,
+            threshold=table.threshold,
+        )
+
+
+@contextmanager
+def session(
+    device: str = "auto",
+    *,
+    data_dir: str | Path | None = None,
+    hint: str | None = None,
+) -> Iterator[Session]:
+    """Yield the session of a call; restore threads and precision at its end.
+
+    Args:
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        data_dir: the folder in which names of data sets are looked up first.
+        hint: how a user continues after another process was lost. With it, the processes that a
+            launcher started share the work; without it, each process works alone.
+
+    Raises:
+        DeviceError: a device that is not on this machine.
+        DistributedError: another process was lost.
+    """
+    from pcgen.device import choose_device, restored_settings
+    from pcgen.distributed import joined
+
+    with restored_settings():
+        if hint is None:
+            yield Session(choose_device(device), data_dir)
+            return
+        with joined(os.environ, device, hint) as group:
+            chosen = choose_device(device) if group is None else group.device
+            yield Session(chosen, data_dir, group)
+
+
+def open_model(model: str | Path, device: torch.device | str = "cpu") -> Model:
+    """Return the predictive coding network of a checkpoint, a run's folder or a shipped name.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    from pcgen.storage.checkpoint import load_model
+
+    return load_model(shipped.find_model(model), device)
+
+
+def open_classifier(model: str | Path, device: torch.device | str = "cpu") -> ClassifierModel:
+    """Return the classifier of a checkpoint, a run's folder or a shipped name.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or it is a predictive coding network.
+    """
+    from pcgen.classification.network import load_classifier
+
+    return load_classifier(shipped.find_model(model), device)
+
+
+def open_memory(model: str | Path, device: torch.device | str = "cpu") -> Model:
+    """Return the memory of a checkpoint or a run's folder.
+
+    Raises:
+        CheckpointError: there is none, or the model has stored no images.
+    """
+    loaded = open_model(model, device)
+    if loaded.latents is None:
+        raise CheckpointError(
+            f"{loaded.path}: holds no memory: it was trained to generalise",
+            "Train one: pcgen train tiny-imagenet-memory --out runs/memory",
+        )
+    return loaded
+
+
+def open_detector(detector: str | Path, device: torch.device | str = "cpu") -> Detector:
+    """Return the detector of a file, of a folder that holds one, or of a shipped name.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    from pcgen.ood.detector import load
+
+    return load(shipped.find_detector(detector), device)

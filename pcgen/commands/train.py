@@ -1,0 +1,263 @@
+"""`pcgen.train`: from a recipe to a run folder with a trained model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pcgen.commands.outputs import inference_document
+from pcgen.commands.progress import Event, OnProgress, silent
+from pcgen.commands.recipes import resolve_recipe
+from pcgen.commands.session import ARRAY, Session, session
+from pcgen.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pcgen.classification.network import Classifier
+    from pcgen.config import Recipe
+    from pcgen.data.images import Images
+    from pcgen.data.sources import Data
+    from pcgen.distributed import Group
+    from pcgen.learning.train import Progress, Training
+    from pcgen.model.network import Network
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """A finished run.
+
+    Attributes:
+        checkpoint: the trained model's file.
+        run: the run's folder.
+        images_per_second: while this call trained, validation included.
+        metrics: of the best epoch, on the validation split.
+    """
+
+    checkpoint: Path
+    run: Path
+    recipe: Recipe
+    device: str
+    epochs: int
+    images_per_second: float
+    metrics: dict[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        """Return the document of `--json`."""
+        return {
+            "model": self.recipe.name,
+            "seed": self.recipe.seed,
+            "device": self.device,
+            "inference": inference_document(self.recipe.inference, self.metrics.get("converged")),
+            "checkpoint": str(self.checkpoint),
+            "epochs": self.epochs,
+            "images_per_second": self.images_per_second,
+            "metrics": self.metrics,
+        }
+
+
+def train(
+    recipe: str | Path | Recipe | None,
+    out: str | Path,
+    *,
+    data: Data | None = None,
+    settings: Sequence[str] = (),
+    seed: int | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    data_dir: str | Path | None = None,
+    on_progress: OnProgress = silent,
+) -> TrainResult:
+    """Train a model into a run folder and return its checkpoint and validation metrics.
+
+    If a launcher such as torchrun has started several processes, they share each batch.
+
+    Args:
+        recipe: a shipped recipe's name, a TOML file, or a `Recipe`; None only with `resume`.
+        out: the run's folder; with `resume`, a folder that holds a run.
+        data: a data set's name, a path or an array, instead of the recipe's data. A run does not
+            store an array: to resume it, give the same array again.
+        settings: `key.path=value` words, over the recipe's.
+        seed: of weights, order and noise; the recipe's if not given.
+        resume: continue the run in `out`.
+        data_dir: the folder in which names of data sets are looked up first.
+
+    Raises:
+        PcgenError: a bad recipe, data that cannot be used, a folder that cannot be written.
+        DistributedError: another of the launcher's processes was lost.
+        Interrupted: after Ctrl-C, once the state is saved.
+
+    Example:
+        >>> import pcgen, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = pcgen.train("digits", folder, settings=["learning.epochs=1"])
+        >>> result.metrics["mse"] < 0.1
+        True
+    """
+    # Before torch is imported, which takes seconds: a mistake in a recipe is reported at once.
+    array = None if isinstance(data, str | Path) else data
+    if resume and (recipe is not None or settings or seed is not None or data is not array):
+        raise RecipeError(
+            "--resume continues with the run's own recipe, data and seed",
+            f"Restate nothing: pcgen train --resume --out {out}",
+        )
+    chosen = None
+    if not resume:
+        assert recipe is not None
+        chosen = resolve_recipe(recipe, data=data, settings=settings, seed=seed)
+    hint = f"Continue, with any number of processes: pcgen train --resume --out {out}"
+    with session(device, data_dir=data_dir, hint=hint) as place:
+        return _train(place, chosen, Path(out), array, on_progress)
+
+
+def _train(
+    place: Session,
+    recipe: Recipe | None,
+    out: Path,
+    array: Data | None,
+    on_progress: OnProgress,
+) -> TrainResult:
+    """Train a recipe, or resume the folder's run without one."""
+    from pcgen.storage.runs import Run, RunFolder
+
+    if recipe is not None:
+        folder, own = RunFolder(out), recipe
+    else:
+        folder, own = RunFolder.existing(out)
+        _require_data_to_resume(own, array, out)
+    setup = set_up(place, own, array)
+    images = setup.images
+    if recipe is not None and place.writes:
+        folder = RunFolder.create(out, own, place.device)
+    training = training_of(setup.network, own, setup.sample_BD, len(images), place.group)
+    run = Run(folder, training, own, images, place.group)
+    if recipe is None:
+        run.resume()
+    seen, began = 0, time.monotonic()
+    for progress in run.progress(images, setup.validation):
+        size = own.learning.batch_size
+        seen += min(size, len(images) - (progress.batch - 1) * size)
+        on_progress(_event(progress, len(images)))
+    seconds = time.monotonic() - began
+    return TrainResult(
+        folder.model,
+        folder.path,
+        own,
+        str(place.device),
+        own.learning.epochs,
+        seen / seconds if seen else 0.0,
+        run.best or {},
+    )
+
+
+def _require_data_to_resume(recipe: Recipe, array: Data | None, out: Path) -> None:
+    """Raise an error unless an array is given for a run on an array, and only then.
+
+    Raises:
+        DataError: the run was trained on an array, and there is none.
+        RecipeError: the run was trained on other data.
+    """
+    if recipe.data.source == ARRAY and array is None:
+        raise DataError(
+            f"{out}: was trained on an array, which a run's folder does not hold",
+            f"Give the same array: pcgen.train(None, {str(out)!r}, resume=True, data=X)",
+        )
+    if recipe.data.source != ARRAY and array is not None:
+        raise RecipeError(
+            f"{out}: was trained on {recipe.data.source}, not on an array",
+            "Resume without data",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A new network and the data that it will be trained on.
+
+    Attributes:
+        validation: the rows held out to choose the epoch; None if there are none.
+        sample_BD: training rows, enough for their mean and covariance.
+    """
+
+    images: Images
+    validation: Images | None
+    sample_BD: Tensor
+    network: Network | Classifier
+
+
+def set_up(place: Session, recipe: Recipe, array: Data | None = None) -> Setup:
+    """Return a recipe's new network and its data; choose threads and products for them.
+
+    Raises:
+        PcgenError: data that cannot be used, or a network that does not fit them.
+    """
+    from pcgen.data.images import parts
+    from pcgen.learning.initial import sample
+
+    table = recipe.data
+    whole = place.open_recipe_data(table, array)
+    images, held_out, _ = parts(whole, table.validation, table.calibration, recipe.seed)
+    validation = held_out if len(held_out) else None
+    sample_BD = sample(images, recipe.seed)
+    network = _initial(recipe, images, validation, sample_BD).to(place.device)
+    place.prepare(network, recipe.inference, recipe.learning.batch_size)
+    return Setup(images, validation, sample_BD, network)
+
+
+def _initial(
+    recipe: Recipe, images: Images, validation: Images | None, sample_BD: Tensor
+) -> Network | Classifier:
+    """Return a new network of the recipe's kind."""
+    from pcgen.classification.training import initial_classifier
+    from pcgen.learning.initial import initial_network
+
+    if recipe.classifier is not None:
+        return initial_classifier(recipe, images, validation)
+    return initial_network(recipe, sample_BD, images.shape, images.class_count)
+
+
+def training_of(
+    network: Network | Classifier,
+    recipe: Recipe,
+    sample_BD: Tensor,
+    count: int,
+    group: Group | None = None,
+) -> Training:
+    """Return the training of a network of either kind on so many images.
+
+    Raises:
+        RecipeError: settings of a memory that the network cannot be.
+    """
+    from pcgen.classification.network import Classifier
+    from pcgen.classification.training import ClassifierLearner
+    from pcgen.learning.train import Training
+    from pcgen.memory.training import learner_of
+
+    if not isinstance(network, Classifier):
+        return Training(learner_of(network, recipe, sample_BD, count, group), group)
+    if recipe.learning.memory or recipe.learning.optimiser == "least-squares":
+        raise RecipeError("learning.memory: a classifier memorises no images")
+    return Training(ClassifierLearner(network, recipe), group)
+
+
+def _event(progress: Progress, images: int) -> Event:
+    """Return the event of a batch; about ten times a run it has a note."""
+    note = ""
+    every = max(1, progress.epochs // 10)
+    if progress.ends_epoch and (progress.epoch % every == 0 or progress.epoch == progress.epochs):
+        note = f"epoch {progress.epoch}/{progress.epochs}: energy {progress.energy:.4g}"
+        if progress.validation is not None:
+            note += f", validation mse {progress.validation.mse:.4e}"
+        if progress.labelled is not None:
+            note += f", validation accuracy {progress.labelled.accuracy:.4f}"
+    return Event(
+        "training",
+        (progress.epoch - 1) * images + progress.images,
+        progress.epochs * images,
+        progress.energy,
+        progress.mse,
+        note,
+        progress.accuracy,
+    )

@@ -1,3 +1,0 @@
-"""Pixels as black or white."""
-
-from pcgen.data.fit import binarised as binarised
