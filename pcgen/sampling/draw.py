@@ -110,8 +110,6 @@ def with_label(network: Network, label: int) -> Network:
         chosen.mixture,
         log_weights_YK=rows[label : label + 1],
         log_classes_Y=torch.zeros_like(chosen.mixture.log_classes_Y[:1]),
-        _made=None,
-        _last=None,
     )
     return chosen
 
