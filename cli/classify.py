@@ -15,8 +15,12 @@ from .options import (
     out_option,
     quiet_option,
 )
-from .output import write_result
+from .output import write_result, write_rows
 from .progress import Story
+
+# Rows of the table for people; the file has them all.
+_SHOWN = 10
+_COLUMNS = ("id", "status", "class", "energy")
 
 
 @click.command("classify")
@@ -56,10 +60,12 @@ def command(
         result = pcgen.classify(
             model,
             data,
-            out=out or default_output("classify"),
+            out=out or (None if as_jsonl else default_output("classify")),
             limit=limit,
             device=device,
             data_dir=data_dir,
             on_progress=story,
         )
+    if not as_json and not as_jsonl:
+        write_rows(list(result.rows())[:_SHOWN], _COLUMNS, title="First inputs")
     write_result("classify", "Classified", result, story, as_json=as_json, as_jsonl=as_jsonl)

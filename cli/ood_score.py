@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +25,8 @@ if TYPE_CHECKING:
 
 FLAGGED = 3
 # Rows of a table for people; the rest is in the file.
-_SHOWN = 20
-_COLUMNS = ("id", "status", "score", "p_value", "is_ood", "q_value_bh", "surprised_layer", "reason")
+_SHOWN = 10
+_COLUMNS = ("id", "score", "p_value", "is_ood", "q_value_bh", "surprised_layer", "heatmap")
 
 
 def _share(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
@@ -137,7 +136,7 @@ def command(
         result = pcgen.ood_score(
             detector,
             inputs,
-            out or default_output("ood-score"),
+            out or (None if as_jsonl else default_output("ood-score")),
             scores=scores,
             fpr=fpr,
             guarantee=guarantee,
@@ -152,30 +151,23 @@ def command(
         )
     document = result.document()
     if is_first_process():
-        _show(result, document, out is None, as_json, as_jsonl)
+        _show(result, document, as_json, as_jsonl)
         for warning in document["warnings"]:
             story.say(f"Note: {warning}")
     return FLAGGED if fail_on_ood and document["flagged"] else 0
 
 
-def _show(
-    result: OodScoreResult,
-    document: dict[str, Any],
-    shows_rows: bool,
-    as_json: bool,
-    as_jsonl: bool,
-) -> None:
+def _show(result: OodScoreResult, document: dict[str, Any], as_json: bool, as_jsonl: bool) -> None:
     if as_jsonl:
         write_json_lines(result.rows())
         return
     if as_json:
         write_json("ood-score", document)
         return
-    if shows_rows:
-        rows = list(islice(result.rows(), _SHOWN))
-        columns = [name for name in _COLUMNS if any(row.get(name) is not None for row in rows)]
-        write_rows(rows, columns)
-        if document["count"] > _SHOWN:
-            click.echo(f"and {document['count'] - _SHOWN:,} more in {result.out}")
+    from pcgen.ood.rows import most_unusual
+
+    rows = most_unusual(result.rows(), _SHOWN)
+    columns = [name for name in _COLUMNS if any(row.get(name) is not None for row in rows)]
+    write_rows(rows, columns, title="Most unusual")
     hidden = ("warnings", "device", "seed", "inference")
     write_pairs({key: value for key, value in document.items() if key not in hidden}, "Scored")

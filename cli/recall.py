@@ -88,7 +88,7 @@ def command(
     import pcgen
     from pcgen.commands.outputs import default_output
 
-    out = out or default_output("recall")
+    out = out or (None if as_jsonl else default_output("recall"))
 
     with Story(quiet) as story:
         result = pcgen.recall(model, data, out=out, on_progress=story, **given)

@@ -57,7 +57,7 @@ def command(
         result = pcgen.reconstruct(
             model,
             data,
-            out=out or default_output("reconstruct"),
+            out=out or (None if as_jsonl else default_output("reconstruct")),
             limit=limit,
             device=device,
             data_dir=data_dir,

@@ -42,6 +42,10 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One table of a recipe. It refuses unknown keys and cannot be changed."""
 
 
+ARRAY = "array"
+"""The `data.source` of a run on an array; the array itself is given in Python."""
+
+
 class DataTable(Table, frozen=True):
     """The data, and which rows are held out. A row is one image, or one line of a table."""
 

@@ -6,10 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before torch is imported. The tests' products are small: a second thread waits more than it works,
 # and many times so on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# No test depends on the clock: an example may take as long as the machine needs.
+settings.register_profile("pcgen", deadline=None)
+settings.load_profile("pcgen")
 
 _SKIPS_THAT_MAY_BE = ("cuda", "gpu", "runs as root", "needs the peer")
 

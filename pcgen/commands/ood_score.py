@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcgen.commands.progress import Event, OnProgress, silent
-from pcgen.commands.session import ARRAY, Session, session
+from pcgen.commands.session import Session, session
+from pcgen.config import ARRAY
 from pcgen.errors import DataError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcgen import shipped
-from pcgen.commands.session import ARRAY
+from pcgen.config import ARRAY
 
 if TYPE_CHECKING:
     from pcgen.config import Recipe

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pcgen import shipped
+from pcgen.config import ARRAY
 from pcgen.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from pcgen.storage.checkpoint import LoadedModel, Model
 
     AnyModel = TypeVar("AnyModel", bound=LoadedModel[Any])
-
-ARRAY = "array"
-"""The name of data that a caller gives as an array, in recipes and results."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from pcgen.commands.outputs import inference_document
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.recipes import resolve_recipe
-from pcgen.commands.session import ARRAY, Session, session
+from pcgen.commands.session import Session, session
+from pcgen.config import ARRAY
 from pcgen.errors import DataError, RecipeError
 
 if TYPE_CHECKING:

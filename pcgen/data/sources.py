@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pcgen.config import ARRAY
 from pcgen.data.arrays import images_of, in_native_order
 from pcgen.data.catalogue import BUILT_IN
 from pcgen.data.catalogue import listing as listing
@@ -154,8 +155,8 @@ def _open(data: Data, request: DataRequest, data_dir: str | Path | None, downloa
     """Return the data, which fit the kind of model in the request."""
     array = _as_array(data)
     if array is not None:
-        request = replace(request, source="array")
-        return _finish(_of_array(array, "array", request), request)
+        request = replace(request, source=ARRAY)
+        return _finish(_of_array(array, ARRAY, request), request)
     if not isinstance(data, str | Path):
         raise DataError(
             f"{type(data).__name__}: data are a name, a path, a NumPy array or a torch tensor"

@@ -11,6 +11,7 @@ import torch
 
 from pcgen import __version__
 from pcgen.classification.network import ClassifierModel
+from pcgen.config import ARRAY
 from pcgen.data.images import Images, parts, split
 from pcgen.errors import CalibrationError, DataError
 from pcgen.ood import conformal, scores
@@ -67,7 +68,7 @@ def rows_for(images: Images, model: Model) -> CalibrationRows:
             "calibrate on",
             "Name other data of the same kind, or train with --set data.calibration=0.2",
         )
-    if images.source == model.header["data"]["source"]:
+    if images.source == model.header["data"]["source"] != ARRAY:
         raise CalibrationError(
             f"{images.source}: the model was trained on another state of these data, so pcgen "
             "cannot tell the rows it was trained on from new ones",

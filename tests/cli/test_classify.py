@@ -62,7 +62,7 @@ def test_an_unreadable_picture_is_a_row(model: Path, tmp_path: Path) -> None:
     ("words", "says"),
     [
         (("digits", "digits:test"), "is a predictive coding network, not a classifier"),
-        (("MODEL", "digits:test", "--out", "x.txt"), "not a kind of file to write"),
+        (("MODEL", "digits:test", "--out", "x.txt"), "cannot be written in this format"),
         (("MODEL", "iris"), "has 4 columns, the model takes images of 1x8x8"),
         (("no-such-model", "digits"), "no such checkpoint"),
     ],

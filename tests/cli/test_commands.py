@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +126,7 @@ def test_info_of_a_classifier_shows_no_network() -> None:
     assert "model.precision" not in text
 
 
-def test_info_answers_at_once_and_without_torch(trained: Path) -> None:
+def test_info_imports_neither_torch_nor_numpy(trained: Path) -> None:
     file = str(trained / "model.safetensors")
     code = (
         "import sys\nfrom pcgen.cli.main import cli\n"
@@ -135,13 +134,7 @@ def test_info_answers_at_once_and_without_torch(trained: Path) -> None:
         "except SystemExit as end: assert not end.code\n"
         "assert not {'torch', 'numpy', 'sklearn'} & set(sys.modules)"
     )
-
-    def seconds() -> float:
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-        return time.perf_counter() - began
-
-    assert min(seconds() for _ in range(5)) < 0.3
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_reconstruct_gives_the_promised_keys_and_the_picture(trained: Path, tmp_path: Path) -> None:

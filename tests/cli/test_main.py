@@ -79,16 +79,17 @@ def test_a_lazy_package_imports_nothing_heavy() -> None:
     assert not set(done.stdout.split()) & (HEAVY | {"click", "msgspec"})
 
 
-def test_help_answers_in_a_blink() -> None:
-    def seconds() -> float:
+def test_help_takes_little_more_than_python_with_click() -> None:
+    def seconds(*words: str) -> float:
         before = os.times()
-        assert process("--help").returncode == 0
+        subprocess.run([sys.executable, *words], check=True, capture_output=True)
         after = os.times()
         own, system = (after.children_user, after.children_system)
         return own - before.children_user + system - before.children_system
 
-    # Of the processor, and the best of several: the bound is not that of a busy machine.
-    assert min(seconds() for _ in range(5)) < 0.15
+    # A ratio of processor times, and the best of several: so it holds on a slow or busy machine.
+    bare = min(seconds("-c", "import click, importlib.resources") for _ in range(5))
+    assert min(seconds("-m", "pcgen", "--help") for _ in range(5)) < 2.5 * bare
 
 
 @pytest.mark.parametrize(
