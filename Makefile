@@ -9,7 +9,7 @@ demo: $(READY)
 	$(BIN)/pcgen demo --out demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -42,7 +42,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if not os.environ.get("PCGEN_NO_SKIPS"):
         return
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    assert reporter is not None
+    if reporter is None:  # a worker of pytest-xdist: the main process has the reports of all
+        return
     for report in reporter.stats.get("skipped", []):
         reason = str(report.longrepr[-1] if isinstance(report.longrepr, tuple) else "")
         if not any(word in reason.lower() for word in _SKIPS_THAT_MAY_BE):

@@ -118,9 +118,9 @@ def test_the_convolutions_preconditioner_is_positive_and_near_the_inverse() -> N
         ({"layers": [[2, 2, 2]], "kernel": 3}, (1, 8, 8), "leaves gaps at stride 4"),
         ({"layers": [[2, 8, 8]]}, (1, 8, 8), "must be odd"),
         ({"layers": [[2, 4, 4]], "kernel": [4, 4]}, (1, 8, 8), "2 values for 1 convolutions"),
-        ({"layers": [2, 3], "skips": [[0, 1]]}, 4, "at least two below"),
-        ({"layers": [2, 3], "skips": [[0, 3]]}, 4, "at least two below"),
-        ({"layers": [2, 3], "skips": [[-1, 2]]}, 4, "at least two below"),
+        ({"layers": [2, 3], "skips": [[0, 1]]}, 4, "at least two layers below"),
+        ({"layers": [2, 3], "skips": [[0, 3]]}, 4, "at least two layers below"),
+        ({"layers": [2, 3], "skips": [[-1, 2]]}, 4, "at least two layers below"),
     ],
 )
 def test_layers_that_do_not_fit_are_refused(
