@@ -143,10 +143,12 @@ def session(
         DeviceError: a device that is not on this machine.
         DistributedError: another process was lost.
     """
-    from pcgen.device import choose_device, restored_settings
+    from pcgen.device import choose_device, choose_products, restored_settings
     from pcgen.distributed import joined
 
     with restored_settings():
+        # torch lets cuDNN round the factors of convolutions, unless a recipe says that it may.
+        choose_products("float32")
         if hint is None:
             yield Session(choose_device(device), data_dir)
             return

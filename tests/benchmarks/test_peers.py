@@ -40,8 +40,8 @@ for line in sys.stdin:
     else:
         os.write(1, b'{"processors": ')
         time.sleep(0.05)
-        threads = os.environ["OMP_NUM_THREADS"]
-        os.write(1, f'{len(os.sched_getaffinity(0))}, "threads": "{threads}"}}\\n'.encode())
+        seen = {"threads": os.environ["OMP_NUM_THREADS"], "path": os.environ.get("PYTHONPATH")}
+        os.write(1, f"{len(os.sched_getaffinity(0))}, {json.dumps(seen)[1:]}\\n".encode())
 """
 
 
@@ -58,6 +58,19 @@ def test_an_answer_in_pieces_comes_back_whole_and_the_worker_has_one_processor(p
         answer = peer.ask({"do": "answer"}, timeout=20)
         assert answer["processors"] == 1
         assert answer["threads"] == "1"
+
+
+def test_settings_of_python_go_only_to_workers_in_this_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    worker = tmp_path / "worker.py"
+    worker.write_text(WORKER)
+    other = tmp_path / "python"
+    other.symlink_to(sys.executable)
+    for python, expected in ((Path(sys.executable), str(tmp_path)), (other, None)):
+        with Peer("fake", tmp_path, threads=1, command=[python, worker]) as peer:
+            assert peer.ask({"do": "answer"}, timeout=60)["path"] == expected
 
 
 def test_starting_a_worker_leaves_this_process_its_processors(peer: Peer) -> None:

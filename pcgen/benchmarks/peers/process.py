@@ -12,6 +12,7 @@ import json
 import os
 import selectors
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,12 +70,14 @@ class Peer:
         # A file and not a pipe: nobody reads it while the worker runs, and a full pipe would hang.
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         with _affinity(threads):
+            words = list(command or (python, PROTOCOL, f"{name}_worker"))
+            same_python = Path(words[0]) == Path(sys.executable)
             self._process = subprocess.Popen(  # noqa: S603
-                list(command or (python, PROTOCOL, f"{name}_worker")),
+                words,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
-                env=_environment(name, threads, os.environ),
+                env=_environment(name, threads, os.environ, same_python),
                 bufsize=0,
             )
         assert self._process.stdin is not None
@@ -166,9 +169,19 @@ def _python(root: Path, name: str) -> Path:
     return (root / ".peers" / name / "bin" / "python").absolute()
 
 
-def _environment(name: str, threads: int, inherited: Mapping[str, str]) -> dict[str, str]:
-    """Return the worker's environment variables, without the user's settings of Python."""
-    kept = {key: value for key, value in inherited.items() if not key.startswith("PYTHON")}
+def _environment(
+    name: str, threads: int, inherited: Mapping[str, str], same_python: bool
+) -> dict[str, str]:
+    """Return the worker's environment variables.
+
+    The user's settings of Python go only to a worker that runs in this Python: PYTHONPATH may be
+    where it finds pcgen. Another library's Python must not see them.
+    """
+    kept = {
+        key: value
+        for key, value in inherited.items()
+        if same_python or not key.startswith("PYTHON")
+    }
     return kept | {
         "JAX_PLATFORMS": "cpu",
         "OMP_NUM_THREADS": str(threads),
