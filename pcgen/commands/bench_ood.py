@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,9 +32,9 @@ def bench_ood(
 ) -> list[dict[str, Any]]:
     """Return the table of unusual data: every score, every set, 95 % intervals.
 
-    For each data set and seed everything is trained anew: the recipe NAME-ood (NAME if there is
-    none) and, as its baselines, NAME-classifier and the others of `pcgen.benchmarks.ood.families`.
-    No unusual image takes part in any choice.
+    For each data set and seed a network is trained from the recipe NAME-ood (NAME if there is
+    none), and its baselines from NAME-classifier and by `pcgen.benchmarks.ood.families`. No unusual
+    image takes part in any choice.
 
     Args:
         data: known data sets, a table each.
@@ -46,8 +46,7 @@ def bench_ood(
 
     Raises:
         RecipeError: a data set without recipes, or an unknown family.
-        DataError: data that cannot be found; of the unusual sets, missing ones are left out with a
-            note.
+        DataError: a known data set is missing; a missing unusual set is left out with a note.
         RunError: a folder that cannot be written.
     """
     recipes = {name: _recipes(name) for name in data}
@@ -55,14 +54,10 @@ def bench_ood(
     from pcgen.benchmarks.ood.benchmark import benchmark
     from pcgen.benchmarks.ood.families import FAMILIES
 
-    unknown = [name for name in methods or () if name not in FAMILIES]
-    if unknown:
-        raise RecipeError(f"no methods {', '.join(unknown)}", f"There are: {', '.join(FAMILIES)}")
+    _require_known(methods or (), FAMILIES)
     folder = None if out is None else Path(out)
-    options: dict[str, Any] = {
-        "seeds": seeds,
-        "limit": limit,
-        "with_left_out": left_out,
+    options: dict[str, Any] = {"seeds": seeds, "limit": limit, "with_left_out": left_out}
+    options |= {
         "families": tuple(methods or FAMILIES),
         "keep": None if folder is None else folder / "scores",
     }
@@ -84,6 +79,13 @@ def bench_ood(
 
         ood_page.write(outcomes, rows, folder)
     return rows
+
+
+def _require_known(methods: Sequence[str], families: Iterable[str]) -> None:
+    """Raise RecipeError if a method is no family of scores."""
+    unknown = [name for name in methods if name not in families]
+    if unknown:
+        raise RecipeError(f"no methods {', '.join(unknown)}", f"There are: {', '.join(families)}")
 
 
 def _unusual(place: Session, test: Images, on_progress: OnProgress, name: str) -> Images | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pcgen.commands.outputs import require_readable, writing
 from pcgen.commands.progress import Event, OnProgress, silent
-from pcgen.commands.session import session
+from pcgen.commands.session import Session, session
 from pcgen.errors import DataError
 
 if TYPE_CHECKING:
@@ -114,53 +114,78 @@ def recall(
         >>> result.metrics["count"]
         20
     """
+    folder = None if out is None else Path(out)
+    request = _Request(tuple(corrupt), original, noise, prior, steps, limit, seed)
+    with session(device, data_dir=data_dir) as place:
+        return _recall(place, model, data, request, folder, on_progress)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """The arguments of `recall` that say how to restore."""
+
+    corrupt: tuple[str, ...]
+    original: Data | None
+    noise: float
+    prior: Literal["mixture", "gaussian", "none"]
+    steps: int | None
+    limit: int | None
+    seed: int | None
+
+
+def _recall(
+    place: Session,
+    model: str | Path,
+    data: Data,
+    request: _Request,
+    out: Path | None,
+    on_progress: OnProgress,
+) -> RecallResult:
     import msgspec
 
     from pcgen.memory.corruptions import corruption_of
     from pcgen.memory.recall import BATCH, Memory
     from pcgen.memory.restore import restore
 
-    folder = None if out is None else Path(out)
-    with session(device, data_dir=data_dir) as place:
-        loaded = place.open_memory(model, BATCH)
-        assert loaded.latents is not None
-        corruption = corruption_of(corrupt, loaded.shape)
+    loaded = place.open_memory(model, BATCH)
+    assert loaded.latents is not None
+    corruption = corruption_of(request.corrupt, loaded.shape)
 
-        def opened(source: Data) -> Images:
-            images = place.open_data(source, loaded, limit=limit)
-            require_stored_size(images, loaded)
-            return images
+    def opened(source: Data) -> Images:
+        images = place.open_data(source, loaded, limit=request.limit)
+        require_stored_size(images, loaded)
+        return images
 
-        images = opened(data)
-        table = loaded.recipe.inference
-        if steps is not None:
-            table = msgspec.structs.replace(table, test_steps=steps)
-        seed = loaded.recipe.seed if seed is None else seed
-        restored = restore(
-            Memory.of(loaded.network, loaded.latents),
-            images,
-            corruption,
-            table,
-            seed=seed,
-            prior=prior,
-            noise=noise,
-            originals=None if original is None else opened(original),
-            on_batch=lambda done: on_progress(Event("recalling", done, len(images))),
-        )
-        require_readable(restored.rows, images.source)
-        return RecallResult(
-            loaded,
-            str(place.device),
-            seed,
-            tuple(corrupt),
-            prior,
-            len(loaded.latents),
-            restored.metrics | {"steps_allowed": table.test_steps},
-            restored.rows,
-            images.preprocessing,
-            None if folder is None else _write(folder, restored, images, loaded, corrupt),
-            folder,
-        )
+    images = opened(data)
+    table = loaded.recipe.inference
+    if request.steps is not None:
+        table = msgspec.structs.replace(table, test_steps=request.steps)
+    seed = loaded.recipe.seed if request.seed is None else request.seed
+    restored = restore(
+        Memory.of(loaded.network, loaded.latents),
+        images,
+        corruption,
+        table,
+        seed=seed,
+        prior=request.prior,
+        noise=request.noise,
+        originals=None if request.original is None else opened(request.original),
+        on_batch=lambda done: on_progress(Event("recalling", done, len(images))),
+    )
+    require_readable(restored.rows, images.source)
+    return RecallResult(
+        loaded,
+        str(place.device),
+        seed,
+        request.corrupt,
+        request.prior,
+        len(loaded.latents),
+        restored.metrics | {"steps_allowed": table.test_steps},
+        restored.rows,
+        images.preprocessing,
+        None if out is None else _write(out, restored, images, loaded, request.corrupt),
+        out,
+    )
 
 
 def require_stored_size(images: Images, model: Model) -> None:

@@ -99,10 +99,10 @@ def reconstruct(
     with session(device, data_dir=data_dir, hint="Start it again; nothing was written") as place:
         loaded = place.open_model(model, BATCH)
         images = place.open_data(data, loaded, limit=limit)
-        group, total, processes = place.group, len(images), 1
+        group, total = place.group, len(images)
+        processes = 1 if group is None else group.size
         if group is not None:
             group.require_equal({"number of images": total})
-            processes = group.size
 
         def tell(done: int) -> None:
             on_progress(Event("reconstructing", min(processes * done, total), total))
@@ -110,9 +110,8 @@ def reconstruct(
         table = loaded.recipe.inference
         result = task.reconstruct(loaded.network, images, table, on_batch=tell, group=group)
         require_readable(result.rows, images.source)
-        picture = None
-        if folder is not None and place.writes:
-            picture = _write(folder, result, images, loaded)
+        writes = folder is not None and place.writes
+        picture = _write(folder, result, images, loaded) if folder and writes else None
         return ReconstructResult(
             loaded,
             str(place.device),

@@ -55,7 +55,7 @@ def peer(tmp_path: Path) -> Iterator[Peer]:
 
 def test_an_answer_in_pieces_comes_back_whole_and_the_worker_has_one_processor(peer: Peer) -> None:
     for _ in range(2):
-        answer = peer.ask({"do": "answer"}, timeout=20)
+        answer = peer.ask({"do": "answer"}, timeout=120)
         assert answer["processors"] == 1
         assert answer["threads"] == "1"
 
@@ -74,33 +74,33 @@ def test_settings_of_python_go_only_to_workers_in_this_python(
 
 
 def test_starting_a_worker_leaves_this_process_its_processors(peer: Peer) -> None:
-    assert peer.ask({"do": "answer"}, timeout=20)["processors"] == 1
+    assert peer.ask({"do": "answer"}, timeout=120)["processors"] == 1
     assert os.sched_getaffinity(0) == PROCESSORS
 
 
 def test_a_worker_that_dies_is_quoted(peer: Peer) -> None:
     with pytest.raises(PeerError, match=r"(?s)fake: died at 'die' \(exit code 3\).*last words"):
-        peer.ask({"do": "die"}, timeout=20)
+        peer.ask({"do": "die"}, timeout=120)
     with pytest.raises(PeerError, match=r"fake: died at 'answer'"):
-        peer.ask({"do": "answer"}, timeout=20)
+        peer.ask({"do": "answer"}, timeout=120)
 
 
 def test_a_worker_that_hangs_is_stopped_in_time(peer: Peer) -> None:
-    assert peer.ask({"do": "answer"}, timeout=20)
+    assert peer.ask({"do": "answer"}, timeout=120)
     with pytest.raises(PeerError, match=r"fake: no answer to 'hang' within 0\.2 seconds"):
         peer.ask({"do": "hang"}, timeout=0.2)
     with pytest.raises(PeerError, match=r"died at 'answer'"):
-        peer.ask({"do": "answer"}, timeout=20)
+        peer.ask({"do": "answer"}, timeout=120)
 
 
 def test_a_line_that_is_no_answer_is_quoted(peer: Peer) -> None:
     with pytest.raises(PeerError, match=r"fake: not a JSON object: 'compiling \.\.\.'"):
-        peer.ask({"do": "babble"}, timeout=20)
+        peer.ask({"do": "babble"}, timeout=120)
 
 
 def test_an_error_of_the_library_is_reported(peer: Peer) -> None:
     with pytest.raises(PeerError, match=r"fake: ValueError: no such layer"):
-        peer.ask({"do": "fail"}, timeout=20)
+        peer.ask({"do": "fail"}, timeout=120)
 
 
 def test_a_peer_without_an_environment_names_the_command(tmp_path: Path) -> None:

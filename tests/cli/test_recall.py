@@ -183,7 +183,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(recipe: Path, memory: Path, tmp_
     program = [sys.executable, "-m", "pcgen", "train", str(recipe), "--out", str(cut), "-q"]
     killed = subprocess.Popen([*program, *settings])
     last = cut / "last.safetensors"
-    for _ in range(1200):
+    for _ in range(12_000):
         if last.exists() or killed.poll() is not None:
             break
         time.sleep(0.05)

@@ -130,12 +130,15 @@ def test_200_rows_of_60000_cost_a_gather_and_a_division() -> None:
     table = images(np.zeros((60_000, 28, 28), np.uint8))
     kept, _ = split(table, 0.1, 0)
     chosen = order(len(kept), 0, 0)
-    times = []
+    array, times = np.zeros((60_000, 28, 28), np.uint8), []
     for first in range(0, 20_000, 200):
+        index = chosen[first : first + 200]
         began = time.perf_counter()
-        kept.rows(chosen[first : first + 200])
-        times.append(time.perf_counter() - began)
-    assert np.median(times) < 1e-3
+        kept.rows(index)
+        middle = time.perf_counter()
+        np.divide(array[index.numpy()], np.float32(255), dtype=np.float32)
+        times.append((middle - began) / (time.perf_counter() - middle))
+    assert np.median(times) < 4
 
 
 def test_a_mapped_array_is_equal_to_one_in_memory(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -77,11 +76,9 @@ def test_every_set_is_brought_to_a_models_shape(real_data: Path) -> None:
         assert bool(images.preprocessing) == (name != "usps")
 
 
-def test_a_limit_of_mnist_is_its_beginning_and_quick(real_data: Path) -> None:
+def test_a_limit_of_mnist_is_its_beginning(real_data: Path) -> None:
     whole = open_data("mnist", data_dir=real_data)
-    began = time.perf_counter()
     few = open_data("mnist", data_dir=real_data, limit=100)
-    assert time.perf_counter() - began < 1
     assert few.rows(range(100)).pixels_BD.equal(whole.rows(range(100)).pixels_BD)
 
 

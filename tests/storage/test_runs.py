@@ -123,7 +123,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path, number: signal.S
         assert process.stdout.readline() == "batch\n"
     time.sleep(0.05)
     process.send_signal(number)
-    _, story = process.communicate(timeout=60)
+    _, story = process.communicate(timeout=600)
     if number == signal.SIGINT:
         assert process.returncode == 130
         assert str(tmp_path / "cut" / "last.safetensors") in story
