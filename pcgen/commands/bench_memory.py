@@ -39,6 +39,7 @@ def bench_memory(
         DataError: Tiny ImageNet is not here, or has fewer images than are to be stored.
         RunError: a folder that cannot be written.
     """
+    import msgspec
     import torch
 
     from pcgen.benchmarks.memory.benchmark import memory_rows
@@ -46,7 +47,9 @@ def bench_memory(
 
     recipe = resolve_recipe("tiny-imagenet-memory")
     with session("cpu", data_dir=data_dir) as place, torch.no_grad():
-        images = place.open_recipe_data(recipe.data)
+        # The recipe stores 250 images; the table draws as many as it needs from all of them.
+        whole = msgspec.structs.replace(recipe.data, limit=None)
+        images = place.open_recipe_data(whole)
         if max(counts) > len(images):
             raise DataError(
                 f"{images.source}: {len(images)} images, {max(counts)} are to be stored"

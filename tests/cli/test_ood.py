@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from pcgen.cli.main import cli
 from pcgen.ood.job import Job
+from pcgen.storage.row_formats import read_rows
 from tests.data.pictures import random_pixels
 
 PROMISED = {"count", "flagged", "threshold", "statement", "out"}
@@ -72,10 +73,15 @@ def test_score_gives_the_promised_keys_and_file(
     assert sum(row["is_ood"] == "true" for row in rows) == document["flagged"]
 
 
-def test_without_a_file_rows_are_shown(detector: Path, noise: Path) -> None:
+def test_without_out_the_most_unusual_rows_are_shown_and_a_new_file_is_written(
+    detector: Path, noise: Path
+) -> None:
     shown = run("ood-score", detector, noise).stdout
-    assert "noise.npy[0]" in shown
-    assert "and 10 more" in shown
+    rows = list(read_rows(Path("scores.csv")))
+    scores = sorted((row["score"] for row in rows), reverse=True)
+    assert len(rows) == 30
+    for row in rows:
+        assert (row["id"] in shown) == (row["score"] >= scores[9])
     lines = run("ood-score", detector, noise, "--jsonl", "-q").stdout.splitlines()
     assert [json.loads(line)["id"] for line in lines] == [f"noise.npy[{i}]" for i in range(30)]
 
