@@ -180,7 +180,7 @@ def test_each_class_begins_with_causes_of_its_own() -> None:
         ({"inference": {"sampling": {"persistent": False}}}, "chains that go on"),
         ({"learning": {"incremental": True}}, "incremental"),
         ({"model": {"causes": 1, "precision": {"latent": 0.0}}}, "needs a prior"),
-        ({"model": {"labels": True}}, "without model.labels"),
+        ({"model": {"labels": True}}, "does not work with model.labels"),
     ],
 )
 def test_settings_that_do_not_go_together_are_said(tables: dict[str, object], said: str) -> None:
