@@ -64,7 +64,7 @@ def speed_rows(
                     tell(f"{name}, {place}", done, samples)
                     repeats = min(_TURN, samples - done)
                     for method in list(peers):
-                        _time(peers, batches[method], steps[method], repeats)
+                        _time(peers, batches[method], steps[method], workload.steps, repeats)
                 timed = [cell for cell in steps.values() if cell.seconds]
                 yield from rows_of([*batches.values()], name, place)
                 yield from rows_of(timed, name, place)
@@ -156,14 +156,15 @@ def _check(peers: dict[str, Peer], cells: dict[str, Cell]) -> None:
             cells[method].rule_out(f"other energies after {_CHECKED_STEPS} steps, by {rest:.1g}")
 
 
-def _time(peers: dict[str, Peer], batch: Cell, step: Cell, repeats: int) -> None:
-    """Add timings of batches and, for state descent, of steps; remove a peer that fails."""
+def _time(peers: dict[str, Peer], batch: Cell, step: Cell, steps: int, repeats: int) -> None:
+    """Add timings of batches and, for state descent, of loops of `steps`; remove a failed peer."""
     peer = peers[batch.method]
     try:
         answer = peer.ask({"do": "batch", "repeats": repeats}, _PATIENCE)
         batch.seconds += answer["seconds"]
         if batch.method not in ("torch autograd", "backprop autoencoder"):
-            step.seconds += peer.ask({"do": "steps", "repeats": repeats}, WAIT)["seconds"]
+            request = {"do": "steps", "steps": steps, "repeats": repeats}
+            step.seconds += peer.ask(request, WAIT)["seconds"]
     except PeerError as error:
         batch.rule_out(error.message.splitlines()[0])
         del peers[batch.method]
