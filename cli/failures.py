@@ -6,11 +6,14 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import click
 
-from pcgen.errors import PcgenError, is_out_of_memory
+from pcgen.errors import PcgenError, PcgenWarning, is_out_of_memory
 
 from .options import is_first_process
 
@@ -61,6 +64,23 @@ def exit_code_of(error: Exception, *, as_json: bool) -> int:
         return 1
     _confess(error, as_json=as_json)
     return 1
+
+
+@contextmanager
+def printed_warnings(*, quiet: bool) -> Iterator[None]:
+    """Print pcgen's own warnings as lines on standard error within a block, or ignore them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if quiet else "default", PcgenWarning)
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, PcgenWarning):
+                click.echo(click.style("Note: ", fg="yellow") + printable(str(message)), err=True)
+            else:
+                usual(message, category, *where)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 def printable(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
-from .failures import exit_code_of, was_json_asked_for
+from .failures import exit_code_of, printed_warnings, was_json_asked_for
 from .options import is_first_process
 
 # Name: module of this package (its `command` is the click command), and what `pcgen --help` says.
@@ -92,8 +92,10 @@ class LazyGroup(click.Group):
         """Run a command line and exit as CLI.md says: no traceback for a user's mistake."""
         arguments = list(sys.argv[1:] if args is None else args)
         extra["standalone_mode"] = False
+        quiet = not is_first_process() or not {"-q", "--quiet"}.isdisjoint(arguments)
         try:
-            result = super().main(arguments, prog_name or "pcgen", **extra)
+            with printed_warnings(quiet=quiet):
+                result = super().main(arguments, prog_name or "pcgen", **extra)
             sys.stdout.flush()
         except Exception as error:  # click raises Exit and Abort as exceptions too
             sys.exit(exit_code_of(error, as_json=was_json_asked_for(arguments)))

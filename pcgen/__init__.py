@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pcgen.errors import DeviceError as DeviceError
     from pcgen.errors import DivergenceError as DivergenceError
     from pcgen.errors import PcgenError as PcgenError
+    from pcgen.errors import PcgenWarning as PcgenWarning
     from pcgen.errors import RecipeError as RecipeError
     from pcgen.errors import RunError as RunError
     from pcgen.inference.solvers import register_solver as register_solver
@@ -83,6 +84,7 @@ _HOMES = {
         "DeviceError",
         "DivergenceError",
         "PcgenError",
+        "PcgenWarning",
         "RecipeError",
         "RunError",
     ),

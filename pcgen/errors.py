@@ -86,6 +86,14 @@ class DistributedError(PcgenError):
     kind = "distributed"
 
 
+class PcgenWarning(UserWarning):
+    """A doubt about a user's files or data that does not stop the work.
+
+    `warnings.warn(message, PcgenWarning, stacklevel=2)` raises it; the command line prints it as a
+    line on standard error, unless -q is given.
+    """
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out; torch says so in words alone on the CPU."""
     said = str(error)

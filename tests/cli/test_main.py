@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pcgen.cli import failures
-from pcgen.cli.main import COMMANDS, cli
-from pcgen.errors import DataError, PcgenError, RecipeError
+from pcgen.cli.main import COMMANDS, LazyGroup, cli
+from pcgen.errors import DataError, PcgenError, PcgenWarning, RecipeError
 from pcgen.storage.runs import Interrupted, RunFolder
 
 
@@ -290,3 +291,16 @@ def test_a_command_that_processes_cannot_share_runs_in_the_first_alone(
     with pytest.raises(SystemExit):
         cli.main(["sample", "iris", "-n", "3", "--out", str(tmp_path / "drawn.csv")])
     assert (tmp_path / "drawn.csv").exists()
+
+
+def test_a_warning_is_a_line_on_standard_error_and_quiet_hides_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @click.command()
+    @click.option("-q", "--quiet", is_flag=True)
+    def command(quiet: bool) -> None:
+        warnings.warn("a doubt\n", PcgenWarning, stacklevel=1)
+
+    monkeypatch.setattr(LazyGroup, "get_command", lambda *_: command)
+    assert CliRunner().invoke(cli, ["doctor"]).stderr == "Note: a doubt\\n\n"
+    assert CliRunner().invoke(cli, ["doctor", "-q"]).stderr == ""
