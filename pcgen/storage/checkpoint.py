@@ -17,6 +17,7 @@ from pcgen import __version__
 from pcgen.config import Recipe, from_dict, to_dict
 from pcgen.errors import CheckpointError, PcgenError
 from pcgen.registry import UnknownNameError
+from pcgen.storage.files import write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -125,24 +126,6 @@ def load(path: Path) -> Checkpoint:
     if digest(tensors) != header.get("sha256"):
         raise CheckpointError(f"{path}: damaged: its tensors are not those that were saved")
     return Checkpoint(path, header, tensors)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all.
-
-    Raises:
-        CheckpointError: it could not be written; an older file stays.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def digest(tensors: dict[str, Tensor]) -> str:

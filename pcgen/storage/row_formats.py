@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pcgen.errors import CheckpointError, RunError
-from pcgen.storage.checkpoint import write_whole
+from pcgen.storage.files import write_whole
 from pcgen.storage.rows_file import Row, writing
 
 _TEXT = ("id", "source", "status", "score_name", "class", "heatmap", "reason")

@@ -29,6 +29,7 @@ from pcgen.distributed import Group
 from pcgen.errors import CheckpointError, DataError, RunError
 from pcgen.learning.train import Progress, Training
 from pcgen.storage import checkpoint
+from pcgen.storage.files import write_whole
 
 # Seconds between two saves within an epoch: a killed run loses at most so much work.
 _SAVE_EVERY = 60.0
@@ -88,9 +89,9 @@ class RunFolder:
             run.metrics.write_text("")
         except OSError as error:
             raise RunError(f"{path}: cannot be written: {error.strerror}") from None
-        checkpoint.write_whole(run.recipe, to_toml(recipe).encode())
+        write_whole(run.recipe, to_toml(recipe).encode())
         environment = json.dumps(describe_environment(device), indent=2)
-        checkpoint.write_whole(path / "environment.json", environment.encode())
+        write_whole(path / "environment.json", environment.encode())
         return run
 
     def clear(self) -> None:
@@ -187,7 +188,7 @@ class Run:
         done = self.training.counters["epoch"]
         lines = [line for line in _lines(self.folder.metrics) if line["epoch"] <= done]
         text = "".join(json.dumps(line) + "\n" for line in lines)
-        checkpoint.write_whole(self.folder.metrics, text.encode())
+        write_whole(self.folder.metrics, text.encode())
 
     def progress(self, images: Images, validation: Images | None) -> Iterator[Progress]:
         """Yield the progress of each batch; write metrics and checkpoints.

@@ -140,12 +140,12 @@ def test_a_file_that_may_not_grow_leaves_the_old_checkpoint(tmp_path: Path) -> N
     code = """
 import resource, signal, sys
 from pathlib import Path
-from pcgen.storage import checkpoint
+from pcgen.storage import files
 from pcgen.errors import CheckpointError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
-    checkpoint.write_whole(Path(sys.argv[1]), b"new" * 1000)
+    files.write_whole(Path(sys.argv[1]), b"new" * 1000)
 except CheckpointError as error:
     print(error.message)
 """
