@@ -75,7 +75,7 @@ def command(
     if as_json:
         write_json("ood-calibrate", document)
     else:
-        write_pairs({k: v for k, v in document.items() if k != "warnings"}, "Calibrated")
+        write_pairs(document, "Calibrated")
         for warning in document["warnings"]:
             story.say(f"Note: {warning}. The recipes NAME-ood are made for scoring")
         story.say(f"Use it: pcgen ood-score {out} INPUT... --out scores.csv")

@@ -169,5 +169,5 @@ def _show(result: OodScoreResult, document: dict[str, Any], as_json: bool, as_js
     rows = most_unusual(result.rows(), _SHOWN)
     columns = [name for name in _COLUMNS if any(row.get(name) is not None for row in rows)]
     write_rows(rows, columns, title="Most unusual")
-    hidden = ("warnings", "device", "seed", "inference")
+    hidden = ("device", "seed", "inference")
     write_pairs({key: value for key, value in document.items() if key not in hidden}, "Scored")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 # Where standard output is no terminal: wide enough that no path is cut.
 _WIDTH_OF_A_PIPE = 200
+# Keys of a document that are told on standard error.
+_SAID = ("notes", "warnings")
 
 
 def envelope(command: str, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,7 +96,10 @@ def write_rows(
 
 
 def write_pairs(pairs: Mapping[str, Any], title: str = "") -> None:
-    """Print a name and a value a line; tables within tables are indented by their name."""
+    """Print a name and a value a line; tables within tables are indented by their name.
+
+    Notes and warnings are left out, because they are on standard error.
+    """
     from rich.table import Table
     from rich.text import Text
 
@@ -140,7 +145,7 @@ def _flat(pairs: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     for name, value in pairs.items():
         if isinstance(value, Mapping):
             flat += _flat(value, f"{prefix}{name}.")
-        elif value is not None and value != "" and value != []:
+        elif prefix + name not in _SAID and value is not None and value != "" and value != []:
             flat.append((prefix + name, value))
     return flat
 

@@ -116,7 +116,8 @@ def command(
     }
     if check:
         assert recipe is not None
-        _show("train", pcgen.check(recipe, **given).document(), "Nothing written.", as_json)
+        checked = pcgen.check(recipe, on_progress=Story(quiet), **given)
+        _show("train", checked.document(), "Nothing written.", as_json)
         return
     assert out is not None
     with Story(quiet or not is_first_process()) as story:

@@ -62,7 +62,7 @@ def bench_ood(
         "keep": None if folder is None else folder / "scores",
     }
     outcomes = []
-    with session(device, data_dir=data_dir) as place:
+    with session(device, data_dir=data_dir, on_progress=on_progress) as place:
         for name, own in recipes.items():
             images = place.open_recipe_data(own.network.data)
             test = place.open_recipe_data(own.network.data, split="test")

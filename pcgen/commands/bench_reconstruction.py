@@ -35,7 +35,7 @@ def bench_reconstruction(
     from pcgen.benchmarks.reconstruction import reconstruction_rows
 
     rows = []
-    with session(device, data_dir=data_dir) as place:
+    with session(device, data_dir=data_dir, on_progress=on_progress) as place:
         for name, recipe in recipes.items():
 
             def tell(stage: str, done: int, total: int, name: str = name) -> None:

@@ -42,7 +42,7 @@ def bench_sampling(
     import torch
 
     rows: list[dict[str, Any]] = []
-    with session("cpu", data_dir=data_dir) as place, torch.no_grad():
+    with session("cpu", data_dir=data_dir, on_progress=on_progress) as place, torch.no_grad():
         for name in data:
 
             def tell(stage: str, done: int, total: int, name: str = name) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcgen.commands.outputs import inference_document
+from pcgen.commands.progress import OnProgress, silent
 from pcgen.commands.recipes import resolve_recipe
 from pcgen.commands.session import session
 from pcgen.commands.train import set_up, training_of
@@ -28,6 +29,7 @@ class CheckResult:
         batches: of an epoch.
         seconds_per_epoch: without validation.
         disk_bytes: of the run's folder.
+        notes: what a user should know about how the data were read.
     """
 
     recipe: Recipe
@@ -39,6 +41,7 @@ class CheckResult:
     batches: int
     seconds_per_epoch: float
     disk_bytes: int
+    notes: Sequence[str] = ()
 
     def document(self) -> dict[str, Any]:
         """Return the document of `--json`."""
@@ -55,6 +58,7 @@ class CheckResult:
             "epochs": self.recipe.learning.epochs,
             "seconds_per_epoch": self.seconds_per_epoch,
             "disk_bytes": self.disk_bytes,
+            "notes": [*self.notes],
         }
 
 
@@ -66,6 +70,7 @@ def check(
     seed: int | None = None,
     device: str = "auto",
     data_dir: str | Path | None = None,
+    on_progress: OnProgress = silent,
 ) -> CheckResult:
     """Train on one batch or two, write nothing, and return sizes, times and disk of the whole run.
 
@@ -76,7 +81,7 @@ def check(
     """
     chosen = resolve_recipe(recipe, data=data, settings=settings, seed=seed)
     array = None if isinstance(data, str | Path) else data
-    with session(device, data_dir=data_dir) as place:
+    with session(device, data_dir=data_dir, on_progress=on_progress) as place:
         setup = set_up(place, chosen, array)
         network, images = setup.network, setup.images
         training = training_of(network, chosen, setup.sample_BD, len(images))
@@ -99,4 +104,5 @@ def check(
             first.batches,
             seconds * first.batches,
             sum(tensor.numel() * tensor.element_size() for tensor in tensors) + 4 * parameters,
+            place.notes,
         )

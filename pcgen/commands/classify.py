@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ class ClassifyResult:
         accuracy: share of the readable inputs that are labelled rightly; None if their labels are
             not known.
         out: the file of the rows, if there is one.
+        notes: what a user should know about how the data were read.
     """
 
     model: ClassifierModel
@@ -34,6 +36,7 @@ class ClassifyResult:
     preprocessing: dict[str, Any]
     accuracy: float | None
     out: Path | None
+    notes: Sequence[str] = ()
 
     def document(self) -> dict[str, Any]:
         """Return the document of `--json`."""
@@ -47,6 +50,7 @@ class ClassifyResult:
             "accuracy": self.accuracy,
             "energy": sum(row["energy"] for row in readable) / len(readable),
             "preprocessing": self.preprocessing,
+            "notes": [*self.notes],
             "out": None if self.out is None else str(self.out),
         }
 
@@ -84,7 +88,7 @@ def classify(
     path = None if out is None else Path(out)
     if path is not None:
         require_format(path)
-    with session(device, data_dir=data_dir) as place:
+    with session(device, data_dir=data_dir, on_progress=on_progress) as place:
         loaded = place.open_classifier(model, BATCH)
         images = place.open_data(data, loaded, limit=limit)
 
@@ -97,7 +101,8 @@ def classify(
             with writing(path):
                 write_rows(rows, list(rows[0]), path)
         accuracy = _accuracy(rows, images, loaded.network.classes)
-        return ClassifyResult(loaded, str(place.device), rows, images.preprocessing, accuracy, path)
+        found = (rows, images.preprocessing, accuracy, path, place.notes)
+        return ClassifyResult(loaded, str(place.device), *found)
 
 
 def _accuracy(rows: list[dict[str, Any]], images: Images, classes: int) -> float | None:

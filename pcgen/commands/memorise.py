@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ class MemoryEditResult:
         stored: number of images in the memory now.
         mse: of the added images, per pixel; None where none was added.
         old_change: mean squared change per pixel of the decoded old images.
+        notes: what a user should know about how the data were read.
     """
 
     model: Path
@@ -38,6 +40,7 @@ class MemoryEditResult:
     stored: int
     mse: float | None
     old_change: float
+    notes: Sequence[str] = ()
 
     def document(self) -> dict[str, Any]:
         """Return the document of `--json`."""
@@ -50,6 +53,7 @@ class MemoryEditResult:
             "stored": self.stored,
             "mse": self.mse,
             "old_change": self.old_change,
+            "notes": [*self.notes],
         }
 
 
@@ -80,7 +84,7 @@ def memorise(
     from pcgen.memory.edit import write
     from pcgen.memory.recall import BATCH
 
-    with session(device, data_dir=data_dir) as place:
+    with session(device, data_dir=data_dir, on_progress=on_progress) as place:
         loaded = place.open_memory(model, BATCH)
         assert loaded.latents is not None
         images = place.open_data(data, loaded, limit=limit)
@@ -90,7 +94,8 @@ def memorise(
         require_readable(rows, images)
         edited = write(loaded.network, loaded.latents, rows.pixels_BD.to(place.device), seed)
         on_progress(Event("writing", len(images), len(images)))
-        return save_memory(Path(out), loaded, edited, len(images), place.device.type, seed)
+        saved = save_memory(Path(out), loaded, edited, len(images), place.device.type, seed)
+        return replace(saved, notes=place.notes)
 
 
 def save_memory(

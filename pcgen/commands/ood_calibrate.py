@@ -24,11 +24,13 @@ class OodCalibrateResult:
     Attributes:
         detector: its file.
         header: of the file.
+        notes: what a user should know about how the data were read.
     """
 
     detector: Path
     header: dict[str, Any]
     device: str
+    notes: Sequence[str] = ()
 
     def document(self) -> dict[str, Any]:
         """Return the document of `--json`."""
@@ -51,6 +53,7 @@ class OodCalibrateResult:
             "rates": [rate for rate in _RATES if known["part_b"] >= smallest(rate, "pac")],
             "statement": known["statement"],
             "warnings": self.warnings,
+            "notes": [*self.notes],
         }
 
     @property
@@ -91,7 +94,7 @@ def ood_calibrate(
     from pcgen.ood.detector import save
     from pcgen.ood.scoring import BATCH
 
-    with session(device, data_dir=data_dir) as place:
+    with session(device, data_dir=data_dir, on_progress=on_progress) as place:
         loaded = place.open_model(model, BATCH)
         images = place.open_data(data, loaded)
         rows = rows_for(images, loaded)
@@ -108,4 +111,4 @@ def ood_calibrate(
         detector = calibrate(loaded, rows, scorers, classifier=judge, on_batch=tell)
         path = Path(out)
         with writing(path):
-            return OodCalibrateResult(path, save(path, detector), str(place.device))
+            return OodCalibrateResult(path, save(path, detector), str(place.device), place.notes)

@@ -57,6 +57,7 @@ class OodScoreResult:
             "alarm_rate": metadata["alarm_rate"],
             "statement": metadata["statement"],
             "warnings": metadata["warnings"],
+            "notes": metadata["notes"],
             "out": None if self.out is None else str(self.out),
         }
 
@@ -115,7 +116,7 @@ def ood_score(
         require_format(path)
     maps = None if heatmaps is None else Path(heatmaps)
     hint = "Go on: the same command with --resume" if path else "Start it again"
-    with session(device, data_dir=data_dir, hint=hint) as place:
+    with session(device, data_dir=data_dir, hint=hint, on_progress=on_progress) as place:
         loaded = place.open_detector(detector, BATCH)
         question = Question(tuple(scores) or loaded.names, fpr, guarantee, fdr)
         request = _Request(inputs, scores, resize, resume, maps, argv, hint)
@@ -160,6 +161,8 @@ def _score(
     from pcgen.pages.heatmaps import drawer
 
     images = open_like(detector, request.inputs, request.resize, place.data_dir)
+    for table in images:
+        place.note(table.notes)
     job = Job.of(detector, images, question, place.group)
     part, done = job.begin(out, request.document(images), request.resume)
     draw = None if request.heatmaps is None else drawer(detector, images, request.heatmaps)

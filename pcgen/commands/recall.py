@@ -33,6 +33,7 @@ class RecallResult:
         preprocessing: how the inputs were brought to the memory.
         picture: the file that shows cues and recalled images, if one was written.
         out: the folder of the files, if there is one.
+        notes: what a user should know about how the data were read.
     """
 
     model: Model
@@ -46,6 +47,7 @@ class RecallResult:
     preprocessing: dict[str, Any]
     picture: Path | None
     out: Path | None = None
+    notes: Sequence[str] = ()
 
     def document(self) -> dict[str, Any]:
         """Return the document of `--json`."""
@@ -62,6 +64,7 @@ class RecallResult:
             **metrics,
             "unreadable": sum(row["status"] != "ok" for row in self.inputs),
             "preprocessing": self.preprocessing,
+            "notes": [*self.notes],
             "picture": None if self.picture is None else str(self.picture),
             "out": None if self.out is None else str(self.out),
         }
@@ -116,7 +119,7 @@ def recall(
     """
     folder = None if out is None else Path(out)
     request = _Request(tuple(corrupt), original, noise, prior, steps, limit, seed)
-    with session(device, data_dir=data_dir) as place:
+    with session(device, data_dir=data_dir, on_progress=on_progress) as place:
         return _recall(place, model, data, request, folder, on_progress)
 
 
@@ -185,6 +188,7 @@ def _recall(
         images.preprocessing,
         None if out is None else _write(out, restored, images, loaded, request.corrupt),
         out,
+        place.notes,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ class ReconstructResult:
         preprocessing: how the inputs were brought to the model.
         picture: the file that shows inputs and reconstructions, if one was written.
         out: the folder of the files, if there is one.
+        notes: what a user should know about how the data were read.
     """
 
     model: Model
@@ -37,6 +39,7 @@ class ReconstructResult:
     preprocessing: dict[str, Any]
     picture: Path | None
     out: Path | None = None
+    notes: Sequence[str] = ()
 
     def document(self) -> dict[str, Any]:
         """Return the document of `--json`."""
@@ -52,6 +55,7 @@ class ReconstructResult:
             "mse_last_hidden": self.metrics["mse_last_hidden"],
             "energy": self.metrics["energy"],
             "preprocessing": self.preprocessing,
+            "notes": [*self.notes],
             "picture": None if self.picture is None else str(self.picture),
             "out": None if self.out is None else str(self.out),
         }
@@ -96,7 +100,8 @@ def reconstruct(
     from pcgen.learning.validate import BATCH
 
     folder = None if out is None else Path(out)
-    with session(device, data_dir=data_dir, hint="Start it again; nothing was written") as place:
+    hint = "Start it again; nothing was written"
+    with session(device, data_dir=data_dir, hint=hint, on_progress=on_progress) as place:
         loaded = place.open_model(model, BATCH)
         images = place.open_data(data, loaded, limit=limit)
         group, total = place.group, len(images)
@@ -120,6 +125,7 @@ def reconstruct(
             images.preprocessing,
             picture,
             folder,
+            place.notes,
         )
 
 

@@ -39,6 +39,7 @@ class SampleResult:
         warning: why the samples may not be like the model's data; empty if nothing is known
             against them.
         completed: number of the given rows that were completed; None without `given`.
+        notes: what a user should know about how the data were read.
     """
 
     model: Model
@@ -49,6 +50,7 @@ class SampleResult:
     out: Path | None
     warning: str
     completed: int | None = None
+    notes: Sequence[str] = ()
 
     def document(self) -> dict[str, Any]:
         """Return the document of `--json`."""
@@ -67,6 +69,7 @@ class SampleResult:
             "acceptance": samples.acceptance,
             "step": samples.step,
             "warning": self.warning or None,
+            "notes": [*self.notes],
         }
 
 
@@ -153,7 +156,7 @@ def sample(
     path = None if out is None else Path(out)
     if path is not None and path.suffix.lower() not in SUFFIXES:
         raise RecipeError(f"{path}: samples are written as {', '.join(SUFFIXES)}")
-    with session(device, data_dir=data_dir) as place:
+    with session(device, data_dir=data_dir, on_progress=on_progress) as place:
         return _sample(place, model, request, path, on_progress)
 
 
@@ -198,7 +201,8 @@ def _sample(
         _write(out, samples.data_BD, loaded, 20 if known is None else n)
     warning = samples.warning or _not_learnt(loaded)
     completed = None if known is None else len(known.data_BD)
-    return SampleResult(loaded, str(place.device), seed, mode, samples, out, warning, completed)
+    found = (mode, samples, out, warning, completed, place.notes)
+    return SampleResult(loaded, str(place.device), seed, *found)
 
 
 def _not_learnt(model: Model) -> str:

@@ -7,13 +7,14 @@ precision of matrix products back at the end.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pcgen import shipped
+from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.config import ARRAY
 from pcgen.errors import CheckpointError, DataError
 
@@ -39,11 +40,15 @@ class Session:
         device: where networks and batches are.
         data_dir: the folder in which names of data sets are looked up first.
         group: the processes that share the work, if a launcher started several.
+        on_progress: hears each note about the data that are opened.
+        notes: these notes, for the result.
     """
 
     device: torch.device
     data_dir: str | Path | None = None
     group: Group | None = None
+    on_progress: OnProgress = silent
+    notes: list[str] = field(default_factory=list)
 
     @property
     def writes(self) -> bool:
@@ -90,6 +95,7 @@ class Session:
 
         images = open_data(data, data_dir=self.data_dir, limit=limit, **model.data_rules)
         require_columns(images, model.header["data"].get("columns"))
+        self.note(images.notes)
         return images
 
     def open_recipe_data(
@@ -112,7 +118,7 @@ class Session:
                 "In Python, give it as data=; a file or folder of that name is ./array",
             )
         source: Data = f"{table.source}{':' if split else ''}{split}" if data is None else data
-        return open_data(
+        images = open_data(
             source,
             data_dir=self.data_dir,
             limit=None if split else table.limit,
@@ -122,6 +128,15 @@ class Session:
             memory=table.memory * 2**20,
             threshold=table.threshold,
         )
+        self.note(images.notes)
+        return images
+
+    def note(self, notes: Sequence[str]) -> None:
+        """Tell each new note and keep it for the result."""
+        for note in notes:
+            if note not in self.notes:
+                self.notes.append(note)
+                self.on_progress(Event("reading", note=f"Note: {note}"))
 
 
 @contextmanager
@@ -130,6 +145,7 @@ def session(
     *,
     data_dir: str | Path | None = None,
     hint: str | None = None,
+    on_progress: OnProgress = silent,
 ) -> Iterator[Session]:
     """Yield the session of a call; restore threads and precision at its end.
 
@@ -138,6 +154,7 @@ def session(
         data_dir: the folder in which names of data sets are looked up first.
         hint: how a user continues after another process was lost. With it, the processes that a
             launcher started share the work; without it, each process works alone.
+        on_progress: hears the notes about the data that are opened.
 
     Raises:
         DeviceError: a device that is not on this machine.
@@ -150,11 +167,11 @@ def session(
         # torch lets cuDNN round the factors of convolutions, unless a recipe says that it may.
         choose_products("float32")
         if hint is None:
-            yield Session(choose_device(device), data_dir)
+            yield Session(choose_device(device), data_dir, None, on_progress)
             return
         with joined(os.environ, device, hint) as group:
             chosen = choose_device(device) if group is None else group.device
-            yield Session(chosen, data_dir, group)
+            yield Session(chosen, data_dir, group, on_progress)
 
 
 def open_model(model: str | Path, device: torch.device | str = "cpu") -> Model:

@@ -36,6 +36,7 @@ class TrainResult:
         run: the run's folder.
         images_per_second: while this call trained, validation included.
         metrics: of the best epoch, on the validation split.
+        notes: what a user should know about how the data were read.
     """
 
     checkpoint: Path
@@ -45,6 +46,7 @@ class TrainResult:
     epochs: int
     images_per_second: float
     metrics: dict[str, Any]
+    notes: Sequence[str] = ()
 
     def document(self) -> dict[str, Any]:
         """Return the document of `--json`."""
@@ -57,6 +59,7 @@ class TrainResult:
             "epochs": self.epochs,
             "images_per_second": self.images_per_second,
             "metrics": self.metrics,
+            "notes": [*self.notes],
         }
 
 
@@ -110,7 +113,7 @@ def train(
         assert recipe is not None
         chosen = resolve_recipe(recipe, data=data, settings=settings, seed=seed)
     hint = f"Continue, with any number of processes: pcgen train --resume --out {out}"
-    with session(device, data_dir=data_dir, hint=hint) as place:
+    with session(device, data_dir=data_dir, hint=hint, on_progress=on_progress) as place:
         return _train(place, chosen, Path(out), array, on_progress)
 
 
@@ -151,6 +154,7 @@ def _train(
         own.learning.epochs,
         seen / seconds if seen else 0.0,
         run.best or {},
+        place.notes,
     )
 
 

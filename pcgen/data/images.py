@@ -77,6 +77,7 @@ class Images:
         columns: the names of a table's columns.
         scale: means and standard deviations (D,) by which a table's columns are standardised.
         preprocessing: the changes that brought the images to `shape`, in words; empty for none.
+        notes: what a user should know about how the data were read, a sentence each.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Images:
     columns: list[str] | None = None
     scale: tuple[Tensor, Tensor] | None = None
     preprocessing: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> Shape:

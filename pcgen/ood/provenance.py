@@ -80,6 +80,7 @@ def metadata_of(
         **_answer(detector, question, tally, verdicts),
         "statement": statement(detector, inputs, question),
         "warnings": warnings(detector, inputs, question, tally),
+        "notes": [*dict.fromkeys(note for images in inputs for note in images.notes)],
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 import pcgen
 from pcgen.commands.outputs import default_output
+from pcgen.data.images import Images
 from pcgen.data.sources import open_data
 from pcgen.errors import DataError
 
@@ -175,3 +177,18 @@ def test_other_arrays_than_the_one_trained_on_calibrate(tmp_path: Path) -> None:
     pcgen.train("digits-ood", tmp_path / "run", data=array[:80], settings=["learning.epochs=1"])
     result = pcgen.ood_calibrate(tmp_path / "run", array[80:], tmp_path / "d.safetensors")
     assert "other data" in result.document()["origin"]
+
+
+def test_a_note_about_data_is_told_once_and_is_in_the_result(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def noted(*words: Any, **options: Any) -> Images:
+        return replace(open_data(*words, **options), notes=("read so", "read so"))
+
+    monkeypatch.setattr("pcgen.data.sources.open_data", noted)
+    told: list[str] = []
+    result = pcgen.reconstruct(
+        "digits", "digits:test", limit=2, on_progress=lambda event: told.append(event.note)
+    )
+    assert [note for note in told if note] == ["Note: read so"]
+    assert result.document()["notes"] == ["read so"]
