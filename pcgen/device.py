@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from pcgen.errors import DeviceError
+from pcgen.errors import DeviceError, RecipeError
 
 # With fewer multiply-adds in a batch's largest product, a second thread waits more than it works.
 # On a busy machine two threads took 6 times as long as one for the digits recipe (0.2 million).
@@ -40,6 +40,23 @@ def choose_device(name: str = "auto") -> torch.device:
     elif device.type != "cpu":
         raise DeviceError(f"{name}: not supported", "Use --device cpu or --device cuda")
     return device
+
+
+# Bytes of a number while it is learned: itself, its slope, and two averages of the optimiser.
+_LEARNING = 16
+
+
+def require_memory(numbers: int) -> None:
+    """Raise RecipeError if this machine's memory cannot hold so many numbers that are learned."""
+    if not hasattr(os, "sysconf"):
+        return
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if numbers * _LEARNING > there:
+        raise RecipeError(
+            f"the network has {numbers:.3g} numbers: to learn them takes "
+            f"{numbers * _LEARNING / 2**30:,.0f} GiB, and this machine has {there / 2**30:,.0f}",
+            "Make it smaller: --set model.layers=[...]",
+        )
 
 
 def choose_threads(multiply_adds: int) -> None:

@@ -20,7 +20,7 @@ from pcgen.errors import CheckpointError, RecipeError
 from pcgen.model.activations import activation
 from pcgen.model.layers import Dense, Shape
 from pcgen.model.network import Network, build
-from pcgen.storage.checkpoint import Checkpoint, LoadedModel, load, rebuild
+from pcgen.storage.checkpoint import Checkpoint, LoadedModel, load, rebuild, require_numbers
 
 # Side of a convolution's kernel; padding keeps the map's size.
 _KERNEL = 3
@@ -155,8 +155,31 @@ def build_classifier(
             f"classifier.rule: pc is for an mlp, not a {table.kind}",
             "Use --set classifier.kind=mlp",
         )
+    convolutions, dense = _weight_shapes(table, shape, classes)
+    return Classifier(
+        table,
+        shape,
+        [_pair(weight, source) for weight in convolutions],
+        [_pair(weight, source) for weight in dense],
+    )
+
+
+def tensor_size(table: ClassifierTable, shape: Shape, classes: int) -> int:
+    """Return how many numbers the tensors of a classifier hold, without building it.
+
+    Raises:
+        RecipeError: as `build_classifier`.
+    """
+    convolutions, dense = _weight_shapes(table, shape, classes)
+    return sum(math.prod(weight) + weight[0] for weight in convolutions + dense)
+
+
+def _weight_shapes(
+    table: ClassifierTable, shape: Shape, classes: int
+) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Return the shapes of the weights of the convolutions and of the dense layers."""
     channels, height, width = shape
-    convolutions = []
+    convolutions: list[tuple[int, ...]] = []
     for count in table.channels if table.kind == "convnet" else []:
         height, width = height // 2, width // 2
         if not (height and width):
@@ -164,11 +187,10 @@ def build_classifier(
                 f"classifier.channels: {len(table.channels)} convolutions halve an image of "
                 f"{shape[1]}x{shape[2]} to nothing"
             )
-        convolutions.append(_pair((count, channels, _KERNEL, _KERNEL), source))
+        convolutions.append((count, channels, _KERNEL, _KERNEL))
         channels = count
     sizes = [channels * height * width, *table.hidden, classes]
-    dense = [_pair((above, below), source) for below, above in itertools.pairwise(sizes)]
-    return Classifier(table, shape, convolutions, dense)
+    return convolutions, [(above, below) for below, above in itertools.pairwise(sizes)]
 
 
 def _pair(shape: tuple[int, ...], source: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -203,6 +225,7 @@ def classifier_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") ->
                 "Train a classifier: pcgen train mnist-classifier --out DIR",
             )
         count = int(checkpoint.header["sizes"][-1])
+        require_numbers(checkpoint, tensor_size(recipe.classifier, shape, count))
         return build_classifier(recipe.classifier, shape, count, generator(recipe.seed))
 
     return rebuild(checkpoint, built, device)

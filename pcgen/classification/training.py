@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pcgen.classification.network import Classifier, build_classifier
+from pcgen.classification.network import Classifier, build_classifier, tensor_size
 from pcgen.config import Recipe
 from pcgen.data.images import Images, Rows
-from pcgen.device import generator
+from pcgen.device import generator, require_memory
 from pcgen.distributed import Group
 from pcgen.errors import DataError, is_out_of_memory
 from pcgen.inference.infer import infer
@@ -35,6 +35,7 @@ def initial_classifier(recipe: Recipe, images: Images, validation: Images | None
     if int(labels.min()) < 0 or classes < 2:
         raise DataError(f"{images.source}: {classes} classes cannot be told apart")
     assert recipe.classifier is not None
+    require_memory(tensor_size(recipe.classifier, images.shape, classes))
     weights = generator(recipe.seed, "weights")
     return build_classifier(recipe.classifier, images.shape, classes, weights)
 

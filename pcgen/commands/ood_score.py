@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pcgen.data.sources import Data
     from pcgen.ood.conformal import Guarantee
     from pcgen.ood.detector import Detector
+    from pcgen.ood.job import Job
     from pcgen.ood.rows import Question, Row
 
 
@@ -158,32 +159,46 @@ def _score(
 ) -> OodScoreResult:
     from pcgen.ood.inputs import open_like
     from pcgen.ood.job import Job
-    from pcgen.pages.heatmaps import drawer
+    from pcgen.storage.rows_file import claimed
 
     images = open_like(detector, request.inputs, request.resize, place.data_dir)
     for table in images:
         place.note(table.notes)
     job = Job.of(detector, images, question, place.group)
-    part, done = job.begin(out, request.document(images), request.resume)
-    draw = None if request.heatmaps is None else drawer(detector, images, request.heatmaps)
+    with claimed(out, 0 if place.group is None else place.group.rank):
+        metadata, rows = _run(job, images, request, out, on_progress)
+    if not metadata["counts"]["ok"]:
+        raise _nothing_readable(next(rows()), job.total)
+    return OodScoreResult(metadata, out, job.maker.columns, rows)
+
+
+def _run(
+    job: Job,
+    images: Sequence[Images],
+    request: _Request,
+    out: Path | None,
+    on_progress: OnProgress,
+) -> tuple[dict[str, Any], Callable[[], Iterator[Row]]]:
+    """Score all inputs; return the metadata and a function that yields the rows."""
+    from pcgen.pages.heatmaps import drawer
+
+    store, done = job.begin(out, request.document(images), request.resume)
+    draw = None if request.heatmaps is None else drawer(job.detector, images, request.heatmaps)
     try:
         for step in job.steps(done, draw):
-            part.add(step.rows)
+            store.add(step.rows)
             on_progress(Event("scoring", step.done, step.total))
     except KeyboardInterrupt:
-        if place.group is not None or out is None:
+        if job.group is not None or out is None:
             raise
-        metadata, _ = job.finish(part, out, request.argv, complete=False)
+        metadata, _ = job.finish(store, out, request.argv, complete=False)
         raise ScoringInterrupted(
             f"Interrupted. {metadata['counts']['inputs']:,} of {job.total:,} rows are in {out}",
             request.hint,
         ) from None
     finally:
-        part.close()
-    metadata, rows = job.finish(part, out, request.argv, complete=True)
-    if not metadata["counts"]["ok"]:
-        raise _nothing_readable(next(rows()), job.total)
-    return OodScoreResult(metadata, out, job.maker.columns, rows)
+        store.close()
+    return job.finish(store, out, request.argv, complete=True)
 
 
 def _nothing_readable(row: Row, total: int) -> DataError:

@@ -48,7 +48,10 @@ def default_output(command: str, model: str | Path | None = None, folder: Path =
 
 def _is_taken(path: Path) -> bool:
     """Return whether a path exists, or is being written to."""
-    return path.exists() or path.with_name(path.name + ".part").exists()
+    from pcgen.storage.rows_file import lock_of
+
+    others = (path.with_name(path.name + ".part"), lock_of(path))
+    return path.exists() or any(other.exists() for other in others)
 
 
 @contextmanager

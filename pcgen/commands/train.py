@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,18 +135,19 @@ def _train(
         _require_data_to_resume(own, array, out)
     setup = set_up(place, own, array)
     images = setup.images
-    if recipe is not None and place.writes:
-        folder = RunFolder.create(out, own, place.device)
     training = training_of(setup.network, own, setup.sample_BD, len(images), place.group)
     run = Run(folder, training, own, images, place.group)
-    if recipe is None:
-        run.resume()
-    seen, began = 0, time.monotonic()
-    for progress in run.progress(images, setup.validation):
-        size = own.learning.batch_size
-        seen += min(size, len(images) - (progress.batch - 1) * size)
-        on_progress(_event(progress, len(images)))
-    seconds = time.monotonic() - began
+    with folder.locked() if place.writes else nullcontext():
+        if recipe is None:
+            run.resume()
+        elif place.writes:
+            RunFolder.create(out, own, place.device)
+        seen, began = 0, time.monotonic()
+        for progress in run.progress(images, setup.validation):
+            size = own.learning.batch_size
+            seen += min(size, len(images) - (progress.batch - 1) * size)
+            on_progress(_event(progress, len(images)))
+        seconds = time.monotonic() - began
     return TrainResult(
         folder.model,
         folder.path,

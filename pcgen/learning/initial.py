@@ -8,8 +8,8 @@ from torch import Tensor
 
 from pcgen.config import Recipe
 from pcgen.data.images import Images, Shape, order, require_readable
-from pcgen.device import generator
-from pcgen.model.network import Network, build
+from pcgen.device import generator, require_memory
+from pcgen.model.network import Network, build, tensor_size
 
 # Enough images for a mean that is right to 1 % of a standard deviation, in at most 128 MiB.
 _SAMPLE = 20_000
@@ -27,6 +27,7 @@ def initial_network(recipe: Recipe, sample_BD: Tensor, shape: Shape, classes: in
     Raises:
         RecipeError: a network that these data do not fit.
     """
+    require_memory(tensor_size(recipe.model, shape, classes))
     network = build(recipe.model, shape, generator(recipe.seed, "weights"), classes)
     mean_D = sample_BD.mean(0)
     if recipe.model.likelihood == "categorical":

@@ -272,6 +272,62 @@ class Network:
         return copy
 
 
+def _shapes(table: ModelTable, data: int | Shape, classes: int) -> tuple[list[Shape], list[bool]]:
+    """Return the shape of each layer, data first, and whether it is a map."""
+    shapes: list[Shape] = [(1, 1, data) if isinstance(data, int) else data]
+    for entry in reversed(table.layers):
+        shapes.append((1, 1, entry) if isinstance(entry, int) else (entry[0], entry[1], entry[2]))
+    # A convolution needs neighbours, which a row of units does not have.
+    is_map = [shape[1:] != (1, shape[2]) for shape in shapes[:1]]
+    is_map += [not isinstance(entry, int) for entry in reversed(table.layers)]
+    if table.labels:
+        _require_labels(table, classes)
+        shapes.append((1, 1, classes))
+        is_map.append(False)
+    return shapes, is_map
+
+
+def _kernels_of(table: ModelTable, is_map: Sequence[bool]) -> dict[int, int]:
+    """Return the kernel of each layer that is a convolution."""
+    convolutions = [i for i, pair in enumerate(itertools.pairwise(is_map)) if all(pair)]
+    kernels = _kernels(table, len(convolutions))
+    return dict(zip(reversed(convolutions), kernels, strict=True))
+
+
+def tensor_size(table: ModelTable, data: int | Shape, classes: int = 0) -> int:
+    """Return how many numbers the tensors of `build`'s network hold, without building it.
+
+    Raises:
+        RecipeError: as `build`.
+    """
+    shapes, is_map = _shapes(table, data, classes)
+    kernels = _kernels_of(table, is_map)
+    sizes = [math.prod(shape) for shape in shapes]
+    total = 0
+    for i, (below, above) in enumerate(itertools.pairwise(shapes)):
+        if i in kernels:
+            total += (above[0] * kernels[i] ** 2 + 1) * below[0]
+        else:
+            total += (sizes[i + 1] + 1) * sizes[i]
+    for pair in table.skips:
+        source, target = _ends(pair, table)
+        above, below = shapes[source], shapes[target]
+        if is_map[source] and is_map[target]:
+            total += above[0] * below[0] * _skip_stride(below, above) ** 2
+        else:
+            total += sizes[source] * sizes[target]
+    latents = sizes[len(table.layers)]
+    total += TYPICAL * latents + len(shapes)
+    if table.precision.diagonal:
+        total += sum(sizes[:-1]) - len(sizes) + 1
+    if table.start == "linear":
+        total += (sizes[0] + 1) * latents
+    if table.causes > 1:
+        rows = max(1, classes)
+        total += rows * (table.causes + 1) + table.causes * latents * (latents + 1)
+    return total
+
+
 def build(
     table: ModelTable, data: int | Shape, generator: torch.Generator, classes: int = 0
 ) -> Network:
@@ -284,18 +340,8 @@ def build(
     Raises:
         RecipeError: layers, kernels, skips, labels or precisions that do not fit together.
     """
-    shapes: list[Shape] = [(1, 1, data) if isinstance(data, int) else data]
-    for entry in reversed(table.layers):
-        shapes.append((1, 1, entry) if isinstance(entry, int) else (entry[0], entry[1], entry[2]))
-    # A convolution needs neighbours, which a row of units does not have.
-    is_map = [shape[1:] != (1, shape[2]) for shape in shapes[:1]]
-    is_map += [not isinstance(entry, int) for entry in reversed(table.layers)]
-    if table.labels:
-        _require_labels(table, classes)
-        shapes.append((1, 1, classes))
-        is_map.append(False)
-    convolutions = [i for i, pair in enumerate(itertools.pairwise(is_map)) if all(pair)]
-    kernels = dict(zip(reversed(convolutions), _kernels(table, len(convolutions)), strict=True))
+    shapes, is_map = _shapes(table, data, classes)
+    kernels = _kernels_of(table, is_map)
     layers: list[Layer] = []
     for i, (below, above) in enumerate(itertools.pairwise(shapes)):
         if i in kernels:
@@ -345,6 +391,18 @@ def _skip(
     generator: torch.Generator,
 ) -> Skip:
     """Return the skip connection for a recipe's pair [from, to]; `shapes` begin with the data's."""
+    source, target = _ends(pair, table)
+    above, below = shapes[source], shapes[target]
+    if not (is_map[source] and is_map[target]):
+        return Skip(source, target, Dense.initial(below, above, generator, bias=False))
+    layer = TransposedConvolution.initial(
+        below, above, _skip_stride(below, above), generator, is_data=target == 0, bias=False
+    )
+    return Skip(source, target, layer)
+
+
+def _ends(pair: list[int], table: ModelTable) -> tuple[int, int]:
+    """Return the layers, counted from the data, that a recipe's skip leads from and to."""
     depth = len(table.layers)
     source, target = depth - pair[0], depth - pair[1]
     if not 0 <= target < source - 1 or source > depth:
@@ -352,14 +410,11 @@ def _skip(
             f"model.skips: {pair} must lead from a layer to one at least two layers below it; "
             f"0 is the latent and {depth} the data"
         )
-    above, below = shapes[source], shapes[target]
-    if not (is_map[source] and is_map[target]):
-        return Skip(source, target, Dense.initial(below, above, generator, bias=False))
-    stride = max(1, below[1] // above[1])
-    layer = TransposedConvolution.initial(
-        below, above, stride, generator, is_data=target == 0, bias=False
-    )
-    return Skip(source, target, layer)
+    return source, target
+
+
+def _skip_stride(below: Shape, above: Shape) -> int:
+    return max(1, below[1] // above[1])
 
 
 # The precision of free labels (labels that are not clamped): they then stay about as large as the

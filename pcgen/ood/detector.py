@@ -19,7 +19,7 @@ from pcgen.ood.scores import ClassifierScorer, registered
 from pcgen.ood.scoring import Columns, StoredScorer
 from pcgen.registry import SCORES
 from pcgen.storage import checkpoint
-from pcgen.storage.checkpoint import Checkpoint, Model, digest, model_of
+from pcgen.storage.checkpoint import TENSORS, Checkpoint, Model, digest, model_of
 
 COMBINED = "pc-fisher"
 LAYER = "energy_layer_"
@@ -190,6 +190,10 @@ def _detector_of(file: Checkpoint, device: torch.device | str) -> Detector:
     columns = _with_prefix(file.tensors, _COLUMNS)
     if digest(columns) != known["sha256"]:
         raise CalibrationError(f"{path}: its calibration scores are not those it was made with")
+    missing = {*header["scores"], *header["components"]} - {COMBINED, *columns}
+    missing |= {"source", "origin", "fingerprint", "native", "preprocessing"} - set(known)
+    if missing:
+        raise LookupError(f"no {', '.join(sorted(missing))}")
     model = model_of(Checkpoint(path, header["model"], network), device)
     tensors = _with_prefix(file.tensors, _SCORES)
     scorers: list[StoredScorer] = [scores.load(model.network, model.recipe.inference, tensors)]
@@ -235,4 +239,4 @@ def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _without_tensors(header: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in header.items() if key != "tensors"}
+    return {key: value for key, value in header.items() if key not in ("tensors", TENSORS)}

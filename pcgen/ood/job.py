@@ -10,6 +10,7 @@ from typing import Any
 
 from pcgen.data.images import Images
 from pcgen.distributed import Group
+from pcgen.errors import RunError
 from pcgen.ood.detector import Detector
 from pcgen.ood.provenance import Tally, metadata_of
 from pcgen.ood.rows import Question, Row, RowMaker, decide, with_verdicts
@@ -130,7 +131,9 @@ class Job:
         if self.group is None or self.group.writes:
             metadata, rows = self._decide(stores, argv, complete)
             if out is not None:
-                row_formats.write_rows(rows(), self.maker.columns, out)
+                count = self.total if complete else metadata["counts"]["inputs"]
+                counted = _counted(rows(), count, out)
+                row_formats.write_rows(counted, self.maker.columns, out)
                 row_formats.write_metadata(metadata, out)
         if self.group is not None:
             metadata = self.group.gather(metadata)[0]
@@ -168,6 +171,19 @@ class Job:
             complete=complete,
         )
         return metadata, lambda: with_verdicts(undecided(), verdicts)
+
+
+def _counted(rows: Iterator[Row], count: int, out: Path) -> Iterator[Row]:
+    """Yield the rows; raise RunError at their end if they are not so many."""
+    done = 0
+    for row in rows:
+        done += 1
+        yield row
+    if done != count:
+        raise RunError(
+            f"{out}: {done:,} rows where {count:,} were scored: another program changed them",
+            "Score again, without --resume",
+        )
 
 
 def _between(inputs: Sequence[Images], start: int, stop: int) -> Iterator[tuple[Images, int]]:

@@ -1,13 +1,17 @@
 """Checkpoints: tensors plus one JSON header in a safetensors file. No pickle anywhere.
 
-`read_header` needs neither torch nor numpy, so that `pcgen info` answers at once.
+Two hashes in the header cover the whole file: `tensors_sha256` the tensors, and `sha256` the header
+itself, with that hash in it and each tensor's name, shape and type. `read_header` needs neither
+torch nor numpy, so that `pcgen info` answers at once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from pcgen import __version__
 from pcgen.config import Recipe, from_dict, to_dict
-from pcgen.errors import CheckpointError, PcgenError
+from pcgen.errors import CheckpointError, DivergenceError, PcgenError, PcgenWarning
 from pcgen.registry import UnknownNameError
 from pcgen.storage.files import write_whole
 
@@ -29,8 +33,11 @@ if TYPE_CHECKING:
 LATENTS = "memory.latents"
 """The name of a memory's stored latents (N, D_latent) in a checkpoint."""
 
-_HEADER_LIMIT = 100 * 2**20
+# Bytes. A parsed header takes up to 25 times as much memory.
+_HEADER_LIMIT = 16 * 2**20
 _KEY = "pcgen"
+TENSORS = "tensors_sha256"
+"""The header's key for the hash of the tensors."""
 
 
 class Trainable(Protocol):
@@ -69,30 +76,30 @@ def read_header(path: Path) -> dict[str, Any]:
     """Return the JSON header of a checkpoint, with its tensors' shapes and types as `tensors`.
 
     Raises:
-        CheckpointError: the file is missing, no safetensors file, not one of pcgen, or of another
-            length than its header states.
+        CheckpointError: the file is missing, no safetensors file, not one of pcgen, of another
+            length than its header states, or its header is not the one that was saved.
     """
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path}: not a file")
     try:
         with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
             size = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(_HEADER_LIMIT, size - 8):
                 raise CheckpointError(f"{path}: not a checkpoint, or cut short")
-            raw = json.loads(file.read(length))
-            meta = raw.pop("__metadata__", {})
-            end = max((entry["data_offsets"][1] for entry in raw.values()), default=0)
-            header = json.loads(meta[_KEY])
+            table = json.loads(file.read(length))
+        header = json.loads(table.pop("__metadata__")[_KEY])
+        end = max((entry["data_offsets"][1] for entry in table.values()), default=0)
+        header["tensors"] = _shapes_and_types(table)
+        is_whole = size == 8 + length + end
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
         raise CheckpointError(f"{path}: not a pcgen checkpoint") from None
-    if not isinstance(header, dict):
-        raise CheckpointError(f"{path}: not a pcgen checkpoint")
-    if size != 8 + length + end:
+    if not is_whole:
         raise CheckpointError(f"{path}: {size} bytes, its header says {8 + length + end}: damaged")
-    header["tensors"] = {
-        name: {"shape": entry["shape"], "dtype": entry["dtype"]} for name, entry in raw.items()
-    }
+    if TENSORS in header and header.get("sha256") != _header_digest(header):
+        raise CheckpointError(f"{path}: damaged: its header is not the one that was saved")
     return header
 
 
@@ -101,16 +108,49 @@ def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None
 
     Raises:
         CheckpointError: the disk is full or the folder cannot be written; the old file stays.
+        DivergenceError: a tensor is not finite.
     """
     from safetensors.torch import save as serialise
 
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps({**header, "sha256": digest(ready)})
-    write_whole(path, serialise(ready, metadata={_KEY: text}))
+    _require_finite(path, ready)
+    content = serialise(ready)
+    start = 8 + int.from_bytes(content[:8], "little")
+    table = json.loads(content[8:start])
+    full = header | {TENSORS: digest(ready)}
+    full["sha256"] = _header_digest(full | {"tensors": _shapes_and_types(table)})
+    text = json.dumps({"__metadata__": {_KEY: json.dumps(full)}} | table)
+    text += " " * (-len(text) % 8)  # the tensors begin at a multiple of 8 bytes
+    write_whole(path, len(text).to_bytes(8, "little") + text.encode() + content[start:])
+
+
+def _shapes_and_types(table: dict[str, Any]) -> dict[str, Any]:
+    return {name: {key: entry[key] for key in ("shape", "dtype")} for name, entry in table.items()}
+
+
+def _header_digest(header: dict[str, Any]) -> str:
+    """Return the hash of a header, without the hash that it contains."""
+    rest = {key: value for key, value in header.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _require_finite(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Raise DivergenceError for a tensor that is not finite; a logarithm may be -inf."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or tensor.isfinite().all():
+            continue
+        if "log_" in name and not (tensor.isnan() | (tensor == math.inf)).any():
+            continue
+        raise DivergenceError(
+            f"{path}: not saved: {name} is not finite",
+            "Lower the rates: --set learning.rate=..., --set inference.rate=...",
+        )
 
 
 def load(path: Path) -> Checkpoint:
     """Return a checkpoint, its tensors on the CPU.
+
+    A file of pcgen 0.1, whose header has no hash, is loaded with a warning.
 
     Raises:
         CheckpointError: as `read_header`; or the tensors are not those that were saved.
@@ -123,8 +163,11 @@ def load(path: Path) -> Checkpoint:
         tensors = load_file(path)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from None
-    if digest(tensors) != header.get("sha256"):
+    if digest(tensors) != header.get(TENSORS, header.get("sha256")):
         raise CheckpointError(f"{path}: damaged: its tensors are not those that were saved")
+    if TENSORS not in header:
+        text = f"{path}: was written by pcgen 0.1.0, so only its tensors have a checksum"
+        warnings.warn(text, PcgenWarning, stacklevel=2)
     return Checkpoint(path, header, tensors)
 
 
@@ -197,7 +240,7 @@ def model_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Mode
         CheckpointError: a classifier, or tensors that do not fit the header's recipe.
     """
     from pcgen.device import generator
-    from pcgen.model.network import build
+    from pcgen.model.network import build, tensor_size
 
     def built(recipe: Recipe, shape: Shape) -> Network:
         if recipe.classifier is not None:
@@ -208,9 +251,34 @@ def model_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Mode
         classes = int(checkpoint.header["sizes"][-1]) if recipe.model.labels else 0
         if "prior.log_classes" in checkpoint.tensors:
             classes = len(checkpoint.tensors["prior.log_classes"])
+        if len(recipe.model.layers) > len(checkpoint.tensors):
+            raise CheckpointError(f"{checkpoint.path}: its recipe has more layers than it stores")
+        require_numbers(checkpoint, tensor_size(recipe.model, shape, classes))
         return build(recipe.model, shape, generator(recipe.seed), classes)
 
     return rebuild(checkpoint, built, device)
+
+
+def _require_kinds(data: dict[str, Any], columns: int) -> None:
+    """Raise ValueError unless the names and the scale of a header's data are of their kinds."""
+    for key in ("columns", "classes"):
+        names = data.get(key)
+        is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if names is not None and not is_list:
+            raise ValueError(key)
+    scale = data.get("scale")
+    if scale is not None and [len([float(x) for x in row]) for row in scale] != [columns] * 2:
+        raise ValueError("scale")
+
+
+def require_numbers(checkpoint: Checkpoint, needed: int) -> None:
+    """Raise CheckpointError unless a file has as many numbers as its recipe's network needs."""
+    stored = sum(tensor.numel() for tensor in checkpoint.tensors.values())
+    if needed > stored:
+        raise CheckpointError(
+            f"{checkpoint.path}: holds {stored:,} numbers, and its recipe needs {needed:,}",
+            f"Show it: pcgen info {checkpoint.path}",
+        )
 
 
 def rebuild(
@@ -232,12 +300,13 @@ def rebuild(
         channels, height, width = (int(side) for side in checkpoint.header["data"]["shape"])
         if min(channels, height, width) < 1:
             raise ValueError
+        _require_kinds(checkpoint.header["data"], channels * height * width)
         network = build(recipe, (channels, height, width))
     except CheckpointError:
         raise
     except UnknownNameError as error:
         raise CheckpointError(error.message, error.hint) from None
-    except (PcgenError, LookupError, TypeError, ValueError) as error:
+    except (PcgenError, LookupError, TypeError, ValueError, OverflowError) as error:
         reason = error.message if isinstance(error, PcgenError) else "its header is incomplete"
         raise CheckpointError(f"{path}: {reason}", f"Show it: pcgen info {path}") from None
     for name, tensor in network.tensors().items():

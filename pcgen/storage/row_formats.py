@@ -7,6 +7,7 @@ import json
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     """
     try:
         yield from _READERS[path.suffix.lower()](path)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) else "holds no scored rows"
         raise RunError(f"{path}: {reason}", "Make one: pcgen ood-score") from None
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from pcgen.errors import RunError
+from pcgen.storage.locks import locked
 
 Row = dict[str, Any]
 
@@ -46,6 +47,27 @@ class RowsInMemory:
         """Do nothing: there is no file to close."""
 
 
+def lock_of(out: Path, rank: int = 0) -> Path:
+    """Return the lock file of a file of rows, one for each process that shares the job."""
+    return out.with_name(f".{out.name}.lock" + f"-{rank + 1}" * (rank > 0))
+
+
+@contextmanager
+def claimed(out: Path | None, rank: int = 0) -> Iterator[None]:
+    """Keep other processes from writing to a file of rows; make its folder if there is none.
+
+    Raises:
+        RunError: another process writes to it, or it cannot be written.
+    """
+    if out is None:
+        yield
+        return
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    with locked(out, lock_of(out, rank)):
+        yield
+
+
 class RowsFile:
     """An append-only row file that a resumed job continues; each process has a file of its own."""
 
@@ -60,7 +82,6 @@ class RowsFile:
             RunError: the file cannot be written.
         """
         with writing(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("w", encoding="utf-8")
             self._write([job])
 

@@ -10,6 +10,7 @@ model.safetensors   the network of the epoch that is best on the validation spli
 from __future__ import annotations
 
 import json
+import math
 import platform
 import signal
 import threading
@@ -26,10 +27,11 @@ from pcgen import __version__
 from pcgen.config import Recipe, from_dict, from_toml, to_toml
 from pcgen.data.images import Images
 from pcgen.distributed import Group
-from pcgen.errors import CheckpointError, DataError, RunError
+from pcgen.errors import CheckpointError, DataError, DivergenceError, RunError
 from pcgen.learning.train import Progress, Training
 from pcgen.storage import checkpoint
 from pcgen.storage.files import write_whole
+from pcgen.storage.locks import locked
 
 # Seconds between two saves within an epoch: a killed run loses at most so much work.
 _SAVE_EVERY = 60.0
@@ -71,9 +73,23 @@ class RunFolder:
     def model(self) -> Path:
         return self.path / "model.safetensors"
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder if there is none, and keep other processes from writing to it.
+
+        Raises:
+            RunError: another process writes to it, or it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written: {error.strerror}") from None
+        with locked(self.path, self.path / "run.lock"):
+            yield
+
     @classmethod
     def create(cls, path: Path, recipe: Recipe, device: torch.device) -> RunFolder:
-        """Make a run folder with its recipe and environment, and return it.
+        """Write a run's recipe and environment into a folder, and return the run.
 
         Raises:
             RunError: the folder holds a run already, or cannot be written.
@@ -245,10 +261,16 @@ class Run:
             "seconds": seconds,
             "validation": None if validation is None else asdict(validation),
         }
+        found = {"epoch": progress.epoch, **(line["validation"] or trained)}
+        for name, value in found.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise DivergenceError(
+                    f"epoch {progress.epoch}: {name} is not finite after training",
+                    "Lower it: --set learning.rate=..., --set learning.weight_decay=...",
+                )
         if self.writes:
             with self.folder.metrics.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-        found = {"epoch": progress.epoch, **(line["validation"] or trained)}
         criterion = self.training.learner.criterion
         # A sampler does not minimise the reconstruction error, so its last epoch is kept.
         last = validation is None or self.recipe.inference.draws

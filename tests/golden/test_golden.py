@@ -40,6 +40,7 @@ def compare(group: str) -> None:
         assert value == pytest.approx(GOLDEN[group][name], rel=1e-6, abs=1e-10), name
 
 
+@pytest.mark.filterwarnings("ignore::pcgen.PcgenWarning")
 def test_an_interrupted_run_of_version_0_1_0_goes_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
@@ -51,6 +52,7 @@ def test_an_interrupted_run_of_version_0_1_0_goes_on(tmp_path: Path) -> None:
     assert result.metrics["mse"] == pytest.approx(GOLDEN["kept"]["resumed_mse"], rel=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::pcgen.PcgenWarning")
 def test_models_of_version_0_1_0_load_and_say_the_same() -> None:
     kept = GOLDEN["kept"]
     reconstructed = pcgen.reconstruct(KEPT / "run", "digits:test", limit=20)

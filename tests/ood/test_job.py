@@ -27,6 +27,7 @@ from pcgen.ood.provenance import Tally, warnings
 from pcgen.ood.rows import Question, most_unusual
 from pcgen.ood.scoring import scored
 from pcgen.storage.row_formats import read_rows
+from pcgen.storage.rows_file import RowsFile, claimed
 from tests.data.pictures import png, random_pixels, write_idx
 
 FIRST = [
@@ -469,3 +470,28 @@ def test_errors_are_pcgen_errors(tmp_path: Path) -> None:
             pcgen.ood_score(detector, "digits:test")
         assert isinstance(caught.value, PcgenError)
         assert "ood-calibrate" in caught.value.hint
+
+
+def test_two_processes_do_not_write_one_file_of_rows(detector_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores.csv"
+    holder = f"process {os.getpid()} on .* writes here"
+    with claimed(out), pytest.raises(RunError, match=holder):
+        pcgen.ood_score(detector_file, digits(5), out=out)
+    pcgen.ood_score(detector_file, digits(5), out=out)
+    assert sorted(os.listdir(tmp_path)) == ["scores.csv", "scores.csv.meta.json"]
+
+
+def test_rows_that_another_program_changed_do_not_replace_a_file(
+    detector_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "scores.csv"
+    out.write_text("good")
+    usual = RowsFile.add
+
+    def add_and_lose(store: RowsFile, rows: list[dict[str, Any]]) -> None:
+        usual(store, rows[:-1])
+
+    monkeypatch.setattr(RowsFile, "add", add_and_lose)
+    with pytest.raises(RunError, match="4 rows where 5 were scored"):
+        pcgen.ood_score(detector_file, digits(5), out=out)
+    assert out.read_text() == "good"

@@ -14,7 +14,7 @@ import pytest
 
 import pcgen
 from pcgen.commands.progress import Event
-from pcgen.errors import DataError, RunError
+from pcgen.errors import DataError, DivergenceError, RecipeError, RunError
 from pcgen.learning.train import Progress, Training
 from pcgen.storage import runs
 
@@ -181,3 +181,30 @@ def test_progress_counts_every_image_once_an_epoch(tmp_path: Path) -> None:
     assert [p.epoch for p in ends] == [1, 2, 3]
     assert len({p.images for p in ends}) == 1
     assert ends[0].images == 255
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    folder = runs.RunFolder(tmp_path / "run")
+    with folder.locked(), pytest.raises(RunError, match=f"process {os.getpid()} on .* writes here"):
+        train(folder.path)
+    assert os.listdir(folder.path) == []
+    with pytest.raises(CrashError):
+        train(folder.path, stop_after=7)
+    with folder.locked(), pytest.raises(RunError, match="writes here"):
+        pcgen.train(None, folder.path, resume=True)
+    pcgen.train(None, folder.path, resume=True)
+    assert "run.lock" not in os.listdir(folder.path)
+
+
+@pytest.mark.parametrize("setting", ["learning.weight_decay=1e30", "learning.rate=1e30"])
+def test_a_model_that_diverged_in_its_last_batch_is_an_error(tmp_path: Path, setting: str) -> None:
+    once = ["data.limit=60", "learning.epochs=1", setting]
+    with pytest.raises(DivergenceError, match="not finite"):
+        pcgen.train("digits-classifier", tmp_path / "run", settings=once)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_network_larger_than_the_memory_is_refused(tmp_path: Path) -> None:
+    for layers in ("[9223372036854775807]", "[1000000000]"):
+        with pytest.raises(RecipeError, match="to learn them takes"):
+            pcgen.train("digits", tmp_path / "run", settings=[f"model.layers={layers}"])
