@@ -10,6 +10,9 @@ from .options import data_dir_option, device_option, json_option, names_option, 
 from .output import write_json, write_pairs
 from .progress import Story
 
+# The default of ood-score.
+_FPR = 0.05
+
 
 @click.command("ood-calibrate")
 @click.argument("model")
@@ -77,5 +80,7 @@ def command(
     else:
         write_pairs(document, "Calibrated")
         for warning in document["warnings"]:
-            story.say(f"Note: {warning}. The recipes NAME-ood are made for scoring")
-        story.say(f"Use it: pcgen ood-score {out} INPUT... --out scores.csv")
+            story.say(f"Note: {warning}")
+        least = document["least_fpr"]["pac"]
+        options = "" if least <= _FPR else f" --fpr {least:g}"
+        story.say(f"Use it: pcgen ood-score {out} INPUT... --out scores.csv{options}")

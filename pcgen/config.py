@@ -69,6 +69,10 @@ class DataTable(Table, frozen=True):
     """Pixels above this value become 1 and all others 0. Without it pixels keep their values."""
     columns: Annotated[list[str], msgspec.Meta(min_length=1)] | None = None
     """The names of the table's columns to use. Without it all columns are used."""
+    labels: str | None = None
+    """The name of the column, or of the array in a `.npz` file, that holds the labels. If it is
+    empty, none does. Without it, a column named `label`, `labels`, `class` or `target` holds
+    them."""
     memory: CountOrZero = 1024
     """How many MiB of decoded images, or of an array read from disk, may stay in memory."""
 

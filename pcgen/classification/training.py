@@ -32,8 +32,10 @@ def initial_classifier(recipe: Recipe, images: Images, validation: Images | None
     """
     labels = torch.cat([labels_of(part) for part in (images, validation) if part is not None])
     classes = max(len(images.classes or ()), int(labels.max()) + 1)
-    if int(labels.min()) < 0 or classes < 2:
-        raise DataError(f"{images.source}: {classes} classes cannot be told apart")
+    if classes < 2:
+        raise DataError(
+            f"{images.source}: images of a single class, and one class cannot be told apart"
+        )
     assert recipe.classifier is not None
     require_memory(tensor_size(recipe.classifier, images.shape, classes))
     weights = generator(recipe.seed, "weights")
@@ -190,6 +192,7 @@ def labels_of(images: Images) -> Tensor:
     if images.labels is None:
         raise DataError(
             f"{images.source}: has no labels, which a classifier learns from",
-            "Sort the pictures into a folder for each class, or use labelled IDX or .npz",
+            "Sort the pictures into a folder for each class, use labelled IDX or .npz, or name a "
+            "table's column of labels: --set data.labels=NAME",
         )
     return images.labels

@@ -13,7 +13,6 @@ from pcgen.commands.session import session
 
 if TYPE_CHECKING:
     from pcgen.classification.network import ClassifierModel
-    from pcgen.data.images import Images
     from pcgen.data.sources import Data
 
 
@@ -24,8 +23,8 @@ class ClassifyResult:
     Attributes:
         inputs: a row per input.
         preprocessing: how the inputs were brought to the classifier.
-        accuracy: share of the readable inputs that are labelled rightly; None if their labels are
-            not known.
+        accuracy: share of the readable inputs that are labelled rightly; None if the data have no
+            labels, or a class of another name than the model's (a note names it).
         out: the file of the rows, if there is one.
         notes: what a user should know about how the data were read.
     """
@@ -82,6 +81,7 @@ def classify(
         PcgenError: no classifier, data that cannot be used, or a file that cannot be written.
     """
     from pcgen.classification import classify as task
+    from pcgen.data.labels import in_classes_of
     from pcgen.learning.validate import BATCH
     from pcgen.storage.row_formats import require_format, write_rows
 
@@ -100,15 +100,15 @@ def classify(
         if path is not None:
             with writing(path):
                 write_rows(rows, list(rows[0]), path)
-        accuracy = _accuracy(rows, images, loaded.network.classes)
+        labels, reason = in_classes_of(images, loaded.classes)
+        place.note([reason] if reason else [])
+        accuracy = None if labels is None else _accuracy(rows, labels.tolist())
         found = (rows, images.preprocessing, accuracy, path, place.notes)
         return ClassifyResult(loaded, str(place.device), *found)
 
 
-def _accuracy(rows: list[dict[str, Any]], images: Images, classes: int) -> float | None:
-    """Return the share of readable rows whose label is right; None without labels to compare."""
-    if images.labels is None or images.class_count != classes:
-        return None
-    pairs = zip(rows, images.labels.tolist(), strict=True)
+def _accuracy(rows: list[dict[str, Any]], labels: list[int]) -> float:
+    """Return the share of readable rows whose label is right."""
+    pairs = zip(rows, labels, strict=True)
     right = [row["label"] == label for row, label in pairs if row["status"] == "ok"]
     return sum(right) / len(right)

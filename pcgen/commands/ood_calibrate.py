@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,7 @@ class OodCalibrateResult:
             "part_b": known["part_b"],
             "unreadable": known["unreadable"],
             "rates": [rate for rate in _RATES if known["part_b"] >= smallest(rate, "pac")],
+            "least_fpr": self.least_fpr,
             "statement": known["statement"],
             "warnings": self.warnings,
             "notes": [*self.notes],
@@ -59,10 +61,32 @@ class OodCalibrateResult:
     @property
     def warnings(self) -> list[str]:
         """Return the known weaknesses of the detector, in words."""
+        from pcgen.ood.calibrate import FPR
+        from pcgen.ood.conformal import smallest
         from pcgen.ood.provenance import unsettled
 
+        texts = []
         solver = self.header["model"]["recipe"].get("inference", {}).get("solver", "majorise")
-        return [] if solver == "majorise" else [unsettled(solver)]
+        if solver != "majorise":
+            texts.append(f"{unsettled(solver)}. The recipes NAME-ood are made for scoring")
+        count, needed = self.header["calibration"]["part_b"], smallest(FPR, "pac")
+        if count < needed:
+            pac, marginal = self.least_fpr.values()
+            texts.append(
+                f"{count} rows calibrate the combined score, {needed} are needed for the default "
+                f"ood-score (--fpr {FPR:g} --guarantee pac). They allow --fpr {pac:g} or more, or "
+                f"--fpr {marginal:g} or more with --guarantee marginal"
+            )
+        return texts
+
+    @property
+    def least_fpr(self) -> dict[str, float]:
+        """Return the smallest false-alarm rate for each guarantee, rounded up."""
+        from pcgen.ood.conformal import least_fpr
+
+        count = self.header["calibration"]["part_b"]
+        rates = {"pac": least_fpr(count, "pac"), "marginal": least_fpr(count, "marginal")}
+        return {name: math.ceil(1e4 * rate) / 1e4 for name, rate in rates.items()}
 
 
 def ood_calibrate(
@@ -90,6 +114,7 @@ def ood_calibrate(
         PcgenError: a model or data that cannot be used.
         CalibrationError: no rows that the model has not seen.
     """
+    from pcgen.data.tables import require_complete
     from pcgen.ood.calibrate import calibrate, fitted_scorers, require_unseen, rows_for
     from pcgen.ood.detector import save
     from pcgen.ood.scoring import BATCH
@@ -97,6 +122,8 @@ def ood_calibrate(
     with session(device, data_dir=data_dir, on_progress=on_progress) as place:
         loaded = place.open_model(model, BATCH)
         images = place.open_data(data, loaded)
+        if images.is_table:
+            require_complete(images)
         rows = rows_for(images, loaded)
         judge = None
         if classifier is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pcgen.commands.arguments import require_choice, require_share
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.session import Session, session
 from pcgen.config import ARRAY
@@ -104,7 +105,7 @@ def ood_score(
         argv: the command, for the metadata.
 
     Raises:
-        PcgenError: a detector or inputs that cannot be used.
+        PcgenError: a detector, inputs or an argument that cannot be used.
         CalibrationError: too few calibration inputs for the false-alarm rate.
         ScoringInterrupted: after Ctrl-C, once the rows so far are written.
     """
@@ -112,6 +113,9 @@ def ood_score(
     from pcgen.ood.scoring import BATCH
     from pcgen.storage.row_formats import require_format
 
+    require_share("fpr", fpr)
+    require_share("fdr", fdr)
+    require_choice("guarantee", guarantee, ("pac", "marginal"))
     path = None if out is None else Path(out)
     if path is not None:
         require_format(path)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pcgen.commands.arguments import require_choice
 from pcgen.commands.outputs import require_readable, writing
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.session import Session, session
-from pcgen.errors import DataError
+from pcgen.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from pcgen.data.images import Images
@@ -117,6 +119,9 @@ def recall(
         >>> result.metrics["count"]
         20
     """
+    require_choice("prior", prior, ("mixture", "gaussian", "none"))
+    if not 0 <= noise < math.inf or (steps is not None and steps < 1):
+        raise RecipeError(f"noise {noise!r}, steps {steps!r}: at least 0, and at least 1")
     folder = None if out is None else Path(out)
     request = _Request(tuple(corrupt), original, noise, prior, steps, limit, seed)
     with session(device, data_dir=data_dir, on_progress=on_progress) as place:

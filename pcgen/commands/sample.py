@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pcgen.commands.arguments import require_choice
 from pcgen.commands.outputs import writing
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.session import Session, session
@@ -92,6 +93,7 @@ class _Request:
 
     def require_valid(self) -> None:
         """Raise RecipeError unless the numbers and the data to complete are valid."""
+        require_choice("mode", self.mode, ("ancestral", "chain"))
         if self.n < 1:
             raise RecipeError(f"-n {self.n}: at least one sample is needed")
         bounds = (("chains", self.chains, 1), ("burn-in", self.burn_in, 0), ("thin", self.thin, 1))
@@ -228,12 +230,12 @@ def _inference(model: Model, settings: Sequence[str]) -> InferenceTable:
 
 def _class_number(model: Model, label: int | str) -> int:
     """Return the number of a class that is named by its number or its name."""
+    from pcgen.data.labels import matched
     from pcgen.sampling.draw import require_label
 
     names = model.header["data"].get("classes") or []
-    if isinstance(label, str) and label in names:
-        number = names.index(label)
-    else:
+    number = matched([str(label)], names)[0]
+    if number is None:
         try:
             number = int(label)
         except ValueError:

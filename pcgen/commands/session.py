@@ -91,10 +91,8 @@ class Session:
             DataError: data that cannot be found or read, or do not fit the model.
         """
         from pcgen.data.sources import open_data
-        from pcgen.data.tables import require_columns
 
         images = open_data(data, data_dir=self.data_dir, limit=limit, **model.data_rules)
-        require_columns(images, model.header["data"].get("columns"))
         self.note(images.notes)
         return images
 
@@ -108,9 +106,11 @@ class Session:
             split: another split of the data set, all of it.
 
         Raises:
-            DataError: data that cannot be found or read, or an array that is not given.
+            DataError: data that cannot be found or read, an array that is not given, or a row with
+                a missing number.
         """
         from pcgen.data.sources import open_data
+        from pcgen.data.tables import require_complete
 
         if data is None and table.source == ARRAY:
             raise DataError(
@@ -127,7 +127,9 @@ class Session:
             columns=table.columns,
             memory=table.memory * 2**20,
             threshold=table.threshold,
+            labels=table.labels,
         )
+        require_complete(images)
         self.note(images.notes)
         return images
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pcgen.data.fit import fit, preprocessing_of, unit
 from pcgen.data.images import Images, Shape
+from pcgen.data.labels import labels_of
 from pcgen.data.request import DataRequest
 from pcgen.errors import DataError
 
@@ -42,6 +43,7 @@ class ArrayStore:
         shape: the shape that rows are brought to.
         pixels: whether values must be in [0, 1]; a table's need not be.
         memory: bytes of an array mapped from disk that may stay in memory.
+        lines: the number of each row's line in its file, if it has lines.
     """
 
     array: Array
@@ -52,6 +54,7 @@ class ArrayStore:
     shape: Shape
     pixels: bool = True
     memory: int = 2**30
+    lines: Array | None = None
 
     def __len__(self) -> int:
         return len(self.array)
@@ -71,6 +74,9 @@ class ArrayStore:
             flat = values.reshape(count, channels * height * width).astype(np.float64)
             flat /= divisor
             self._zero_unusable(flat, status, reason)
+            if self.lines is not None:
+                for i in [i for i, text in enumerate(reason) if text]:
+                    reason[i] = f"line {self.lines[int(index_B[i])]}: {reason[i]}"
             values, divisor = flat.astype(np.float32), 1.0
         if self.channels_last:
             values = values.reshape(count, height, width, channels).transpose(0, 3, 1, 2)
@@ -80,6 +86,19 @@ class ArrayStore:
             images = torch.from_numpy(values.reshape(count, channels, height, width))
             values = fit(images, self.shape).numpy()
         return unit(values.reshape(count, math.prod(self.shape)), divisor), status, reason
+
+    def incomplete(self) -> list[int]:
+        """Return the numbers of the rows in which a value is NaN, infinite or too large."""
+        if self.array.dtype.kind != "f":
+            return []
+        rows: list[int] = []
+        step = max(1, _CHUNK * len(self) // max(1, self.array.nbytes))
+        for first in range(0, len(self), step):
+            chunk = self.array[first : first + step]
+            largest = np.abs(chunk).reshape(len(chunk), -1).max(1)
+            rows += (first + np.flatnonzero(~(largest <= np.finfo(np.float32).max))).tolist()
+            _release(self.array)
+        return rows
 
     def _take(self, rows: Array) -> Array:
         """Return the rows; give the memory of a large mapped array back on the way."""
@@ -169,7 +188,7 @@ def images_of(
     array, own_shape, channels_last = _images_first(array, request)
     if not array.size:
         raise DataError(f"{request.source}: holds no images (shape {tuple(array.shape)})")
-    numbers, names = labels_of(labels, classes, len(array), request)
+    numbers, names, notes = labels_of(labels, classes, len(array), request)
     array = array[: request.limit]
     if array.dtype.kind == "b":
         # 8 bits hold a mask of 0 and 1 as well.
@@ -183,6 +202,7 @@ def images_of(
         labels=numbers,
         classes=names,
         preprocessing=preprocessing_of({own_shape}, shape),
+        notes=notes,
     )
 
 
@@ -239,27 +259,3 @@ def _divisor(array: Array, source: str) -> float:
         "numbers 0 to 255",
         "Rescale the array; save columns that pcgen is to standardise as .csv",
     )
-
-
-def labels_of(
-    labels: Array | None, classes: Sequence[str] | None, count: int, request: DataRequest
-) -> tuple[Tensor | None, list[str] | None]:
-    """Return labels as int64, and the names of the classes, both up to the request's limit.
-
-    Labels that are words become numbers in alphabetical order, and the words name the classes.
-
-    Raises:
-        DataError: not one label for each of `count` rows, or a label that is a fraction.
-    """
-    names = list(classes) if classes else None
-    if labels is None:
-        return None, names
-    labels = labels.reshape(-1) if labels.size == count else labels
-    if labels.shape != (count,):
-        raise DataError(f"{request.source}: {len(labels)} labels for {count} rows")
-    if labels.dtype.kind not in "biuf":
-        words, labels = np.unique(labels.astype(str), return_inverse=True)
-        names = names or words.tolist()
-    elif labels.dtype.kind == "f" and not bool((labels == np.trunc(labels)).all()):
-        raise DataError(f"{request.source}: labels must be whole numbers or words")
-    return torch.from_numpy(labels.astype(np.int64))[: request.limit], names

@@ -35,12 +35,15 @@ def looks_like_idx(path: Path) -> bool:
 
 
 def read_images(path: Path, limit: int | None = None) -> tuple[Array, Array | None]:
-    """Return the images of an IDX file, and the labels from the file beside it if there is one."""
+    """Return the images of an IDX file, and the labels from the file beside it if there is one.
+
+    With a limit, there are still all labels, because they are numbered together.
+    """
     name, is_images = re.subn(r"images([-.])idx[34]", r"labels\1idx1", path.name)
     plain = name.removesuffix(".gz")
     beside = [path.with_name(candidate) for candidate in (name, plain, plain + ".gz")]
     labels = next((file for file in beside if is_images and file.is_file()), None)
-    return read_idx(path, limit), None if labels is None else read_idx(labels, limit)
+    return read_idx(path, limit), None if labels is None else read_idx(labels)
 
 
 def read_idx(path: Path, limit: int | None = None) -> Array:

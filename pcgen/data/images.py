@@ -256,9 +256,9 @@ def require_readable(rows: Rows, images: Images) -> None:
     bad = [i for i, status in enumerate(rows.status) if status != "ok"]
     if not bad:
         return
-    number = int(rows.index_B[bad[0]])
+    name = images.id(int(rows.index_B[bad[0]]))
     count = "" if len(bad) == 1 else f"{len(bad)} of {len(rows.status)} rows cannot be used; first "
     raise DataError(
-        f"{images.source}: {count}row {number}, {images.id(number)}: {rows.reason[bad[0]]}",
+        f"{images.source}: {count}{name}: {rows.reason[bad[0]]}",
         "Every row is needed here: repair or remove those that cannot be read",
     )

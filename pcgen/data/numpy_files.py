@@ -19,8 +19,13 @@ _LABEL_KEYS = ("y", "labels", "label", "targets", "target", "y_train")
 _IMAGE_KEYS = ("x", "images", "pixels", "data", "inputs", "x_train", "arr_0")
 
 
-def read_numpy(path: Path) -> tuple[Array, Array | None]:
+def read_numpy(path: Path, label: str | None = None) -> tuple[Array, Array | None, str | None]:
     """Return the images of a .npy file, mapped from disk; or of a .npz file, with its labels.
+
+    The last value is the name of the labels' array.
+
+    Args:
+        label: this name; empty for no labels, None for one of the usual names.
 
     Raises:
         DataError: a damaged file, one that would run code to be read, or a .npz file in which no
@@ -31,21 +36,23 @@ def read_numpy(path: Path) -> tuple[Array, Array | None]:
         with path.open("rb") as file:
             if file.read(6) == b"\x93NUMPY":
                 # Copy-on-write, because torch warns of arrays that cannot be written.
-                return np.load(path, mmap_mode="c", allow_pickle=False), None
+                return np.load(path, mmap_mode="c", allow_pickle=False), None, None
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
-                images, labels = _keys(archive.files, path)
-                return archive[images], None if labels is None else archive[labels]
+                images, labels = _keys(archive.files, path, label)
+                return archive[images], None if labels is None else archive[labels], labels
     except (ValueError, EOFError, MemoryError, SyntaxError) as error:
         raise DataError(f"{path}: {_reason(error)}") from None
     except (zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: {_reason(error)}", "Fetch the file again") from None
 
 
-def _keys(keys: Sequence[str], path: Path) -> tuple[str, str | None]:
+def _keys(keys: Sequence[str], path: Path, label: str | None) -> tuple[str, str | None]:
     """Return the key of the images, and the key of the labels if there is one."""
     lower = {key.lower(): key for key in reversed(keys)}
     labels = next((lower[key] for key in _LABEL_KEYS if key in lower), None)
+    if label is not None:
+        labels = label if label in keys else None
     others = [key for key in keys if key != labels]
     named = [lower[key] for key in _IMAGE_KEYS if key in lower]
     if not named and len(others) != 1:

@@ -29,6 +29,7 @@ class DataRequest:
     native_size: tuple[int, int] | None = None
     columns: Sequence[str] | None = None
     threshold: float | None = None
+    labels: str | None = None
 
     @property
     def row_width(self) -> int | None:

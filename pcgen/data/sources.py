@@ -53,6 +53,7 @@ def open_data(
     native_size: tuple[int, int] | None = None,
     columns: Sequence[str] | None = None,
     threshold: float | None = None,
+    labels: str | None = None,
 ) -> Images:
     """Return the images or the table that a name, a path or an array stands for.
 
@@ -82,6 +83,8 @@ def open_data(
         columns: the names of the table's columns to take, in this order. With `like`, a table
             without these names is taken as it is.
         threshold: pixels above it become 1 and the others 0, once an image has its final size.
+        labels: the name of the column, or of the array in a .npz file, that holds the labels. If it
+            is empty, none does. Without it, the name is label, labels, class or target.
 
     Raises:
         DataError: data that cannot be found, read, or brought to the shape.
@@ -99,7 +102,7 @@ def open_data(
         raise DataError(f"limit {limit}: at least 1 row is needed")
     like = None if like is None else (like[0], like[1], like[2])
     request = DataRequest(
-        "", limit, size, channels, like, like_scale, memory, native_size, columns, threshold
+        "", limit, size, channels, like, like_scale, memory, native_size, columns, threshold, labels
     )
     return _open(data, request, data_dir, download)
 
@@ -114,6 +117,7 @@ def open_inputs(
     memory: int = 2**26,
     columns: Sequence[str] | None = None,
     threshold: float | None = None,
+    labels: str | None = None,
 ) -> list[Images]:
     """Return the data of each input, in order; pictures in a row are joined to one table.
 
@@ -139,6 +143,7 @@ def open_inputs(
         memory=memory,
         columns=columns,
         threshold=threshold,
+        labels=labels,
     )
     tables = []
     for are_pictures, group in groupby(several, is_picture):
@@ -170,12 +175,15 @@ def _finish(images: Images, request: DataRequest) -> Images:
     """Return the images as black and white where that is asked for, and no more than the limit.
 
     Raises:
-        DataError: a table for a model of images, or images for a model of tables.
+        DataError: a table for a model of images, images for a model of tables, or no labels of the
+            name that is asked for.
     """
     if request.like_scale is not None and not images.is_table:
         raise DataError(f"{request.source}: holds images, the model takes a table of numbers")
     if request.like_scale is None and request.like is not None and images.is_table:
         raise DataError(f"{request.source}: holds a table of numbers, the model takes images")
+    if request.labels and request.like is None and images.labels is None:
+        raise DataError(f"{request.source}: has no labels {request.labels!r} (data.labels)")
     if request.threshold is not None:
         images = binarised(images, request.threshold)
     return images if request.limit is None else images.head(request.limit)
@@ -278,8 +286,11 @@ def _path(path: Path, split: str, request: DataRequest) -> Images:
     if suffix in (".csv", ".tsv"):
         return open_csv(path, request)
     if suffix in (".npy", ".npz"):
-        array, labels = read_numpy(path)
-    elif looks_like_idx(path):
+        array, labels, key = read_numpy(path, request.labels)
+        images = _of_array(array, path.name, replace(request, labels=key), labels)
+        note = () if images.labels is None else (f"{request.source}: labels: array {key!r}",)
+        return replace(images, notes=(*note, *images.notes))
+    if looks_like_idx(path):
         array, labels = read_images(path, request.limit)
     else:
         raise DataError(f"{path}: not a kind of file that pcgen reads", _KINDS)

@@ -13,6 +13,7 @@ from pcgen import __version__
 from pcgen.classification.network import ClassifierModel
 from pcgen.config import ARRAY
 from pcgen.data.images import Images, parts, split
+from pcgen.data.labels import with_values
 from pcgen.errors import CalibrationError, DataError
 from pcgen.ood import conformal, scores
 from pcgen.ood.detector import COMBINED, Detector
@@ -92,7 +93,8 @@ def _trained_on(
         trained_on, chose, aside = parts(whole, table.validation, table.calibration, seed)
     except DataError:  # too few rows to divide in this way
         return None, ()
-    if trained_on.fingerprint() != model.header["data"]["fingerprint"]:
+    known = model.header["data"]["fingerprint"]
+    if known not in (trained_on.fingerprint(), with_values(trained_on).fingerprint()):
         return None, ()
     return trained_on, (aside, chose)
 

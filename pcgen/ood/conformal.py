@@ -89,6 +89,13 @@ def smallest(fpr: float, guarantee: Guarantee, confidence: float = CONFIDENCE) -
     return math.ceil(1 / fpr - 1 - 1e-9)
 
 
+def least_fpr(count: int, guarantee: Guarantee, confidence: float = CONFIDENCE) -> float:
+    """Return the smallest false-alarm rate that so many calibration scores allow."""
+    if guarantee == "pac":
+        return float(1 - (1 - confidence) ** (1 / count))
+    return 1 / (count + 1)
+
+
 def allowed(count: int, fpr: float, guarantee: Guarantee, confidence: float = CONFIDENCE) -> int:
     """Return k, the number of the `count` calibration scores that may lie above the threshold.
 

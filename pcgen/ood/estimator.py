@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import torch
@@ -27,11 +27,13 @@ from pcgen.model.network import Network
 from pcgen.ood import conformal, scores
 from pcgen.ood.calibrate import CalibrationRows, calibrate
 from pcgen.ood.conformal import Array, Guarantee
-from pcgen.ood.detector import Detector
+from pcgen.ood.detector import COMBINED, Detector
 from pcgen.ood.scoring import scored
 from pcgen.storage.checkpoint import LoadedModel, Model, model_header
 from pcgen.storage.runs import describe_data
 
+# The score of a row that the network cannot read: above every score of `conformal.finite`.
+_UNUSABLE = 2e30
 # Two rows to fit, and one for each part of the calibration.
 _FEWEST = 4
 
@@ -88,8 +90,14 @@ class PCNOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Train on some of the rows (N, D) and calibrate on the others; `y` is ignored."""
+        """Train on some of the rows (N, D) and calibrate on the others; `y` is ignored.
+
+        Raises:
+            ValueError: a parameter that is no such value, or rows that cannot be used.
+        """
+        self._require_parameters()
         values_ND = validate_data(self, X, dtype=np.float64, ensure_min_samples=_FEWEST)
+        self._require_rows(values_ND)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         images = self._table(values_ND)
         fit, held_out = split(images, self.calibration, seed, "calibration")
@@ -97,7 +105,6 @@ class PCNOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         with _one_thread():
             model = _trained(self._recipe(seed), fit)
             detector = calibrate(model, rows, [_RoundedScorer(model, fit)])
-        detector.require([self.score_name])
         self.detector_ = detector
         self.offset_, self.statement_ = -np.inf, ""
         reference = detector.reference(self.score_name)
@@ -130,14 +137,48 @@ class PCNOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         values_ND = validate_data(self, X, dtype=np.float64, reset=False)
         detector: Detector = self.detector_
         images = self._table(values_ND, detector.model.scale)
-        batches = scored(detector.scorers, images)
-        columns = [detector.scores(batch.columns)[self.score_name] for batch in batches]
-        return conformal.finite(np.concatenate(columns))
+        scores_N = np.full(len(images), _UNUSABLE)
+        for batch in scored(detector.scorers, images):
+            if batch.columns:
+                rows = batch.first + np.array(batch.readable)
+                own = detector.scores(batch.columns)[self.score_name]
+                scores_N[rows] = conformal.finite(own)
+        return scores_N
+
+    def _require_parameters(self) -> None:
+        """Raise ValueError that names the first parameter of a wrong value."""
+        names = (COMBINED, *scores.PCScorer.names)
+        layers: Any = self.layers
+        layers = [*layers] if np.iterable(layers) else []
+        checks = {
+            "layers": (layers and all(map(_is_count, layers)), "numbers of units, 1 or more each"),
+            "epochs": (_is_count(self.epochs), "a whole number, 1 or more"),
+            "score_name": (self.score_name in names, f"one of {', '.join(names)}"),
+            "fpr": (_is_share(self.fpr), "a number between 0 and 1"),
+            "guarantee": (self.guarantee in get_args(Guarantee), "marginal or pac"),
+            "calibration": (_is_share(self.calibration), "a number between 0 and 1"),
+        }
+        for name, (is_valid, expected) in checks.items():
+            if not is_valid:
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected {expected}")
+
+    def _require_rows(self, values_ND: Array) -> None:
+        """Raise ValueError if rows are too large for float32, or too few for both uses."""
+        too_large = np.flatnonzero((np.abs(values_ND) > np.finfo(np.float32).max).any(1))
+        if len(too_large):
+            raise ValueError(f"X: row {too_large[0]} has a value beyond 3.4e38, float32's largest")
+        held_out = round(self.calibration * len(values_ND))
+        if min(held_out, len(values_ND) - held_out) < 2:
+            raise ValueError(
+                f"calibration={self.calibration!r}: {held_out} of {len(values_ND)} rows would "
+                "calibrate; two or more must calibrate, and two or more must train"
+            )
 
     def _table(self, values_ND: Array, scale: Any = None) -> Images:
         width = values_ND.shape[1]
         like = None if scale is None else (1, 1, width)
-        names = [f"column{i + 1}" for i in range(width)]
+        unnamed = [f"column{i + 1}" for i in range(width)]
+        names = [*getattr(self, "feature_names_in_", unnamed)]
         request = DataRequest("rows", like=like, like_scale=scale)
         return table_of(values_ND, names, "rows", request)
 
@@ -162,6 +203,14 @@ class PCNOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             },
             type(self).__name__,
         )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and bool(value >= 1)
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, float | np.floating) and bool(0 < value < 1)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from pcgen.data.images import Images
 from pcgen.data.sources import open_inputs
-from pcgen.data.tables import require_columns
 from pcgen.errors import DataError
 from pcgen.ood.detector import Detector
 
@@ -33,7 +32,7 @@ def open_like(
     """
     model, native = detector.model, detector.header["calibration"]["native"]
     try:
-        tables = open_inputs(
+        return open_inputs(
             inputs,
             data_dir=data_dir,
             **model.data_rules,
@@ -43,6 +42,3 @@ def open_like(
         if ", must be " in error.message and not error.hint:
             error.hint = RESIZE
         raise
-    for images in tables:
-        require_columns(images, model.header["data"].get("columns"))
-    return tables

@@ -211,6 +211,7 @@ class LoadedModel(Generic[Kind]):
             "like_scale": self.scale,
             "columns": self.header["data"].get("columns"),
             "threshold": self.recipe.data.threshold,
+            "labels": self.recipe.data.labels,
         }
 
     @property

@@ -203,7 +203,7 @@ def test_a_table_with_a_missing_value_or_without_the_column_is_refused(tmp_path:
     result = run("train", "iris", *words)
     assert result.exit_code == 1
     assert "holes.csv" in result.stderr
-    assert "row 1" in result.stderr
+    assert "line 3" in result.stderr
 
 
 def test_free_chains_of_a_mixture_mix_by_jumps() -> None:

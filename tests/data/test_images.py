@@ -121,7 +121,7 @@ def test_training_on_a_row_that_cannot_be_used_names_it() -> None:
     assert asked.status == ["ok", "nonfinite", "nonfinite", "ok"]
     assert asked.ok.tolist() == [True, False, False, True]
     assert not asked.pixels_BD[1:3].any()
-    error = refusal(lambda: require_readable(asked, table), "2 of 4", "row 7", "memory[7]", "NaN")
+    error = refusal(lambda: require_readable(asked, table), "2 of 4", "memory[7]", "NaN")
     assert error.hint
     require_readable(table.rows([0, 1, 2]), table)
 

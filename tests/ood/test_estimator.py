@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +75,35 @@ def test_too_few_rows_for_the_promise_flag_what_is_beyond_all_calibration_rows()
     assert -found.offset_ == calibration.finite(reference).max()
 
 
-def test_an_unknown_score_is_refused() -> None:
-    with pytest.raises(pcgen.CalibrationError, match="nonsense"):
-        pcgen.PCNOutlierDetector(epochs=1, score_name="nonsense").fit(rows(60, 0))
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"score_name": "nonsense"},
+        *({"fpr": fpr} for fpr in (2, 0, -0.1, float("nan"), "0.05", None)),
+        {"guarantee": "pacc"},
+        *({"calibration": share} for share in (1.5, 1.0, -0.2, 0.001)),
+        *({"epochs": epochs} for epochs in (0, -3, 1.5)),
+        *({"layers": layers} for layers in ((), (4, 0), (2.5,), 4)),
+    ],
+    ids=str,
+)
+def test_a_wrong_parameter_is_a_value_error_that_names_it(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(ValueError, match=f"^{name}="):
+        pcgen.PCNOutlierDetector(**{"epochs": 1, **wrong}).fit(rows(60, 0))
+
+
+def test_every_row_has_an_answer_and_one_beyond_float32_is_flagged(
+    fitted: pcgen.PCNOutlierDetector,
+) -> None:
+    usual = rows(4, 1)
+    for value in (1e39, -1e39, 1e300, 1e38):
+        new = usual.copy()
+        new[[1, 3], 2] = value
+        assert fitted.predict(new)[[1, 3]].tolist() == [-1, -1]
+        assert (fitted.score_samples(new)[::2] == fitted.score_samples(usual)[::2]).all()
+        assert np.isfinite(fitted.decision_function(new)).all()
+        assert fitted.p_values(new)[1] == fitted.p_values(new).min()
+    assert fitted.predict(np.full((2, 6), 1e39)).tolist() == [-1, -1]
+    with pytest.raises(ValueError, match="row 1 has a value beyond"):
+        pcgen.PCNOutlierDetector(epochs=1).fit(new * 1e4)
