@@ -183,8 +183,7 @@ def images_of(
     Raises:
         DataError: the array holds no images, or values that are no pixels.
     """
-    if array.dtype.kind not in "buif":
-        raise DataError(f"{request.source}: holds {array.dtype}, not numbers")
+    require_numbers(array.dtype, request)
     array, own_shape, channels_last = _images_first(array, request)
     if not array.size:
         raise DataError(f"{request.source}: holds no images (shape {tuple(array.shape)})")
@@ -204,6 +203,24 @@ def images_of(
         preprocessing=preprocessing_of({own_shape}, shape),
         notes=notes,
     )
+
+
+def require_numbers(dtype: np.dtype[Any], request: DataRequest) -> None:
+    """Raise DataError if an array of this type holds anything but real numbers."""
+    if dtype.kind not in "buif":
+        raise DataError(f"{request.source}: holds {dtype}, not numbers")
+
+
+def require_layout(dims: tuple[int, ...], dtype: np.dtype[Any], request: DataRequest) -> None:
+    """Raise DataError if `images_of` would refuse an array for its shape or type.
+
+    The array itself need not be read yet.
+    """
+    if request.like_scale is not None:
+        return
+    require_numbers(dtype, request)
+    without_memory = np.broadcast_to(np.zeros((), dtype), dims)
+    request.shape_of_image(_images_first(without_memory, request)[1])
 
 
 def _images_first(array: Array, request: DataRequest) -> tuple[Array, Shape, bool]:

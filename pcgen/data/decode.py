@@ -3,31 +3,75 @@
 from __future__ import annotations
 
 import io
+import math
+import os
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pbm", ".pnm"),
+from pcgen.data.fit import BAND
+from pcgen.data.images import Shape
+from pcgen.data.reading import UnreadableError, first_line
+
+_READ = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".bmp", ".dib", ".gif"),
+    *(".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".jp2", ".j2k", ".jpx"),
 )
+# Pillow takes the small preview in a raw file for the picture.
+_NOT_READ = {
+    **dict.fromkeys((".heic", ".heif", ".hif"), "HEIC"),
+    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf"), "camera raw"),
+    **dict.fromkeys((".tga", ".targa"), "TGA"),
+    **dict.fromkeys((".pcx", ".ico", ".psd", ".exr", ".hdr", ".pfm", ".svg"), ""),
+    ".jxl": "JPEG XL",
+}
+SUFFIXES = (*_READ, *_NOT_READ)
 MAX_BYTES = 256 * 2**20
 MAX_PIXELS = 2**26
 
 # Formats that Pillow decodes in this process: without Ghostscript, network or plug-ins.
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_FORMATS = (
+    *("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "DIB", "JPEG2000"),
+    *(["AVIF"] if find_spec("PIL.AvifImagePlugin") else []),
+)
+_TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
 _COLOURED = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# The orientations whose rows are stored as columns, and those whose first row is stored last.
+_LYING = (5, 6, 7, 8)
+_FROM_THE_END = (3, 4, 7, 8)
+
+# Of pictures with more pixels only one is decoded at a time.
+_HUGE = 2**24
+_one_by_one = threading.Lock()
 
 # Such large pictures become rows with a status; Pillow would also write to stderr.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-class UnreadableError(Exception):
-    """A picture that cannot be decoded; the message is the reason."""
+def require_known_kind(name: str) -> None:
+    """Raise UnreadableError if a picture's name is of a kind that pcgen does not read."""
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix in _NOT_READ:
+        kind = _NOT_READ[suffix] or suffix[1:].upper()
+        raise UnreadableError(f"{kind} is not read: save it as PNG, JPEG or TIFF")
 
 
 def decode(data: bytes) -> Tensor:
@@ -39,33 +83,115 @@ def decode(data: bytes) -> Tensor:
     Raises:
         UnreadableError: the bytes are no picture, are damaged, or hold too large a picture.
     """
-    try:
-        with _open(data) as picture:
-            return torch.from_numpy(_array(picture))
-    except UnreadableError:
-        raise
-    except MemoryError:
-        raise UnreadableError("larger than memory") from None
-    except Exception as error:  # Pillow's decoders raise anything on damaged input
-        raise UnreadableError(f"damaged: {_first_line(error)}") from None
+    with decoded(data) as picture:
+        return picture.rows(0, picture.shape[1])
 
 
-def header(data: bytes) -> tuple[int, int, int]:
+@contextmanager
+def decoded(data: bytes) -> Iterator[Decoded]:
+    """Yield a decoded picture, whose rows are read as they are needed.
+
+    Raises:
+        UnreadableError: the bytes are no picture, are damaged, or hold too large a picture.
+    """
+    with _opened(data) as picture:
+        width, height = picture.size
+        with _one_by_one if width * height > _HUGE else nullcontext():
+            yield Decoded(picture)
+
+
+def header(data: bytes) -> Shape:
     """Return channels, height and width without decoding the pixels.
 
     Raises:
         UnreadableError: the bytes are no picture, or hold too large a picture.
     """
+    with _opened(data) as picture:
+        width, height = picture.size
+        if picture.getexif().get(_ORIENTATION, 1) in _LYING:
+            if picture.format == "TIFF":  # some versions of Pillow have exchanged them already
+                width, height = (int(picture.tag_v2[tag]) for tag in (256, 257))  # type: ignore[attr-defined]
+            width, height = height, width
+        return (3 if _is_coloured(picture) else 1), height, width
+
+
+class Decoded:
+    """A decoded picture. Its rows are converted a few at a time, so that it is in memory once.
+
+    Attributes:
+        shape: channels, height and width of the upright picture.
+    """
+
+    def __init__(self, picture: Image.Image) -> None:
+        """Decode the pixels.
+
+        Raises:
+            UnreadableError: numbers that are no pixels.
+        """
+        self._is_coloured = _is_coloured(picture)
+        picture.load()
+        self._picture = picture
+        self._orientation = picture.getexif().get(_ORIENTATION, 1)
+        width, height = picture.size
+        if self._orientation in _LYING:
+            width, height = height, width
+        self._is_deep = picture.mode.startswith(("I", "F"))
+        self.shape = (3 if self._is_coloured and not self._is_deep else 1), height, width
+        if self._is_deep:
+            self._require_pixels()
+
+    def rows(self, top: int, bottom: int) -> Tensor:
+        """Return upright rows as uint8 (C, bottom - top, W)."""
+        band = self._band(top, bottom)
+        if self._is_deep:
+            values = np.asarray(band).astype(np.float64)
+            eight = np.rint(values * 255 if band.mode == "F" else values / 257)
+            return torch.from_numpy(eight.astype(np.uint8)[None])
+        if band.mode in _TRANSPARENT or "transparency" in band.info:
+            over = band.convert("RGBA")
+            band = Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over)
+        pixels = np.array(band.convert("RGB" if self._is_coloured else "L"))
+        if self._is_coloured:
+            return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        return torch.from_numpy(pixels[None])
+
+    def _band(self, top: int, bottom: int) -> Image.Image:
+        """Return the part of the picture that its upright rows are, turned upright."""
+        _, height, _ = self.shape
+        band, (width, length) = self._picture, self._picture.size
+        if bottom - top < height:
+            if self._orientation in _FROM_THE_END:
+                top, bottom = height - bottom, height - top
+            is_lying = self._orientation in _LYING
+            band = band.crop((top, 0, bottom, length) if is_lying else (0, top, width, bottom))
+        method = _UPRIGHT.get(self._orientation)
+        return band if method is None else band.transpose(method)
+
+    def _require_pixels(self) -> None:
+        """Raise UnreadableError unless 16 bits, or floats in [0, 1], are all the picture holds."""
+        _, height, width = self.shape
+        low, high, step = math.inf, -math.inf, max(1, BAND // width)
+        for top in range(0, height, step):
+            values = np.asarray(self._band(top, min(top + step, height)))
+            if not np.isfinite(values).all():
+                raise UnreadableError("holds NaN or infinite values")
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+        if low < 0 or high > (1 if self._picture.mode == "F" else 65535):
+            raise UnreadableError(f"values from {low:.4g} to {high:.4g} are neither 8 nor 16 bits")
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """Yield an opened picture; turn whatever fails within the block into an UnreadableError."""
     try:
         with _open(data) as picture:
-            width, height = picture.size
-            if picture.getexif().get(0x0112, 1) in (5, 6, 7, 8):
-                width, height = height, width
-            return (3 if _is_coloured(picture) else 1), height, width
+            yield picture
     except UnreadableError:
         raise
-    except Exception as error:
-        raise UnreadableError(f"damaged: {_first_line(error)}") from None
+    except MemoryError:
+        raise UnreadableError("larger than memory") from None
+    except Exception as error:  # Pillow's decoders raise anything on damaged input
+        raise UnreadableError(f"damaged: {first_line(error)}") from None
 
 
 def _open(data: bytes) -> Image.Image:
@@ -89,35 +215,3 @@ def _is_coloured(picture: Image.Image) -> bool:
         palette = np.array(picture.getpalette("RGB") or []).reshape(-1, 3)
         return bool((palette != palette[:, :1]).any())
     return picture.mode in _COLOURED
-
-
-def _array(picture: Image.Image) -> NDArray[np.uint8]:
-    """Return a picture of any mode as (C, H, W)."""
-    coloured = _is_coloured(picture)
-    picture.load()
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode.startswith(("I", "F")):
-        return _deep(np.asarray(upright))[None]
-    if upright.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in upright.info:
-        over = upright.convert("RGBA")
-        black = Image.new("RGBA", over.size, (0, 0, 0, 255))
-        upright = Image.alpha_composite(black, over)
-    pixels = np.array(upright.convert("RGB" if coloured else "L"))
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)) if coloured else pixels[None]
-
-
-def _deep(values: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Return grey values of 16 bits, or floats in [0, 1], as 8 bits."""
-    deep = values.astype(np.float64)
-    if not np.isfinite(deep).all():
-        raise UnreadableError("holds NaN or infinite values")
-    floats = values.dtype.kind == "f"
-    low, high = float(deep.min()), float(deep.max())
-    if low < 0 or high > (1 if floats else 65535):
-        raise UnreadableError(f"values from {low:.4g} to {high:.4g} are neither 8 nor 16 bits")
-    eight: NDArray[np.uint8] = np.rint(deep * 255 if floats else deep / 257).astype(np.uint8)
-    return eight
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import threading
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from pcgen.data.decode import MAX_BYTES, SUFFIXES, UnreadableError
+from pcgen.data.decode import MAX_BYTES, SUFFIXES, require_known_kind
+from pcgen.data.reading import (
+    UnreadableError,
+    first_line,
+    read_bytes,
+    require_plain_member,
+    require_unpackable,
+)
 from pcgen.errors import DataError
 
 # Deflate never shrinks a real picture by more; a member that announces more is a zip bomb.
 _MAX_RATIO = 1000
+# A folder is searched for so many pictures, so deep, and past so many other files.
+MOST_PICTURES = 10_000_000
+DEEPEST = 100
+MOST_OTHERS = 100_000
+_OTHERS_PER_PICTURE = 10
+_MAX_TEXT = 2**26
 
 
 class Files(Protocol):
@@ -50,18 +63,34 @@ class FolderFiles:
 
     @classmethod
     def of(cls, root: Path) -> FolderFiles:
-        """Return the pictures of a folder and its sub-folders; a link is followed once."""
+        """Return the pictures of a folder and its sub-folders; a link is followed once.
+
+        A sub-folder that cannot be opened is among them, as a name that ends with a slash.
+
+        Raises:
+            DataError: the folder cannot be opened, or holds more than is searched.
+        """
         names: list[str] = []
+        failed: list[OSError] = []
         seen: set[tuple[int, int]] = set()
-        for folder, inner, files in os.walk(root, followlinks=True):
+        others = 0
+        for folder, inner, files in os.walk(root, followlinks=True, onerror=failed.append):
             status = os.stat(folder)
             if (status.st_dev, status.st_ino) in seen:
                 inner.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
-            within = PurePosixPath(os.path.relpath(folder, root))
-            names += [str(within / file) for file in files]
-        return cls(root, sorted(name for name in names if is_picture(name)))
+            inner[:] = [name for name in inner if not _is_hidden(name)]
+            prefix = "" if folder == str(root) else f"{Path(folder).relative_to(root).as_posix()}/"
+            before = len(names)
+            names += [prefix + name for name in (*files, *inner) if is_picture(name)]
+            others += len(files) - (len(names) - before)
+            _require_searchable(root, prefix, len(names), others)
+        for error in failed:
+            if error.filename == str(root):
+                raise error
+            names.append(f"{Path(error.filename).relative_to(root).as_posix()}/")
+        return cls(root, sorted(names))
 
     def head(self, keep: Sequence[int]) -> FolderFiles:
         """Return the files of these numbers alone."""
@@ -72,12 +101,12 @@ class FolderFiles:
 
     def bytes_of(self, row: int) -> bytes:
         """Return a file's bytes."""
+        name = self.names[row]
+        if name.endswith("/"):
+            raise UnreadableError("a folder that cannot be opened")
+        require_known_kind(name)
         try:
-            path = self._path(self.names[row])
-            size = path.stat().st_size
-            if size > MAX_BYTES:
-                raise UnreadableError(f"{size} bytes, more than {MAX_BYTES}")
-            return path.read_bytes()
+            return read_bytes(self._path(name), MAX_BYTES)
         except OSError as error:
             raise UnreadableError((error.strerror or str(error)).lower()) from None
         except ValueError:
@@ -86,8 +115,8 @@ class FolderFiles:
     def text_of(self, name: str) -> str | None:
         """Return the content of a text file among the pictures, or None."""
         try:
-            return self._path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+            return read_bytes(self._path(name), _MAX_TEXT).decode()
+        except (OSError, UnicodeDecodeError, UnreadableError):
             return None
 
     def digest(self) -> bytes:
@@ -127,58 +156,89 @@ class ZipFiles:
             ) from None
         # All threads share one file handle: they read in turn and decode at once.
         self._lock = threading.Lock()
-        for member in self._archive.infolist():
-            name = PurePosixPath(member.filename.replace("\\", "/"))
-            drive = name.parts[:1] and name.parts[0][1:] == ":"
-            if name.is_absolute() or drive or ".." in name.parts:
-                raise DataError(
-                    f"{path}: its member {member.filename} points outside the zip",
-                    "Such a zip is broken or hostile: unpack what you need and name the folder",
-                )
-        members = [m for m in self._archive.infolist() if is_picture(m.filename)]
-        self._members = sorted(members, key=lambda member: member.filename)
-        self.names: Sequence[str] = [member.filename for member in self._members]
+        named = {_within(member, path): member for member in self._archive.infolist()}
+        self._by_name = named
+        self.names: Sequence[str] = sorted(
+            name for name in map(_without_slash, named) if is_picture(name)
+        )
 
     def head(self, keep: Sequence[int]) -> ZipFiles:
         """Return the files of these numbers alone."""
-        fewer = object.__new__(ZipFiles)
-        fewer.path, fewer._archive, fewer._lock = self.path, self._archive, self._lock
-        fewer._members = [self._members[i] for i in keep]
-        fewer.names = [member.filename for member in fewer._members]
+        fewer = copy.copy(self)
+        fewer.names = [self.names[i] for i in keep]
         return fewer
 
     def bytes_of(self, row: int) -> bytes:
         """Return a member's bytes."""
-        member = self._members[row]
-        if member.file_size > MAX_BYTES:
-            raise UnreadableError(f"announces {member.file_size} bytes, more than {MAX_BYTES}")
-        if member.file_size > _MAX_RATIO * max(1, member.compress_size):
-            raise UnreadableError(f"announces {_MAX_RATIO} times its packed size or more")
-        if member.flag_bits & 1:
-            raise UnreadableError("encrypted")
+        require_known_kind(self.names[row])
+        return self._unpack(self.names[row], MAX_BYTES)
+
+    def _unpack(self, name: str, limit: int) -> bytes:
+        member = self._by_name.get(name)
+        if member is None:
+            raise UnreadableError("not a file")
+        if member.file_size > limit:
+            raise UnreadableError(f"announces {member.file_size} bytes, more than {limit}")
+        require_unpackable(member.file_size, member.compress_size, _MAX_RATIO, free=0)
+        require_plain_member(member)
         try:
             with self._lock:
                 return self._archive.read(member)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
-            raise UnreadableError(f"damaged in the zip: {error}") from None
-        except (NotImplementedError, RuntimeError) as error:
-            raise UnreadableError(f"cannot be unpacked: {error}") from None
+        except Exception as error:  # zipfile, zlib and the system each have their own
+            raise UnreadableError(f"damaged in the zip: {first_line(error)}") from None
 
     def text_of(self, name: str) -> str | None:
         """Return the content of a text file among the pictures, or None."""
         try:
-            with self._lock:
-                return self._archive.read(name).decode()
-        except (KeyError, UnicodeDecodeError, zipfile.BadZipFile, RuntimeError):
+            return self._unpack(name, _MAX_TEXT).decode()
+        except (UnreadableError, UnicodeDecodeError):
             return None
 
     def digest(self) -> bytes:
         """Return a hash of the names, sizes and check sums."""
         hashed = hashlib.sha256()
-        for member in self._members:
-            words = f"{member.filename}\0{member.file_size}\0{member.CRC}\0"
-            hashed.update(words.encode("utf-8", "surrogateescape"))
+        for name in self.names:
+            member = self._by_name.get(name)
+            size, check_sum = (member.file_size, member.CRC) if member else (0, 0)
+            hashed.update(f"{name}\0{size}\0{check_sum}\0".encode("utf-8", "surrogateescape"))
         return hashed.digest()
+
+
+def _within(member: zipfile.ZipInfo, path: Path) -> str:
+    """Return a member's path inside the zip, with forward slashes.
+
+    Raises:
+        DataError: the path points outside the zip.
+    """
+    name = member.filename.replace("\\", "/")
+    parts = PurePosixPath(name)
+    drive = parts.parts[:1] and parts.parts[0][1:] == ":"
+    if parts.is_absolute() or drive or ".." in parts.parts:
+        raise DataError(
+            f"{path}: its member {member.filename} points outside the zip",
+            "Such a zip is broken or hostile: unpack what you need and name the folder",
+        )
+    return name
+
+
+def _without_slash(name: str) -> str:
+    """Return a folder's name without the slash, under which no member is found."""
+    return name.removesuffix("/")
+
+
+def _require_searchable(root: Path, prefix: str, pictures: int, others: int) -> None:
+    """Raise DataError if a folder holds more than is searched for pictures."""
+    hint = "Name the folder that holds the pictures"
+    if prefix.count("/") > DEEPEST:
+        raise DataError(f"{root}: searched no deeper than {DEEPEST} folders", hint)
+    if pictures > MOST_PICTURES:
+        raise DataError(f"{root}: holds more than {MOST_PICTURES:,} pictures", hint)
+    if others > MOST_OTHERS + _OTHERS_PER_PICTURE * pictures:
+        raise DataError(
+            f"{root}: not searched further after {others:,} files that are no pictures, and "
+            f"{pictures:,} that are",
+            hint,
+        )
 
 
 def is_picture(name: str) -> bool:
@@ -186,6 +246,8 @@ def is_picture(name: str) -> bool:
 
     Files that systems leave behind (.DS_Store, ._0001.png, __MACOSX/) are no pictures.
     """
-    parts = PurePosixPath(name).parts
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not hidden and not name.endswith("/") and name.lower().endswith(SUFFIXES)
+    return name.lower().endswith(SUFFIXES) and not any(map(_is_hidden, name.split("/")))
+
+
+def _is_hidden(part: str) -> bool:
+    return part.startswith(".") or part in ("__MACOSX", "lost+found")

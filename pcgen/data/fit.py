@@ -14,6 +14,7 @@ pixels whether its file stores grey or RGB, and the files of one data set often 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,11 @@ from pcgen.data.images import ChangedStore, Images, Shape, Store
 _LUMA = (0.299, 0.587, 0.114)
 # The same in 65536ths, rounded as Pillow does: a picture is equal as a file and as an array.
 _LUMA_16 = (19595, 38470, 7471)
+
+
+# An image of more pixels is read and scaled in bands of so many pixels.
+LARGE = 2**22
+BAND = 2**20
 
 
 def unit(values_BD: NDArray[Any], divisor: float = 255.0) -> Tensor:
@@ -48,16 +54,40 @@ def fit(pixels_BCHW: Tensor, shape: Shape) -> Tensor:
 
     uint8 stays uint8, floats stay floats.
     """
-    channels, height, width = shape
+    pixels_BCHW = _recoloured(pixels_BCHW, shape[0])
+    height, width = pixels_BCHW.shape[2:]
+    if (height, width) == shape[1:]:
+        return pixels_BCHW
+    return _resized(pixels_BCHW.contiguous(), _covering(height, width, shape), shape)
+
+
+def _recoloured(pixels_BCHW: Tensor, channels: int) -> Tensor:
     own_channels = pixels_BCHW.shape[1]
     if own_channels == 3 and channels == 1:
-        pixels_BCHW = _grey(pixels_BCHW)
-    elif own_channels != channels:
-        assert own_channels == 1, (own_channels, channels)
-        pixels_BCHW = pixels_BCHW.expand(-1, channels, -1, -1)
-    if tuple(pixels_BCHW.shape[2:]) == (height, width):
+        return _grey(pixels_BCHW)
+    if own_channels == channels:
         return pixels_BCHW
-    return _resize(pixels_BCHW.contiguous(), height, width)
+    assert own_channels == 1, (own_channels, channels)
+    return pixels_BCHW.expand(-1, channels, -1, -1)
+
+
+def fit_rows(rows: Callable[[int, int], Tensor], own: Shape, shape: Shape) -> Tensor:
+    """Return one image as `fit` does, bit for bit, without having all of a large one in memory.
+
+    Args:
+        rows: returns the image's rows from a top to a bottom, uint8 (C, rows, W).
+    """
+    _, height, width = own
+    if height * width <= LARGE:
+        return fit(rows(0, height)[None], shape)[0]
+    # Each row is scaled by itself first, as `interpolate` does it.
+    new_width = _covering(height, width, shape)[1]
+    step = max(1, BAND // width)
+    bands = [
+        _scaled(_recoloured(rows(top, min(top + step, height))[None], shape[0]), None, new_width)
+        for top in range(0, height, step)
+    ]
+    return _resized(torch.cat(bands, 2), _covering(height, width, shape), shape)[0]
 
 
 def preprocessing_of(own_shapes: set[Shape], shape: Shape) -> dict[str, Any]:
@@ -112,13 +142,26 @@ def _grey(pixels_BCHW: Tensor) -> Tensor:
     return ((luma + 0x8000) >> 16).to(torch.uint8)
 
 
-def _resize(pixels_BCHW: Tensor, height: int, width: int) -> Tensor:
-    old_height, old_width = pixels_BCHW.shape[2:]
-    scale = max(height / old_height, width / old_width)
-    size = (max(height, round(old_height * scale)), max(width, round(old_width * scale)))
-    if size != (old_height, old_width):
-        pixels_BCHW = interpolate(
-            pixels_BCHW, size, mode="bilinear", align_corners=False, antialias=True
-        )
+def _covering(height: int, width: int, shape: Shape) -> tuple[int, int]:
+    """Return the size to which an image is scaled so that it covers the shape."""
+    scale = max(shape[1] / height, shape[2] / width)
+    return max(shape[1], round(height * scale)), max(shape[2], round(width * scale))
+
+
+def _scaled(pixels_BCHW: Tensor, height: int | None, width: int) -> Tensor:
+    """Return images of this size; None keeps their height."""
+    size = (pixels_BCHW.shape[2] if height is None else height, width)
+    if size == tuple(pixels_BCHW.shape[2:]):
+        return pixels_BCHW
+    pixels = pixels_BCHW.contiguous()
+    if size == (1, 1):  # torch fails with several channels
+        pixels = pixels.flatten(0, 1)[:, None]
+    scaled = interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
+    return scaled.reshape(*pixels_BCHW.shape[:2], *size)
+
+
+def _resized(pixels_BCHW: Tensor, size: tuple[int, int], shape: Shape) -> Tensor:
+    """Return the centres of images that are scaled to `size`."""
+    _, height, width = shape
     top, left = (size[0] - height) // 2, (size[1] - width) // 2
-    return pixels_BCHW[:, :, top : top + height, left : left + width]
+    return _scaled(pixels_BCHW, *size)[:, :, top : top + height, left : left + width]

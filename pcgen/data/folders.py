@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcgen.data.decode import MAX_PIXELS, UnreadableError, decode, header
+from pcgen.data.decode import MAX_PIXELS, decoded, header
 from pcgen.data.files import Files
-from pcgen.data.fit import fit, preprocessing_of, unit
+from pcgen.data.fit import fit_rows, preprocessing_of, unit
 from pcgen.data.folder_labels import classes_of, rows_of_split
 from pcgen.data.images import Images, Shape
+from pcgen.data.reading import UnreadableError
 from pcgen.data.request import DataRequest
 from pcgen.errors import DataError
 
@@ -92,15 +93,14 @@ class FileStore:
     def _decode(self, row: int) -> Pixels | None:
         """Return a picture's pixels (D,) in the store's shape; None if it fails, with a reason."""
         try:
-            pixels_CHW = decode(self.files.bytes_of(row))
+            with decoded(self.files.bytes_of(row)) as picture:
+                if refusal := self._refusal(*picture.shape):
+                    self._failed[row] = ("shape", refusal)
+                    return None
+                return fit_rows(picture.rows, picture.shape, self.shape).reshape(-1).numpy()
         except UnreadableError as error:
             self._failed[row] = ("unreadable", str(error))
             return None
-        refusal = self._refusal(*pixels_CHW.shape)
-        if refusal:
-            self._failed[row] = ("shape", refusal)
-            return None
-        return fit(pixels_CHW[None], self.shape).reshape(-1).numpy()
 
     def _refusal(self, channels: int, height: int, width: int) -> str:
         """Return why a picture cannot be brought to the store's shape; empty if it can."""
@@ -127,7 +127,7 @@ def open_files(files: Files, name: str, request: DataRequest, *, split: str = ""
     if not files.names:
         raise DataError(
             f"{request.source}: holds no pictures",
-            "pcgen reads .png .jpg .bmp .gif .webp .tif .ppm .pgm",
+            "pcgen reads .png .jpg .bmp .gif .webp .tif .ppm .pgm .avif .jp2",
         )
     labels, classes = classes_of(files)
     keep = rows_of_split(files.names, split, request.source)[: request.limit]

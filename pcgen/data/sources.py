@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcgen.config import ARRAY
-from pcgen.data.arrays import images_of, in_native_order
+from pcgen.data.arrays import images_of, in_native_order, require_layout
 from pcgen.data.catalogue import BUILT_IN
 from pcgen.data.catalogue import listing as listing
 from pcgen.data.decode import SUFFIXES
@@ -28,6 +29,7 @@ from pcgen.data.idx import looks_like_idx, read_images
 from pcgen.data.images import Images, Shape
 from pcgen.data.named import open_named
 from pcgen.data.numpy_files import read_numpy
+from pcgen.data.reading import open_regular, reading
 from pcgen.data.request import DataRequest
 from pcgen.data.tables import open_csv, table_of
 from pcgen.errors import DataError
@@ -36,6 +38,7 @@ from pcgen.registry import DATA_SETS
 Array: TypeAlias = NDArray[np.generic]
 Data: TypeAlias = str | Path | Array | Tensor
 
+_MOST_NAMES = 2**28
 _KINDS = "pcgen reads pictures, folders and zips of them, IDX, .npy, .npz and .csv"
 
 
@@ -208,7 +211,8 @@ def _of_name(
     name, _, split = request.source.partition(":")
     is_text = isinstance(data, str)
     if is_text and name in BUILT_IN:
-        return open_named(BUILT_IN[name], split, request, data_dir, download)
+        with reading(request.source):
+            return open_named(BUILT_IN[name], split, request, data_dir, download)
     if data == "-":
         return _stdin(request)
     if not data:
@@ -223,12 +227,8 @@ def _of_name(
         if is_text and name in DATA_SETS:
             return _registered(name, split, request, data_dir)
         raise _not_found(request.source, name)
-    try:
+    with reading(str(path)):
         return _path(path, path_split, request)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read: {(error.strerror or str(error)).lower()}"
-        ) from None
 
 
 def _registered(name: str, split: str, request: DataRequest, data_dir: Path | None) -> Images:
@@ -267,7 +267,10 @@ def _not_found(data: str, name: str) -> DataError:
 
 def _stdin(request: DataRequest) -> Images:
     """Return the pictures that standard input names, one a line."""
-    names = [os.fsdecode(line) for line in sys.stdin.buffer.read().splitlines() if line]
+    listed = sys.stdin.buffer.read(_MOST_NAMES + 1)
+    if len(listed) > _MOST_NAMES:
+        raise DataError(f"-: standard input gave more than {_MOST_NAMES} bytes of names")
+    names = [os.fsdecode(line) for line in listed.splitlines() if line]
     if not names:
         raise DataError("-: standard input named no files", "find photos -name '*.png' | pcgen ...")
     return open_files(FolderFiles(None, names[: request.limit]), "stdin", request)
@@ -276,22 +279,25 @@ def _stdin(request: DataRequest) -> Images:
 def _path(path: Path, split: str, request: DataRequest) -> Images:
     """Return the data of a file or a folder that exists."""
     suffix = path.suffix.lower()
-    if path.is_dir() or suffix == ".zip":
-        files = FolderFiles.of(path) if path.is_dir() else ZipFiles(path)
-        return open_files(files, path.name, request, split=split)
+    if path.is_dir():
+        return open_files(FolderFiles.of(path), path.name, request, split=split)
+    open_regular(path).close()
+    if suffix == ".zip":
+        return open_files(ZipFiles(path), path.name, request, split=split)
     if split:
         raise DataError(f"{request.source}: {path.name} has no splits")
     if suffix in SUFFIXES:
         return open_files(FolderFiles(None, [str(path)]), path.name, request)
     if suffix in (".csv", ".tsv"):
         return open_csv(path, request)
+    check = partial(require_layout, request=request)
     if suffix in (".npy", ".npz"):
-        array, labels, key = read_numpy(path, request.labels)
+        array, labels, key = read_numpy(path, check, request.labels)
         images = _of_array(array, path.name, replace(request, labels=key), labels)
         note = () if images.labels is None else (f"{request.source}: labels: array {key!r}",)
         return replace(images, notes=(*note, *images.notes))
     if looks_like_idx(path):
-        array, labels = read_images(path, request.limit)
+        array, labels = read_images(path, request.limit, check)
     else:
         raise DataError(f"{path}: not a kind of file that pcgen reads", _KINDS)
     return _of_array(array, path.name, request, labels)

@@ -160,11 +160,11 @@ def _share(hidden: int, shape: Shape, source: torch.Generator) -> Tensor:
 
 
 def _picture(word: str, value: str, shape: Shape) -> Tensor:
-    from pcgen.data.decode import UnreadableError, decode
+    from pcgen.data.decode import MAX_BYTES, decode
+    from pcgen.data.reading import UnreadableError, read_bytes
 
-    path = Path(value)
     try:
-        pixels_CHW = decode(path.read_bytes())
+        pixels_CHW = decode(read_bytes(Path(value), MAX_BYTES))
     except OSError as error:
         reason = (error.strerror or "cannot be read").lower()
         raise DataError(f"--corrupt {word}: {value}: {reason}", f"There are: {_KNOWN}") from None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 
 from pcgen.data.images import Images
 from pcgen.data.sources import open_data
+from pcgen.errors import DataError
 
 from .pictures import Array, random_pixels, refusal
 
@@ -146,6 +149,92 @@ def test_a_truncated_npy_is_refused(tmp_path: Path, keep: int) -> None:
     np.save(path, random_pixels(6, 50, 4))
     path.write_bytes(path.read_bytes()[:keep])
     refusal(lambda: open_data(str(path)), "x.npy")
+
+
+# The shape in a header, by what is wrong with it.
+SHAPES = {
+    "a parenthesis of another kind": "((10,8,8)",
+    "True for a side": "(True, 8, 8)",
+    "a negative side": "(-10, 8, 8)",
+    "a huge side": "(99999999999, 8, 8)",
+    "a side beyond 64 bits": f"({2**64}, 8, 8)",
+    "a product beyond 64 bits": f"({2**62}, 8)",
+    "100 axes": f"({'1,' * 100})",
+    "deep nesting": "(" * 5000,
+    "a side of Python 2": "(10L, 8L, 99L)",
+    "no tuple": "10",
+    "nothing": "",
+}
+HEADERS = {
+    **{k: f"{{'descr': '|u1', 'fortran_order': False, 'shape': {s}, }}" for k, s in SHAPES.items()},
+    "items of no bytes": "{'descr': '|S0', 'fortran_order': False, 'shape': (10, 8, 8), }",
+    "objects": "{'descr': '|O', 'fortran_order': False, 'shape': (10, 8, 8), }",
+    "no such type": "{'descr': '|q9', 'fortran_order': False, 'shape': (10, 8, 8), }",
+    "no table": "[1, 2]",
+}
+
+
+def with_header(text: str, version: int) -> bytes:
+    length = struct.pack("<H" if version == 1 else "<I", len(text))
+    return b"\x93NUMPY" + bytes([version, 0]) + length + text.encode() + bytes(640)
+
+
+@pytest.mark.parametrize("text", HEADERS.values(), ids=HEADERS.keys())
+@pytest.mark.parametrize("version", [1, 2, 3, 9])
+def test_a_damaged_header_is_one_line(tmp_path: Path, text: str, version: int) -> None:
+    data = with_header(text, version)
+    (tmp_path / "x.npy").write_bytes(data)
+    refusal(lambda: open_data(str(tmp_path / "x.npy")), "x.npy")
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", data)
+    refusal(lambda: open_data(str(tmp_path / "x.npz")), "x.npz")
+
+
+def test_a_header_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    with path.open("wb") as file:
+        file.write(b"\x93NUMPY\2\0" + struct.pack("<I", 2**32 - 1))
+        file.truncate(2**33)  # takes no room on the disk
+    refusal(lambda: open_data(str(path)), "x.npy", "damaged")
+
+
+def test_an_npz_that_announces_too_much_is_not_unpacked(tmp_path: Path) -> None:
+    header = "{'descr': '|u1', 'fortran_order': False, 'shape': (%d, 8, 8), }"
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", with_header(header % 2_000_000, 1) + bytes(128_000_000 - 640))
+    refusal(lambda: open_data(str(path)), "x.npz", "100 times its packed size")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", with_header(header % 9, 1))
+    refusal(lambda: open_data(str(path)), "x.npz", "damaged")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("x.npy", with_header(header % 10, 1))
+    refusal(lambda: open_data(str(path)), "x.npz", "deflate")
+
+
+def test_an_array_that_does_not_fit_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "x.npz", x=random_pixels(900, 21))
+    whole = bytearray((tmp_path / "x.npz").read_bytes())
+    whole[-200] ^= 255  # unpacking would fail
+    (tmp_path / "x.npz").write_bytes(whole)
+    refusal(lambda: open_data(str(tmp_path / "x.npz"), like=(1, 5, 4)), "rows of 21 numbers")
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.npy"])
+def test_no_flipped_bit_shows_a_traceback(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    pixels = np.arange(160, dtype=np.uint8).reshape(10, 4, 4) // 8
+    save: Any = np.save if name == "x.npy" else np.savez_compressed
+    save(path, pixels)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << (place % 8)
+        path.write_bytes(damaged)
+        try:
+            open_data(str(path)).rows([0])
+        except DataError as error:
+            assert "\n" not in error.message  # noqa: PT017
 
 
 def test_an_npz_may_hold_labels(tmp_path: Path) -> None:

@@ -8,11 +8,16 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pcgen.data.decode import UnreadableError, decode, header
+from pcgen.data import fit as fitting
+from pcgen.data.decode import decode, header
+from pcgen.data.decode import decoded as opened
+from pcgen.data.fit import fit, fit_rows
+from pcgen.data.reading import UnreadableError
 
 from .pictures import Array, png, random_pixels
 
@@ -102,6 +107,51 @@ def test_a_turned_photograph_is_set_upright() -> None:
     exif[0x0112] = 6
     data = saved(Image.fromarray(GREY), "PNG", exif=exif.tobytes())
     assert np.array_equal(decoded(data)[0], np.rot90(GREY, -1))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
+def test_a_turned_picture_has_one_size_before_and_after_it_is_decoded(
+    orientation: int, kind: str
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    corner = np.zeros((6, 9), np.uint8)
+    corner[:3, :3] = 255
+    found = decoded(saved(Image.fromarray(np.stack([corner] * 3, -1)), kind, exif=exif))[0]
+    upright = {
+        2: np.fliplr(corner),
+        3: np.rot90(corner, 2),
+        4: np.flipud(corner),
+        5: corner.T,
+        6: np.rot90(corner, -1),
+        7: np.rot90(corner, 2).T,
+        8: np.rot90(corner),
+    }.get(orientation, corner)
+    assert np.array_equal(found > 127, upright > 127)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "I;16", "CMYK"])
+def test_a_large_picture_is_scaled_in_bands_to_the_same_bits(
+    mode: str, orientation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = Image.fromarray(random_pixels(61, 43, 3))
+    picture = picture.quantize(50) if mode == "P" else picture
+    if mode == "I;16":
+        picture = Image.fromarray(np.multiply(random_pixels(61, 43), 257, dtype=np.uint16))
+    elif mode != "P":
+        picture = picture.convert(mode)
+    data = saved(picture, "TIFF" if mode == "CMYK" else "PNG", exif=exif)
+    whole = decode(data)
+    monkeypatch.setattr(fitting, "LARGE", 100)
+    monkeypatch.setattr(fitting, "BAND", 200)
+    for shape in ((1, 8, 8), (3, 20, 7), (3, 50, 60), (len(whole), *whole.shape[1:]), (3, 1, 1)):
+        with opened(data) as found:
+            scaled = fit_rows(found.rows, found.shape, shape)
+        assert torch.equal(scaled, fit(whole[None], shape)[0])
 
 
 def test_one_pixel_is_a_picture() -> None:

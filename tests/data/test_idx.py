@@ -83,14 +83,21 @@ def test_a_header_of_terabytes_reserves_none(tmp_path: Path, suffix: str) -> Non
     data = struct.pack(">BBBB3I", 0, 0, 8, 3, 2**32 - 1, 2**31, 2**31) + b"x"
     path = tmp_path / f"x.idx{suffix}"
     path.write_bytes(gzip.compress(data) if suffix else data)
-    refusal(lambda: read_idx(path), "truncated")
+    refusal(lambda: read_idx(path), "announces" if suffix else "truncated")
+
+
+@pytest.mark.parametrize("dims", [255, 128, 65, 5])
+def test_more_dimensions_than_images_have_are_refused(tmp_path: Path, dims: int) -> None:
+    path = tmp_path / "x.idx"
+    path.write_bytes(struct.pack(f">BBBB{dims}I", 0, 0, 8, dims, *[1] * dims) + b"x")
+    refusal(lambda: open_data(str(path)), "x.idx", f"{dims} dimensions")
 
 
 def test_a_gzip_stream_that_breaks_off_is_refused(tmp_path: Path) -> None:
     whole = gzip.compress(idx(random_pixels(70, 5, 4)))
     path = tmp_path / "x.gz"
     path.write_bytes(whole[:-100])
-    refusal(lambda: read_idx(path), "gzip stream ends early")
+    refusal(lambda: read_idx(path), "ends early")
     damaged = bytearray(whole)
     damaged[len(whole) // 2] ^= 255
     path.write_bytes(damaged)
