@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcgen.data.csv_dialect import Dialect, dialect_of, has_marks, is_thousands, number
+from pcgen.data.reading import read_text
 from pcgen.data.request import DataRequest
 from pcgen.errors import DataError
 
@@ -75,7 +76,7 @@ def read_csv(path: Path, request: DataRequest) -> CsvTable:
             of the request, or has a word in the place of a number.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except UnicodeDecodeError:
         raise DataError(f"{path}: not text (UTF-8)") from None
     dialect = dialect_of(text, request.columns or ())

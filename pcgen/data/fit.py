@@ -34,7 +34,7 @@ _LUMA_16 = (19595, 38470, 7471)
 
 # An image of more pixels is read and scaled in bands of so many pixels.
 LARGE = 2**22
-BAND = 2**20
+BAND = 2**18
 
 
 def unit(values_BD: NDArray[Any], divisor: float = 255.0) -> Tensor:

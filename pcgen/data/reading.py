@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import stat
 import zipfile
@@ -11,6 +13,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pcgen.errors import DataError, PcgenError
+
+# What is packed may unpack to so many bytes, or to so many times its packed size.
+_FREE = 2**26
+_RATIO = 100
 
 
 class UnreadableError(Exception):
@@ -92,14 +98,42 @@ def read_bytes(path: Path, limit: int) -> bytes:
         return content
 
 
-def require_unpackable(size: int, packed: int, ratio: int = 100, free: int = 2**26) -> None:
-    """Raise UnreadableError if packed data announce an unreasonable size.
+def read_text(path: Path) -> str:
+    """Return the text of a regular file in UTF-8, plain or gzipped; line ends become newlines.
+
+    Raises:
+        UnreadableError: no regular file, or a packed one that unpacks to too much.
+        OSError: the system cannot read it.
+        UnicodeDecodeError: the file is no text.
+    """
+    with open_regular(path) as file:
+        is_packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not is_packed:
+            return _text(file)
+        packed = os.fstat(file.fileno()).st_size
+        with gzip.open(file) as unpacked:
+            content = unpacked.read(max(_FREE, _RATIO * packed) + 1)
+        require_unpackable(len(content), packed)
+        return _text(io.BytesIO(content))
+
+
+def _text(file: BinaryIO) -> str:
+    with io.TextIOWrapper(file, encoding="utf-8-sig") as text:
+        return text.read()
+
+
+def require_unpackable(
+    size: int, packed: int, ratio: int | None = None, free: int | None = None
+) -> None:
+    """Raise UnreadableError if packed data unpack to an unreasonable size.
 
     They may unpack to `free` bytes, or to `ratio` times their packed size if that is more.
     """
+    ratio, free = ratio or _RATIO, _FREE if free is None else free
     if size > max(free, ratio * packed):
         raise UnreadableError(
-            f"announces {size} bytes, more than {ratio} times its packed size of {packed}"
+            f"unpacks to {size} bytes or more, over {ratio} times its packed size of {packed}"
         )
 
 

@@ -25,6 +25,7 @@ from pcgen.data.decode import SUFFIXES
 from pcgen.data.files import FolderFiles, ZipFiles
 from pcgen.data.fit import binarised
 from pcgen.data.folders import open_files
+from pcgen.data.foreign import refuse_foreign
 from pcgen.data.idx import looks_like_idx, read_images
 from pcgen.data.images import Images, Shape
 from pcgen.data.named import open_named
@@ -39,7 +40,7 @@ Array: TypeAlias = NDArray[np.generic]
 Data: TypeAlias = str | Path | Array | Tensor
 
 _MOST_NAMES = 2**28
-_KINDS = "pcgen reads pictures, folders and zips of them, IDX, .npy, .npz and .csv"
+_KINDS = "pcgen reads pictures, folders and zips of them, IDX, .npy, .npz, .csv and .csv.gz"
 
 
 def open_data(
@@ -65,7 +66,7 @@ def open_data(
 
             * a data set's name with an optional split, as `mnist:test`;
             * a path (`str` or `Path`) of a picture, a folder or zip of pictures (with an optional
-              split too), or an IDX, .npy, .npz or .csv file;
+              split too), or an IDX, .npy, .npz, .csv or .csv.gz file;
             * `-`, for the paths that standard input names, one a line;
             * a NumPy array or a torch tensor, on any device: images (N, H, W), (N, H, W, C) or
               (N, C, H, W), rows (N, D), or a single image; (3, H, W) is a single image where 3
@@ -278,17 +279,18 @@ def _stdin(request: DataRequest) -> Images:
 
 def _path(path: Path, split: str, request: DataRequest) -> Images:
     """Return the data of a file or a folder that exists."""
-    suffix = path.suffix.lower()
     if path.is_dir():
         return open_files(FolderFiles.of(path), path.name, request, split=split)
     open_regular(path).close()
+    refuse_foreign(path)
+    suffix = path.suffix.lower()
     if suffix == ".zip":
         return open_files(ZipFiles(path), path.name, request, split=split)
     if split:
         raise DataError(f"{request.source}: {path.name} has no splits")
     if suffix in SUFFIXES:
         return open_files(FolderFiles(None, [str(path)]), path.name, request)
-    if suffix in (".csv", ".tsv"):
+    if path.name.lower().removesuffix(".gz").endswith((".csv", ".tsv")):
         return open_csv(path, request)
     check = partial(require_layout, request=request)
     if suffix in (".npy", ".npz"):

@@ -83,7 +83,7 @@ def test_a_header_of_terabytes_reserves_none(tmp_path: Path, suffix: str) -> Non
     data = struct.pack(">BBBB3I", 0, 0, 8, 3, 2**32 - 1, 2**31, 2**31) + b"x"
     path = tmp_path / f"x.idx{suffix}"
     path.write_bytes(gzip.compress(data) if suffix else data)
-    refusal(lambda: read_idx(path), "announces" if suffix else "truncated")
+    refusal(lambda: read_idx(path), "packed size" if suffix else "truncated")
 
 
 @pytest.mark.parametrize("dims", [255, 128, 65, 5])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import shutil
@@ -206,3 +207,44 @@ def test_a_member_packed_without_a_limit_is_a_row_with_a_reason(
         archive.writestr("1.png", png(PIXELS[0]))
     rows = open_data(tmp_path / "x.zip", like=(1, 4, 4)).rows([0])
     assert "deflate" in rows.reason[0]
+
+
+def test_a_packed_table_is_read_as_the_table(tmp_path: Path) -> None:
+    text = "a,b\r\n1,2\r\n3,4\r\n"
+    (tmp_path / "x.csv").write_text(text, newline="")
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(text.encode()))
+    plain, packed = open_data(tmp_path / "x.csv"), open_data(tmp_path / "x.csv.gz")
+    assert packed.columns == plain.columns == ["a", "b"]
+    assert torch.equal(packed.rows([0, 1]).pixels_BD, plain.rows([0, 1]).pixels_BD)
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(text.encode())[:-9])
+    refusal(lambda: open_data(tmp_path / "x.csv.gz"), "x.csv.gz", "ends early")
+
+
+def test_a_packed_table_that_unpacks_to_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * 10**5))
+    monkeypatch.setattr("pcgen.data.reading._FREE", 10**5)
+    refusal(lambda: open_data(tmp_path / "x.csv.gz"), "x.csv.gz", "100 times")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "export"),
+    [
+        ("x.parquet", "Parquet", 'read_parquet("x.parquet").to_csv'),
+        ("x.XLSX", "spreadsheet", "save as CSV"),
+        ("x.json.gz", "JSON", "read_json"),
+        ("x.h5", "HDF5", "numpy.savez"),
+        ("x.mat", "MATLAB", "loadmat"),
+        ("x.tar.gz", "archive", ".zip"),
+        ("x.tgz", "archive", ".zip"),
+        ("x.pkl", "could run code", "numpy.savez"),
+        ("x.nii.gz", "medical", "PNG"),
+    ],
+)
+def test_a_file_of_another_kind_is_named_with_the_export_that_helps(
+    tmp_path: Path, name: str, kind: str, export: str
+) -> None:
+    (tmp_path / name).write_bytes(b"PAR1")
+    error = refusal(lambda: open_data(tmp_path / name), name, kind)
+    assert export in error.hint
