@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from .options import (
+    ROWS,
     data_dir_option,
     device_option,
     json_option,
@@ -26,7 +27,7 @@ _COLUMNS = ("id", "status", "class", "energy")
 @click.command("classify")
 @click.argument("model")
 @click.argument("data")
-@out_option("File for the rows: .csv, .jsonl or .npz.  [default: a new one here, labels.csv]")
+@out_option(f"{ROWS} [default: a new labels.csv]")
 @limit_option
 @device_option
 @data_dir_option

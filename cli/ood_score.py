@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import (
+    ROWS,
     data_dir_option,
     device_option,
     is_first_process,
@@ -49,8 +50,7 @@ def _format(ctx: click.Context, param: click.Parameter, out: Path | None) -> Pat
     type=click.Path(path_type=Path, dir_okay=False),
     callback=_format,
     metavar="FILE",
-    help="File for the rows: .csv, .jsonl or .npz. FILE.meta.json is written beside it."
-    " [default: a new scores.csv]",
+    help=f"{ROWS} FILE.meta.json is written beside it. [default: a new scores.csv]",
 )
 @click.option(
     "--score",

@@ -12,6 +12,10 @@ import click
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 PREFIX = "PCGEN_SET_"
+ROWS = (
+    "File for the rows: .csv, .jsonl or .npz. In .csv, text that a spreadsheet would take for a"
+    " formula has an apostrophe before it."
+)
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as one JSON document."

@@ -68,6 +68,13 @@ class RunError(PcgenError):
     kind = "run"
 
 
+class OutputError(RunError):
+    """A command that would write over what it reads."""
+
+    kind = "usage"
+    exit_code = 2
+
+
 class DivergenceError(PcgenError):
     """States or weights that left the finite numbers."""
 

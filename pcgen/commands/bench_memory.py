@@ -46,7 +46,11 @@ def bench_memory(
     from pcgen.pages import memory_page
 
     recipe = resolve_recipe("tiny-imagenet-memory")
-    with session("cpu", data_dir=data_dir, on_progress=on_progress) as place, torch.no_grad():
+    files = [] if out is None else [Path(out) / "index.html"]
+    with (
+        session("cpu", data_dir=data_dir, writes=files, on_progress=on_progress) as place,
+        torch.no_grad(),
+    ):
         # The recipe stores 250 images; the table draws as many as it needs from all of them.
         whole = msgspec.structs.replace(recipe.data, limit=None)
         images = place.open_recipe_data(whole)

@@ -62,7 +62,8 @@ def bench_ood(
         "keep": None if folder is None else folder / "scores",
     }
     outcomes = []
-    with session(device, data_dir=data_dir, on_progress=on_progress) as place:
+    files = [] if folder is None else [folder / "index.html"]
+    with session(device, data_dir=data_dir, writes=files, on_progress=on_progress) as place:
         for name, own in recipes.items():
             images = place.open_recipe_data(own.network.data)
             test = place.open_recipe_data(own.network.data, split="test")

@@ -51,7 +51,8 @@ def bench_speed(
         on_progress(Event(stage, done, total))
 
     rows: list[dict[str, Any]] = []
-    with session(device) as chosen, torch.no_grad():
+    files = [] if out is None else [Path(out) / "index.html"]
+    with session(device, writes=files) as chosen, torch.no_grad():
         places = [Place(count) for count in threads]
         if chosen.device.type != "cpu":
             places = [Place(1, str(chosen.device))]

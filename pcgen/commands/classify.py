@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcgen.commands.outputs import require_readable, writing
+from pcgen import shipped
+from pcgen.commands.outputs import require_readable
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.session import session
 
@@ -88,7 +89,11 @@ def classify(
     path = None if out is None else Path(out)
     if path is not None:
         require_format(path)
-    with session(device, data_dir=data_dir, on_progress=on_progress) as place:
+    files = [] if path is None else [path]
+    reads = [shipped.find_model(model), data]
+    with session(
+        device, data_dir=data_dir, reads=reads, writes=files, on_progress=on_progress
+    ) as place:
         loaded = place.open_classifier(model, BATCH)
         images = place.open_data(data, loaded, limit=limit)
 
@@ -98,8 +103,7 @@ def classify(
         rows = task.classify(loaded.network, loaded.classes, images, tell)
         require_readable(rows, images.source)
         if path is not None:
-            with writing(path):
-                write_rows(rows, list(rows[0]), path)
+            write_rows(rows, list(rows[0]), path)
         labels, reason = in_classes_of(images, loaded.classes)
         place.note([reason] if reason else [])
         accuracy = None if labels is None else _accuracy(rows, labels.tolist())

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from pcgen.commands.ood_calibrate import ood_calibrate
 from pcgen.commands.ood_score import ood_score
 from pcgen.commands.progress import OnProgress, silent
+from pcgen.commands.recipes import resolve_recipe
 from pcgen.commands.reconstruct import ReconstructResult, reconstruct
 from pcgen.commands.session import open_detector
 from pcgen.commands.train import TrainResult, train
+from pcgen.errors import RunError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,6 +66,9 @@ def demo(out: str | Path = "demo", *, on_progress: OnProgress = silent) -> DemoR
     from pcgen.storage.runs import RunFolder
 
     folder = Path(out)
+    for run, recipe in ((folder, "digits"), (folder / "scoring", "digits-ood")):
+        if (run / "recipe.toml").exists() and RunFolder.existing(run)[1] != resolve_recipe(recipe):
+            raise RunError(f"{run}: holds a run that is not the demo's", "Name another folder")
     RunFolder(folder).clear()
     began = time.monotonic()
     trained = train("digits", folder, on_progress=on_progress)
@@ -80,7 +85,8 @@ def _score_unusual(folder: Path, model: Path, on_progress: OnProgress) -> dict[s
 
     Writes `detector.safetensors`, the images in `unusual/KIND/`, `scores.csv` and `unusual.png`.
     """
-    from pcgen.pages.pictures import Row, grid
+    from pcgen.pages.pictures import Row, grid_png
+    from pcgen.storage.files import write_whole
 
     detector = folder / "detector.safetensors"
     ood_calibrate(model, "digits", detector, on_progress=on_progress)
@@ -96,7 +102,8 @@ def _score_unusual(folder: Path, model: Path, on_progress: OnProgress) -> dict[s
         heat_BD = loaded.heat(loaded.scorers[0].heatmap(pixels_BD))  # type: ignore[attr-defined]
         shown, heat = (x[:_PER_ROW].reshape(-1, *loaded.model.shape) for x in (pixels_BD, heat_BD))
         rows += [Row(f"{kind}: {flagged[kind]}", shown), Row("where", heat, heat=True)]
-    grid(folder / "unusual.png", rows, title="Flagged as unlike the digits", columns=_PER_ROW)
+    png = grid_png(rows, title="Flagged as unlike the digits", columns=_PER_ROW)
+    write_whole(folder / "unusual.png", png)
     return flagged
 
 
@@ -107,14 +114,15 @@ def _write_unusual(data: str, folder: Path) -> dict[str, Tensor]:
 
     from pcgen.data.shifts import shifted
     from pcgen.data.sources import open_data
+    from pcgen.storage.files import replacing
 
     known = open_data(data, limit=_OF_A_KIND)
     tables = {"digits": known} | {kind: shifted(known, kind) for kind in _KINDS}
     pixels = {}
     for kind, images in tables.items():
         pixels[kind] = images.rows(range(len(images))).pixels_BD
-        (folder / kind).mkdir(parents=True, exist_ok=True)
         whole = (255 * pixels[kind]).round().numpy().astype(np.uint8)
         for i, picture in enumerate(whole.reshape(-1, *images.shape[1:])):
-            Image.fromarray(picture).save(folder / kind / f"{i:02}.png")
+            with replacing(folder / kind / f"{i:02}.png") as (file,):
+                Image.fromarray(picture).save(file, "PNG")
     return pixels

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcgen.commands.memorise import MemoryEditResult, save_memory
+from pcgen import shipped
+from pcgen.commands.memorise import MemoryEditResult, memory_file, save_memory
 from pcgen.commands.session import session
 from pcgen.errors import DataError
 
@@ -30,7 +31,8 @@ def forget(
     from pcgen.memory.edit import erase
     from pcgen.memory.recall import BATCH
 
-    with session(device) as place:
+    path = memory_file(out)
+    with session(device, reads=[shipped.find_model(model)], writes=[path]) as place:
         loaded = place.open_memory(model, BATCH)
         assert loaded.latents is not None
         numbers = sorted(set(items))
@@ -43,4 +45,4 @@ def forget(
             )
         edited = erase(loaded.network, loaded.latents, numbers)
         seed = loaded.recipe.seed
-        return save_memory(Path(out), loaded, edited, len(numbers), place.device.type, seed)
+        return save_memory(path, loaded, edited, len(numbers), place.device.type, seed)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcgen.commands.outputs import writing
+from pcgen import shipped
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.recall import require_stored_size
 from pcgen.commands.session import session
@@ -84,7 +84,11 @@ def memorise(
     from pcgen.memory.edit import write
     from pcgen.memory.recall import BATCH
 
-    with session(device, data_dir=data_dir, on_progress=on_progress) as place:
+    path = memory_file(out)
+    reads = [shipped.find_model(model), data]
+    with session(
+        device, data_dir=data_dir, reads=reads, writes=[path], on_progress=on_progress
+    ) as place:
         loaded = place.open_memory(model, BATCH)
         assert loaded.latents is not None
         images = place.open_data(data, loaded, limit=limit)
@@ -94,12 +98,18 @@ def memorise(
         require_readable(rows, images)
         edited = write(loaded.network, loaded.latents, rows.pixels_BD.to(place.device), seed)
         on_progress(Event("writing", len(images), len(images)))
-        saved = save_memory(Path(out), loaded, edited, len(images), place.device.type, seed)
+        saved = save_memory(path, loaded, edited, len(images), place.device.type, seed)
         return replace(saved, notes=place.notes)
 
 
+def memory_file(out: str | Path) -> Path:
+    """Return the file of a memory that is named by a file or a folder."""
+    path = Path(out)
+    return path / "model.safetensors" if path.is_dir() else path
+
+
 def save_memory(
-    out: Path, model: Model, edited: EditedMemory, changed: int, device: str, seed: int
+    path: Path, model: Model, edited: EditedMemory, changed: int, device: str, seed: int
 ) -> MemoryEditResult:
     """Write an edited memory and return the result.
 
@@ -114,9 +124,7 @@ def save_memory(
     count = len(edited.latents_NL)
     data = {**model.header["data"], "count": count}
     header = model_header(edited.network, model.recipe, data, model.header["metrics"])
-    path = out / "model.safetensors" if out.is_dir() else out
-    with writing(path):
-        save(path, edited.network.tensors() | {LATENTS: edited.latents_NL}, header)
+    save(path, edited.network.tensors() | {LATENTS: edited.latents_NL}, header)
     return MemoryEditResult(
         model.path, path, device, seed, changed, count, edited.mse, edited.old_change
     )

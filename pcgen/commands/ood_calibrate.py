@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcgen.commands.outputs import writing
+from pcgen import shipped
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.session import open_classifier, session
 
@@ -119,7 +119,11 @@ def ood_calibrate(
     from pcgen.ood.detector import save
     from pcgen.ood.scoring import BATCH
 
-    with session(device, data_dir=data_dir, on_progress=on_progress) as place:
+    path = Path(out)
+    models = [shipped.find_model(each) for each in (model, classifier) if each is not None]
+    with session(
+        device, data_dir=data_dir, reads=[models, data], writes=[path], on_progress=on_progress
+    ) as place:
         loaded = place.open_model(model, BATCH)
         images = place.open_data(data, loaded)
         if images.is_table:
@@ -136,6 +140,4 @@ def ood_calibrate(
             on_progress(Event("calibrating", done, len(rows.held_out)))
 
         detector = calibrate(loaded, rows, scorers, classifier=judge, on_batch=tell)
-        path = Path(out)
-        with writing(path):
-            return OodCalibrateResult(path, save(path, detector), str(place.device), place.notes)
+        return OodCalibrateResult(path, save(path, detector), str(place.device), place.notes)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pcgen import shipped
 from pcgen.commands.arguments import require_choice, require_share
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.session import Session, session
@@ -121,11 +122,23 @@ def ood_score(
         require_format(path)
     maps = None if heatmaps is None else Path(heatmaps)
     hint = "Go on: the same command with --resume" if path else "Start it again"
-    with session(device, data_dir=data_dir, hint=hint, on_progress=on_progress) as place:
+    reads = [shipped.find_detector(detector), inputs]
+    files = _files(path, maps)
+    with session(
+        device, data_dir=data_dir, hint=hint, reads=reads, writes=files, on_progress=on_progress
+    ) as place:
         loaded = place.open_detector(detector, BATCH)
         question = Question(tuple(scores) or loaded.names, fpr, guarantee, fdr)
         request = _Request(inputs, scores, resize, resume, maps, argv, hint)
         return _score(place, loaded, question, request, path, on_progress)
+
+
+def _files(out: Path | None, heatmaps: Path | None) -> list[Path]:
+    """Return the files that are written; of the heat maps, one that stands for all."""
+    from pcgen.storage.row_formats import metadata_path
+
+    files = [] if out is None else [out, metadata_path(out), out.with_name(f"{out.name}.part")]
+    return files if heatmaps is None else [*files, heatmaps / "heat map.png"]
 
 
 @dataclass(frozen=True, slots=True)

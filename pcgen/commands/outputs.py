@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcgen.errors import DataError, RunError
+from pcgen.errors import DataError, OutputError
+from pcgen.storage.files import require_writable
 
 if TYPE_CHECKING:
     from pcgen.config import InferenceTable
@@ -54,18 +55,65 @@ def _is_taken(path: Path) -> bool:
     return path.exists() or any(other.exists() for other in others)
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Make the folder of a file for a block that writes it.
+def require_safe(writes: Sequence[Path], reads: Sequence[object]) -> None:
+    """Raise an error unless a command can write its files, and reads none of them.
+
+    Args:
+        writes: the files; of a folder of pictures, a name in it.
+        reads: paths, names and arrays, or sequences of them. Only paths that exist count.
 
     Raises:
-        RunError: the file system refused it.
+        OutputError: a file that is read, another command's input next time, or written twice.
+        RunError: a file that cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+    inside = {parent for path in writes for parent in path.resolve().parents}
+    for path in writes:
+        require_writable(path)
+        if path.resolve() in inside:
+            raise OutputError(f"{path}: would be both a file and a folder of the results")
+    for path, read in itertools.product(writes, list(_paths(reads))):
+        if path.exists() and path.samefile(read):
+            raise _is_input(path)
+        if read.is_dir() and _joins(path.resolve(), read.resolve()):
+            raise OutputError(
+                f"{path}: lies in the input {read}: the next run would take it for an input",
+                "Name a place outside",
+            )
+
+
+def _is_input(path: Path) -> OutputError:
+    return OutputError(
+        f"{path}: --out is the input: no command writes over what it reads", "Name another file"
+    )
+
+
+def _paths(reads: Iterable[object]) -> Iterator[Path]:
+    """Yield the paths that exist among the inputs of a command.
+
+    A text may be a path with a split, as in `photos:test`, or with a word, as in `mask:FILE`.
+    """
+    for read in reads:
+        if isinstance(read, list | tuple):
+            yield from _paths(read)
+        elif isinstance(read, str | Path):
+            text = str(read)
+            for name in {text, text.rpartition(":")[0], text.partition(":")[2]} - {""}:
+                if os.path.exists(name):
+                    yield Path(name)
+
+
+def _joins(path: Path, folder: Path) -> bool:
+    """Return whether a file would be one of the pictures of a folder."""
+    from pcgen.data.files import is_picture
+
+    return path.is_relative_to(folder) and is_picture(str(path.relative_to(folder)))
+
+
+def require_unlisted(writes: Sequence[Path], names: Sequence[str]) -> None:
+    """Raise OutputError if a file that is written is in a list of pictures that are read."""
+    for path in filter(Path.exists, writes):
+        if any(os.path.exists(name) and path.samefile(name) for name in names):
+            raise _is_input(path)
 
 
 def inference_document(

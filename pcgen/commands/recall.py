@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pcgen import shipped
 from pcgen.commands.arguments import require_choice
-from pcgen.commands.outputs import require_readable, writing
+from pcgen.commands.outputs import require_readable
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.session import Session, session
 from pcgen.errors import DataError, RecipeError
@@ -124,7 +125,11 @@ def recall(
         raise RecipeError(f"noise {noise!r}, steps {steps!r}: at least 0, and at least 1")
     folder = None if out is None else Path(out)
     request = _Request(tuple(corrupt), original, noise, prior, steps, limit, seed)
-    with session(device, data_dir=data_dir, on_progress=on_progress) as place:
+    files = [] if folder is None else _files(folder)
+    reads = [shipped.find_model(model), data, original, [*corrupt]]
+    with session(
+        device, data_dir=data_dir, reads=reads, writes=files, on_progress=on_progress
+    ) as place:
         return _recall(place, model, data, request, folder, on_progress)
 
 
@@ -210,6 +215,11 @@ def require_stored_size(images: Images, model: Model) -> None:
         )
 
 
+def _files(out: Path) -> list[Path]:
+    """Return the files of a folder: rows, arrays and the picture."""
+    return [out / f"recalled.{ending}" for ending in ("jsonl", "npz", "png")]
+
+
 def _write(
     out: Path, restored: Restored, images: Images, model: Model, corrupt: Sequence[str]
 ) -> Path | None:
@@ -221,21 +231,22 @@ def _write(
     import numpy as np
 
     from pcgen.pages import pictures
+    from pcgen.storage.files import replacing
 
     shown = {"cue": restored.cues_BD, "recalled": restored.recalled_BD}
     arrays = {"cues": restored.cues_BD.numpy(), "recalled": restored.recalled_BD.numpy()}
     if restored.originals_BD is not None:
         shown["original"] = restored.originals_BD
         arrays["originals"] = restored.originals_BD.numpy()
-    with writing(out):
-        out.mkdir(exist_ok=True)
-        lines = "".join(json.dumps(row) + "\n" for row in restored.rows)
-        (out / "recalled.jsonl").write_text(lines)
-        np.savez_compressed(out / "recalled.npz", **arrays)  # type: ignore[arg-type]
-        if images.is_table or not len(restored.cues_BD):
-            return None
-        rows = [pictures.Row(name, x_BD.reshape(-1, *model.shape)) for name, x_BD in shown.items()]
-        title = f"{images.source}, {' '.join(corrupt)}"
-        if restored.metrics["mse"] is not None:
-            title += f": mse {restored.metrics['mse']:.2g}"
-        return pictures.grid(out / "recalled.png", rows, title=title)
+    has_picture = not images.is_table and len(restored.cues_BD) > 0
+    paths = _files(out) if has_picture else _files(out)[:2]
+    with replacing(*paths) as files:
+        files[0].write("".join(json.dumps(row) + "\n" for row in restored.rows).encode())
+        np.savez_compressed(files[1], **arrays)  # type: ignore[arg-type]
+        if has_picture:
+            title = f"{images.source}, {' '.join(corrupt)}"
+            if restored.metrics["mse"] is not None:
+                title += f": mse {restored.metrics['mse']:.2g}"
+            rows = [pictures.Row(name, x.reshape(-1, *model.shape)) for name, x in shown.items()]
+            files[2].write(pictures.grid_png(rows, title=title))
+    return paths[2] if has_picture else None

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcgen.commands.outputs import inference_document, require_readable, writing
+from pcgen import shipped
+from pcgen.commands.outputs import inference_document, require_readable
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.session import session
 
@@ -101,7 +102,11 @@ def reconstruct(
 
     folder = None if out is None else Path(out)
     hint = "Start it again; nothing was written"
-    with session(device, data_dir=data_dir, hint=hint, on_progress=on_progress) as place:
+    files = [] if folder is None else _files(folder)
+    reads = [shipped.find_model(model), data]
+    with session(
+        device, data_dir=data_dir, hint=hint, reads=reads, writes=files, on_progress=on_progress
+    ) as place:
         loaded = place.open_model(model, BATCH)
         images = place.open_data(data, loaded, limit=limit)
         group, total = place.group, len(images)
@@ -129,6 +134,11 @@ def reconstruct(
         )
 
 
+def _files(out: Path) -> list[Path]:
+    """Return the files of a folder: rows, arrays and the picture."""
+    return [out / f"reconstructions.{ending}" for ending in ("jsonl", "npz", "png")]
+
+
 def _write(out: Path, result: Reconstructed, images: Images, model: Model) -> Path | None:
     """Write rows, arrays and a picture; return the picture, None for a table.
 
@@ -138,22 +148,19 @@ def _write(out: Path, result: Reconstructed, images: Images, model: Model) -> Pa
     import numpy as np
 
     from pcgen.pages import pictures
+    from pcgen.storage.files import replacing
 
-    with writing(out):
-        out.mkdir(exist_ok=True)
-        lines = "".join(json.dumps(row) + "\n" for row in result.rows)
-        (out / "reconstructions.jsonl").write_text(lines)
+    has_picture = not images.is_table and len(result.inputs_BD) > 0
+    paths = _files(out) if has_picture else _files(out)[:2]
+    with replacing(*paths) as files:
+        files[0].write("".join(json.dumps(row) + "\n" for row in result.rows).encode())
         np.savez_compressed(
-            out / "reconstructions.npz",
+            files[1],
             inputs=result.inputs_BD.numpy(),
             reconstructions=result.outputs_BD.numpy(),
         )
-        if images.is_table or not len(result.inputs_BD):
-            return None
-        return pictures.reconstructions(
-            out / "reconstructions.png",
-            result.inputs_BD,
-            result.outputs_BD,
-            model.shape,
-            title=f"{images.source}: mse {1e3 * result.metrics.mse:.2f}e-3 from the latent",
-        )
+        if has_picture:
+            title = f"{images.source}: mse {1e3 * result.metrics.mse:.2f}e-3 from the latent"
+            rows = pictures.reconstructions(result.inputs_BD, result.outputs_BD, model.shape)
+            files[2].write(pictures.grid_png(rows, title=title))
+    return paths[2] if has_picture else None

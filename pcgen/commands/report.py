@@ -4,26 +4,46 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pcgen.commands.outputs import require_safe
 
-def report(run: str | Path, out: str | Path | None = None) -> Path:
+
+def report(
+    run: str | Path, out: str | Path | None = None, *, heatmaps: str | Path | None = None
+) -> Path:
     """Write one self-contained HTML page and return its path.
+
+    The page takes over PNG files alone: those in the run's folder, and the heat maps that lie in
+    the folder of the scores.
 
     Args:
         run: a run's folder, a model's checkpoint, a detector, or a file of `ood_score`.
         out: the page's file; `report.html` in the run's folder, or NAME.html beside a file, if not
             given.
+        heatmaps: the folder of the heat maps, where it is not in the folder of the scores.
 
     Raises:
+        OutputError: a page that would replace one of the files that it shows.
         PcgenError: the path holds none of these, or the page cannot be written.
     """
+    path = Path(run)
+    maps = None if heatmaps is None else Path(heatmaps)
+    if out is not None:
+        page = Path(out)
+    else:
+        page = path.with_name(f"{path.stem}.html") if path.is_file() else path / "report.html"
+    require_safe([page], _files(path, maps))
+
     from pcgen.pages import run_page, scores_page
 
-    path = Path(run)
-    if not path.is_file():
-        return run_page.write(path, path / "report.html" if out is None else Path(out))
-    page = path.with_name(f"{path.stem}.html") if out is None else Path(out)
-    if scores_page.is_scores(path):
-        return scores_page.write_scores(path, page)
-    if path.suffix == ".safetensors" and scores_page.is_detector(path):
+    if path.is_file() and scores_page.is_scores(path):
+        return scores_page.write_scores(path, page, maps)
+    if path.is_file() and scores_page.is_detector(path):
         return scores_page.write_detector(path, page)
     return run_page.write(path, page)
+
+
+def _files(path: Path, heatmaps: Path | None) -> list[object]:
+    """Return what a page is made of: files, and the folders of pictures."""
+    if path.is_dir():
+        return [path, *(file for file in path.iterdir() if file.suffix != ".html")]
+    return [path, path.with_name(f"{path.name}.meta.json"), path.parent, heatmaps]

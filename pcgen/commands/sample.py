@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pcgen import shipped
 from pcgen.commands.arguments import require_choice
-from pcgen.commands.outputs import writing
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.session import Session, session
 from pcgen.errors import RecipeError
@@ -158,7 +158,11 @@ def sample(
     path = None if out is None else Path(out)
     if path is not None and path.suffix.lower() not in SUFFIXES:
         raise RecipeError(f"{path}: samples are written as {', '.join(SUFFIXES)}")
-    with session(device, data_dir=data_dir, on_progress=on_progress) as place:
+    files = [] if path is None else [path]
+    reads = [shipped.find_model(model), given]
+    with session(
+        device, data_dir=data_dir, reads=reads, writes=files, on_progress=on_progress
+    ) as place:
         return _sample(place, model, request, path, on_progress)
 
 
@@ -306,27 +310,30 @@ def _write(out: Path, data_BD: Tensor, model: Model, columns: int) -> None:
         RunError: a file that cannot be written.
     """
     import csv
+    import io
 
     import numpy as np
 
+    from pcgen.data.cells import cell_of
     from pcgen.pages import pictures
+    from pcgen.storage.files import replacing
 
     values = data_BD.cpu()
-    with writing(out):
-        if out.suffix.lower() == ".png":
-            pixels = values[:_SHOWN].clamp(0, 1).view(-1, *model.shape)
-            pictures.grid(out, [pictures.Row("", pixels.numpy())], columns=min(columns, 20))
-            return
-        if model.scale is None:
-            images = values.clamp(0, 1).view(-1, *model.shape).numpy()
-            np.savez_compressed(out, samples=images)
-            return
+    if model.scale is None:
+        values = values.clamp(0, 1).view(-1, *model.shape)
+        array = values.numpy()
+    else:
         mean, deviation = (np.array(part) for part in model.scale)
-        table = values.double().numpy() * deviation + mean
-        if out.suffix.lower() == ".npz":
-            np.savez_compressed(out, samples=table)
-            return
-        with out.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(model.header["data"].get("columns") or [])
-            writer.writerows([[f"{value:.6g}" for value in row] for row in table])
+        array = values.double().numpy() * deviation + mean
+    with replacing(out) as (file,):
+        if out.suffix.lower() == ".png":
+            rows = [pictures.Row("", array[:_SHOWN])]
+            file.write(pictures.grid_png(rows, columns=min(columns, 20)))
+        elif out.suffix.lower() == ".npz":
+            np.savez_compressed(file, samples=array)
+        else:
+            text = io.StringIO(newline="")
+            writer = csv.writer(text)
+            writer.writerow(map(cell_of, model.header["data"].get("columns") or []))
+            writer.writerows([[f"{value:.6g}" for value in row] for row in array])
+            file.write(text.getvalue().encode())

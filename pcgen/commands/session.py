@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pcgen import shipped
+from pcgen.commands.outputs import require_safe, require_unlisted
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.config import ARRAY
 from pcgen.errors import CheckpointError, DataError
@@ -42,6 +43,7 @@ class Session:
         group: the processes that share the work, if a launcher started several.
         on_progress: hears each note about the data that are opened.
         notes: these notes, for the result.
+        files: the files that the call writes.
     """
 
     device: torch.device
@@ -49,6 +51,7 @@ class Session:
     group: Group | None = None
     on_progress: OnProgress = silent
     notes: list[str] = field(default_factory=list)
+    files: Sequence[Path] = ()
 
     @property
     def writes(self) -> bool:
@@ -94,6 +97,8 @@ class Session:
 
         images = open_data(data, data_dir=self.data_dir, limit=limit, **model.data_rules)
         self.note(images.notes)
+        if isinstance(data, str) and data == "-":
+            require_unlisted(self.files, [images.id(row) for row in range(len(images))])
         return images
 
     def open_recipe_data(
@@ -148,6 +153,8 @@ def session(
     data_dir: str | Path | None = None,
     hint: str | None = None,
     on_progress: OnProgress = silent,
+    reads: Sequence[object] = (),
+    writes: Sequence[Path] = (),
 ) -> Iterator[Session]:
     """Yield the session of a call; restore threads and precision at its end.
 
@@ -157,11 +164,17 @@ def session(
         hint: how a user continues after another process was lost. With it, the processes that a
             launcher started share the work; without it, each process works alone.
         on_progress: hears the notes about the data that are opened.
+        reads: paths, names and arrays that the call reads.
+        writes: the files that it writes.
 
     Raises:
+        OutputError: a file that is written is one that is read.
+        RunError: a file that cannot be written.
         DeviceError: a device that is not on this machine.
         DistributedError: another process was lost.
     """
+    # Before torch is imported, which takes seconds.
+    require_safe(writes, reads)
     from pcgen.device import choose_device, choose_products, restored_settings
     from pcgen.distributed import joined
 
@@ -169,11 +182,11 @@ def session(
         # torch lets cuDNN round the factors of convolutions, unless a recipe says that it may.
         choose_products("float32")
         if hint is None:
-            yield Session(choose_device(device), data_dir, None, on_progress)
+            yield Session(choose_device(device), data_dir, None, on_progress, files=writes)
             return
         with joined(os.environ, device, hint) as group:
             chosen = choose_device(device) if group is None else group.device
-            yield Session(chosen, data_dir, group, on_progress)
+            yield Session(chosen, data_dir, group, on_progress, files=writes)
 
 
 def open_model(model: str | Path, device: torch.device | str = "cpu") -> Model:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pcgen import shipped
 from pcgen.commands.outputs import inference_document
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.recipes import resolve_recipe
@@ -109,12 +110,21 @@ def train(
             "--resume continues with the run's own recipe, data and seed",
             f"Restate nothing: pcgen train --resume --out {out}",
         )
-    chosen = None
+    chosen: Recipe | None = None
+    reads: list[object] = []
     if not resume:
         assert recipe is not None
         chosen = resolve_recipe(recipe, data=data, settings=settings, seed=seed)
+        reads = [data, chosen.data.source]
+        if isinstance(recipe, str | Path):
+            reads.append(shipped.recipe_path(str(recipe)))
+    from pcgen.storage.runs import RunFolder
+
     hint = f"Continue, with any number of processes: pcgen train --resume --out {out}"
-    with session(device, data_dir=data_dir, hint=hint, on_progress=on_progress) as place:
+    files = RunFolder(Path(out)).files
+    with session(
+        device, data_dir=data_dir, hint=hint, reads=reads, writes=files, on_progress=on_progress
+    ) as place:
         return _train(place, chosen, Path(out), array, on_progress)
 
 

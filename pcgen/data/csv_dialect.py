@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pcgen.data.cells import text_of
+
 _MISSING = ("", "na", "n/a", "#n/a", "<na>", "null", "none", "?")
 _DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+(e[-+]?\d+)?", re.IGNORECASE)
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
@@ -90,7 +92,7 @@ def _records(text: str, delimiter: str) -> list[tuple[list[str], int]]:
     records: list[tuple[list[str], int]] = []
     try:
         for row in reader:
-            cells = [cell.strip() for cell in row]
+            cells = [text_of(cell.strip()) for cell in row]
             if any(cells):
                 records.append((cells, reader.line_num))
             if len(records) == _LINES:

@@ -133,8 +133,7 @@ class Job:
             if out is not None:
                 count = self.total if complete else metadata["counts"]["inputs"]
                 counted = _counted(rows(), count, out)
-                row_formats.write_rows(counted, self.maker.columns, out)
-                row_formats.write_metadata(metadata, out)
+                row_formats.write_rows(counted, self.maker.columns, out, metadata)
         if self.group is not None:
             metadata = self.group.gather(metadata)[0]
         if out is None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from os.path import isfile
 from pathlib import Path, PurePosixPath
 
 from pcgen.data.images import Images
-from pcgen.errors import CheckpointError, RunError
+from pcgen.errors import CheckpointError, OutputError
 from pcgen.ood.detector import Detector
 from pcgen.ood.job import Draw
 from pcgen.ood.scoring import Scored
 from pcgen.pages.pictures import heatmap_png
-from pcgen.storage.rows_file import writing
+from pcgen.storage.files import remove_strays, replacing
 
 _ARRAY_ROW = re.compile(r"(?P<file>.*)\[(?P<row>\d+)\]", re.DOTALL)
 
@@ -23,20 +24,23 @@ def drawer(detector: Detector, inputs: Sequence[Images], folder: Path) -> Draw:
 
     Raises:
         CheckpointError: the detector is one of tables.
-        RunError: the folder cannot be written, or has pictures that are inputs.
+        OutputError: the folder has pictures that are inputs.
     """
     scorer = detector.scorers[0]
     if not hasattr(scorer, "heatmap") or detector.model.scale is not None:
         raise CheckpointError(f"{detector.model.path}: a table's model draws no heat maps")
     paths = [folder / name for name in file_names(inputs)]
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        overwritten = {path.parent.resolve() for path in paths} & _folders(inputs)
+    by_folder: dict[Path, list[str]] = defaultdict(list)
+    for path in paths:
+        by_folder[path.parent].append(path.name)
+    overwritten = {each.resolve() for each in by_folder} & _folders(inputs)
     if overwritten:
-        raise RunError(
+        raise OutputError(
             f"{overwritten.pop()}: holds inputs, which heat maps could overwrite",
             "Name another folder for the heat maps",
         )
+    for each, names in by_folder.items():
+        remove_strays(each, names)
 
     def draw(batch: Scored, first: int) -> list[str]:
         if not len(batch.data_BD):
@@ -44,9 +48,8 @@ def drawer(detector: Detector, inputs: Sequence[Images], folder: Path) -> Draw:
         heat_BD = detector.heat(scorer.heatmap(batch.data_BD)).cpu()
         drawn = [paths[first + i] for i in batch.readable]
         for path, pixels_D, heat_D in zip(drawn, batch.data_BD.cpu(), heat_BD, strict=True):
-            with writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(heatmap_png(pixels_D, heat_D, detector.model.shape))
+            with replacing(path, one_of_many=True) as (file,):
+                file.write(heatmap_png(pixels_D, heat_D, detector.model.shape))
         return [str(path) for path in drawn]
 
     return draw

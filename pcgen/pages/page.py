@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pcgen.errors import RunError
 from pcgen.pages.charts import Bar, Series, bar_chart, line_chart
-from pcgen.storage.rows_file import writing
+from pcgen.storage.files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +161,17 @@ def write(page: Page, path: Path) -> Path:
     Raises:
         RunError: the file cannot be written.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(render(page), encoding="utf-8", errors="backslashreplace")
+    write_whole(path, render(page).encode("utf-8", "backslashreplace"))
     return path
+
+
+@contextmanager
+def made_of(path: Path) -> Iterator[None]:
+    """Raise RunError if the files of a run or of scores hold something else than pcgen wrote."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+        raise RunError(f"{path}: cannot be shown: damaged, or not written by pcgen") from None
 
 
 def write_table(page: Page, rows: Sequence[Mapping[str, Any]], folder: Path, name: str) -> Path:
@@ -172,8 +181,7 @@ def write_table(page: Page, rows: Sequence[Mapping[str, Any]], folder: Path, nam
         RunError: the folder cannot be written.
     """
     path = write(page, folder / "index.html")
-    with writing(folder / name):
-        (folder / f"{name}.json").write_text(json.dumps(list(rows), indent=1) + "\n")
+    write_whole(folder / f"{name}.json", (json.dumps(list(rows), indent=1) + "\n").encode())
     return path
 
 

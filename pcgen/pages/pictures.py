@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,49 +45,31 @@ class Row:
     heat: bool = False
 
 
-def reconstructions(
-    path: Path,
-    inputs_BD: Any,
-    outputs_BD: Any,
-    shape: tuple[int, int, int],
-    *,
-    title: str = "",
-    columns: int = 12,
-) -> Path:
-    """Write input, reconstruction and error of every image as a PNG and return its path.
+def reconstructions(inputs_BD: Any, outputs_BD: Any, shape: tuple[int, int, int]) -> list[Row]:
+    """Return the rows of a picture: input, reconstruction and error of every image.
 
     Args:
         inputs_BD: pixels in [0, 1], flattened C, H, W.
         outputs_BD: what the network made of them.
         shape: C, H, W.
-        columns: images side by side; more go on in further bands.
     """
     inputs, outputs = _array(inputs_BD, shape), _array(outputs_BD, shape)
-    return grid(
-        path,
-        [
-            Row("input", inputs),
-            Row("reconstruction", outputs),
-            Row("error", outputs - inputs, signed=True),
-        ],
-        title=title,
-        columns=columns,
-    )
-
-
-def grid(path: Path, rows: Sequence[Row], *, title: str = "", columns: int = 12) -> Path:
-    """Write rows of images as a PNG, image i of every row in one column, and return its path.
-
-    More images than columns go on in a further band of the same rows. A signed row brings the
-    colour scale with it.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(grid_png(rows, title=title, columns=columns))
-    return path
+    return [
+        Row("input", inputs),
+        Row("reconstruction", outputs),
+        Row("error", outputs - inputs, signed=True),
+    ]
 
 
 def grid_png(rows: Sequence[Row], *, title: str = "", columns: int = 12) -> bytes:
-    """Return the bytes of the PNG that `grid` writes."""
+    """Return rows of images as the bytes of a PNG, image i of every row in one column.
+
+    More images than columns go on in a further band of the same rows. A signed row brings the
+    colour scale with it.
+
+    Args:
+        columns: images side by side; more go on in further bands.
+    """
     from PIL import Image, ImageDraw
 
     tiles = [_tiles(row) for row in rows]

@@ -12,6 +12,7 @@ from pcgen import config
 from pcgen.pages import page as html
 from pcgen.pages import scores_page
 from pcgen.pages.charts import Series
+from pcgen.pages.embedded import pictures
 from pcgen.storage import checkpoint, runs
 
 Lines = Sequence[dict[str, Any]]
@@ -24,7 +25,8 @@ def write(run: Path, out: Path) -> Path:
         RunError: the folder holds no run, or the page cannot be written.
         CheckpointError: the model is damaged.
     """
-    return html.write(build(run), out)
+    with html.made_of(run):
+        return html.write(build(run), out)
 
 
 def build(run: Path) -> html.Page:
@@ -141,8 +143,8 @@ def _epochs(lines: Lines) -> html.Table:
     return html.Table(header, rows, f"{left_out} epochs in between left out." if left_out else "")
 
 
-def _pictures(run: Path) -> list[html.Picture]:
-    return [html.Picture(path.read_bytes(), path.stem) for path in sorted(run.glob("*.png"))]
+def _pictures(run: Path) -> list[html.Picture | html.Table]:
+    return pictures([(path, path.stem) for path in sorted(run.glob("*.png"))], [run])
 
 
 def _scores(path: Path) -> html.Section:
@@ -168,7 +170,8 @@ def _model_facts(header: dict[str, Any]) -> dict[str, Any]:
 
 def _environment(run: Path) -> dict[str, Any]:
     try:
-        facts = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+        file = run / "environment.json"
+        facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except (OSError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}

@@ -16,6 +16,7 @@ from pcgen.ood.detector import Detector, load
 from pcgen.ood.rows import most_unusual
 from pcgen.pages import page as html
 from pcgen.pages.charts import Bar, Series
+from pcgen.pages.embedded import pictures
 from pcgen.storage.checkpoint import read_header
 from pcgen.storage.row_formats import metadata_path, read_rows
 
@@ -100,17 +101,22 @@ def groups_table(summary: Summary) -> html.Table:
     return html.Table(["inputs", "number", "flagged", "per cent", "unreadable"], rows)
 
 
-def write_scores(path: Path, out: Path) -> Path:
+def write_scores(path: Path, out: Path, heatmaps: Path | None = None) -> Path:
     """Write the page of a file of scored inputs and return its path.
+
+    Args:
+        heatmaps: the folder of the heat maps, where it is not in the folder of the file.
 
     Raises:
         RunError: the file holds no scored inputs, or the page cannot be written.
     """
-    return html.write(scores_page(path), out)
+    folders = [path.parent] if heatmaps is None else [path.parent, heatmaps]
+    with html.made_of(path):
+        return html.write(scores_page(path, folders), out)
 
 
-def scores_page(path: Path) -> html.Page:
-    """Return the page of a file of scored inputs."""
+def scores_page(path: Path, folders: Sequence[Path]) -> html.Page:
+    """Return the page of a file of scored inputs, with the heat maps that lie in these folders."""
     metadata, summary = read_metadata(path), Summary.of(path)
     counts, rate = metadata["counts"], metadata["alarm_rate"]
     threshold = metadata["thresholds"].get(metadata["score"])
@@ -130,7 +136,7 @@ def scores_page(path: Path) -> html.Page:
         ),
         html.Section("By source", [groups_table(summary)]),
         html.Section("Distribution", _distribution(summary)),
-        html.Section("The most unusual", [*_maps(summary), _worst(summary)]),
+        html.Section("The most unusual", [*_maps(summary, folders), _worst(summary)]),
     ]
     if summary.faults:
         rows = [[row["id"], row["status"], row["reason"]] for row in summary.faults]
@@ -149,7 +155,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
         metadata: dict[str, Any] = json.loads(metadata_path(path).read_text(encoding="utf-8"))
         metadata["counts"]["flagged"]
         return metadata
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         raise RunError(
             f"{path}: no {metadata_path(path).name} beside it", "Make both: pcgen ood-score"
         ) from None
@@ -196,13 +202,10 @@ def _distribution(summary: Summary) -> list[html.Block]:
     return [chart, html.Bars("Flagged inputs, by the most surprised layer", bars)]
 
 
-def _maps(summary: Summary) -> list[html.Block]:
-    paths = [(row, Path(row["heatmap"])) for row in summary.worst if row.get("heatmap")]
-    return [
-        html.Picture(path.read_bytes(), f"{row['id']}: p {row['p_value']:.2g}")
-        for row, path in paths[:_SHOWN]
-        if path.is_file()
-    ]
+def _maps(summary: Summary, folders: Sequence[Path]) -> list[html.Picture | html.Table]:
+    rows = [row for row in summary.worst if row.get("heatmap")][:_SHOWN]
+    named = [(row["heatmap"], f"{row['id']}: p {row['p_value']:.2g}") for row in rows]
+    return pictures(named, folders)
 
 
 def _worst(summary: Summary) -> html.Table:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from pcgen import __version__
 from pcgen.config import Recipe, from_dict, to_dict
-from pcgen.errors import CheckpointError, DivergenceError, PcgenError, PcgenWarning
+from pcgen.errors import CheckpointError, DivergenceError, PcgenError, PcgenWarning, RunError
 from pcgen.registry import UnknownNameError
 from pcgen.storage.files import write_whole
 
@@ -121,7 +121,10 @@ def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None
     full["sha256"] = _header_digest(full | {"tensors": _shapes_and_types(table)})
     text = json.dumps({"__metadata__": {_KEY: json.dumps(full)}} | table)
     text += " " * (-len(text) % 8)  # the tensors begin at a multiple of 8 bytes
-    write_whole(path, len(text).to_bytes(8, "little") + text.encode() + content[start:])
+    try:
+        write_whole(path, len(text).to_bytes(8, "little") + text.encode() + content[start:])
+    except RunError as error:
+        raise CheckpointError(error.message) from None
 
 
 def _shapes_and_types(table: dict[str, Any]) -> dict[str, Any]:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from pcgen.errors import CheckpointError, RunError
-from pcgen.storage.files import write_whole
-from pcgen.storage.rows_file import Row, writing
+from pcgen.data.cells import cell_of, text_of
+from pcgen.errors import RunError
+from pcgen.storage.files import replacing
+from pcgen.storage.rows_file import Row
 
 _TEXT = ("id", "source", "status", "score_name", "class", "heatmap", "reason")
 _KINDS: dict[str, type] = {
@@ -33,25 +32,31 @@ def kind_of(column: str) -> type:
     return _KINDS.get(column, float)
 
 
-def _write_csv(rows: Iterable[Row], columns: list[str], path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({name: _cell(value) for name, value in row.items()})
+def _write_csv(rows: Iterable[Row], columns: list[str], file: BinaryIO) -> None:
+    """Write a table that a spreadsheet reads: one record for each row, and no formulas."""
+    # The csv module quotes a carriage return only where one ends its lines; ours end in "\n".
+    lines = SimpleNamespace(write=lambda line: file.write(_text(line[:-2])))
+    writer = csv.writer(lines, lineterminator="\r\n")
+    writer.writerow(map(cell_of, columns))
+    writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return cell_of(value)
     return str(value).lower() if isinstance(value, bool) else value
 
 
-def _write_jsonl(rows: Iterable[Row], columns: list[str], path: Path) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
+def _text(line: str) -> bytes:
+    return (line + "\n").encode("utf-8", "backslashreplace")
 
 
-def _write_npz(rows: Iterable[Row], columns: list[str], path: Path) -> None:
+def _write_jsonl(rows: Iterable[Row], columns: list[str], file: BinaryIO) -> None:
+    for row in rows:
+        file.write(_text(json.dumps(row, allow_nan=False)))
+
+
+def _write_npz(rows: Iterable[Row], columns: list[str], file: BinaryIO) -> None:
     """Write one array for each column; a missing value is NaN, -1, false or empty."""
     values: dict[str, list[Any]] = {name: [] for name in columns}
     for row in rows:
@@ -61,11 +66,10 @@ def _write_npz(rows: Iterable[Row], columns: list[str], path: Path) -> None:
     arrays: dict[str, Any] = {
         name: np.array(column, dtype=kind_of(name)) for name, column in values.items()
     }
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    np.savez_compressed(file, **arrays)
 
 
-FORMATS: dict[str, Callable[[Iterable[Row], list[str], Path], None]] = {
+FORMATS: dict[str, Callable[[Iterable[Row], list[str], BinaryIO], None]] = {
     ".csv": _write_csv,
     ".jsonl": _write_jsonl,
     ".npz": _write_npz,
@@ -80,37 +84,24 @@ def require_format(out: Path) -> None:
         )
 
 
-def write_rows(rows: Iterable[Row], columns: list[str], out: Path) -> None:
-    """Write rows in the format of the file's ending: the whole file or nothing.
+def write_rows(
+    rows: Iterable[Row], columns: list[str], out: Path, metadata: dict[str, Any] | None = None
+) -> None:
+    """Write rows in the format of the file's ending, with their metadata file if there is any.
 
     Raises:
-        RunError: the file cannot be written.
+        RunError: a file cannot be written; older files of both names stay.
     """
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
-    with writing(out):
-        try:
-            FORMATS[out.suffix.lower()](rows, columns, temporary)
-            os.replace(temporary, out)
-        finally:
-            temporary.unlink(missing_ok=True)
+    paths = [out] if metadata is None else [out, metadata_path(out)]
+    with replacing(*paths) as files:
+        FORMATS[out.suffix.lower()](rows, columns, files[0])
+        if metadata is not None:
+            files[1].write(_text(json.dumps(metadata, indent=1, allow_nan=False)))
 
 
 def metadata_path(out: Path) -> Path:
     """Return the path of the metadata file that belongs to a file of rows."""
     return out.with_name(out.name + ".meta.json")
-
-
-def write_metadata(metadata: dict[str, Any], out: Path) -> None:
-    """Write the metadata file that belongs to a file of rows.
-
-    Raises:
-        RunError: the file cannot be written.
-    """
-    text = json.dumps(metadata, indent=1, allow_nan=False) + "\n"
-    try:
-        write_whole(metadata_path(out), text.encode())
-    except CheckpointError as error:
-        raise RunError(error.message) from None
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -121,14 +112,17 @@ def read_rows(path: Path) -> Iterator[Row]:
     """
     try:
         yield from _READERS[path.suffix.lower()](path)
-    except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        reason = error.strerror if isinstance(error, OSError) else "holds no scored rows"
-        raise RunError(f"{path}: {reason}", "Make one: pcgen ood-score") from None
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+    except Exception:  # the readers of numpy, zip and csv raise anything on damaged input
+        raise RunError(f"{path}: holds no scored rows", "Make one: pcgen ood-score") from None
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
+        reader = csv.DictReader(file)
+        reader.fieldnames = [text_of(name) for name in reader.fieldnames or ()]
+        for row in reader:
             yield {name: _parsed(name, text) for name, text in row.items()}
 
 
@@ -136,6 +130,8 @@ def _parsed(name: str, text: str) -> Any:
     kind = kind_of(name)
     if text == "":
         return None
+    if kind is str:
+        return text_of(text)
     return text == "true" if kind is bool else kind(text)
 
 
@@ -145,7 +141,7 @@ def _read_jsonl(path: Path) -> Iterator[Row]:
 
 
 def _read_npz(path: Path) -> Iterator[Row]:
-    with np.load(path) as arrays:
+    with path.open("rb") as file, np.load(file) as arrays:
         columns = {name: arrays[name].tolist() for name in arrays.files}
     for i, status in enumerate(columns["status"]):
         row = {name: column[i] for name, column in columns.items()}

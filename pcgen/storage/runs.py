@@ -73,6 +73,11 @@ class RunFolder:
     def model(self) -> Path:
         return self.path / "model.safetensors"
 
+    @property
+    def files(self) -> list[Path]:
+        environment = self.path / "environment.json"
+        return [self.recipe, environment, self.metrics, self.last, self.model]
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Make the folder if there is none, and keep other processes from writing to it.
@@ -112,8 +117,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove the run's own files, and nothing else."""
-        environment = self.path / "environment.json"
-        for file in (self.recipe, environment, self.metrics, self.last, self.model):
+        for file in self.files:
             file.unlink(missing_ok=True)
 
     @classmethod

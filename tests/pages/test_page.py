@@ -75,9 +75,8 @@ def run(tmp_path: Path) -> Path:
         "metrics": {"epoch": 3, **held_out},
     }
     checkpoint.save(folder / "model.safetensors", {"weight": torch.zeros(2)}, header)
-    pictures.reconstructions(
-        folder / "reconstructions.png", torch.rand(4, 64), torch.rand(4, 64), (1, 8, 8)
-    )
+    rows = pictures.reconstructions(torch.rand(4, 64), torch.rand(4, 64), (1, 8, 8))
+    (folder / "reconstructions.png").write_bytes(pictures.grid_png(rows))
     return folder
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ from pcgen.benchmarks.ood.families import FAMILIES, Recipes
 from pcgen.benchmarks.ood.sets import Known, Unusual
 from pcgen.benchmarks.table import Tell
 from pcgen.data.images import Images
-from pcgen.errors import DataError, RunError
+from pcgen.errors import DataError
 from pcgen.ood.scoring import Columns, joined, scored
+from pcgen.storage.files import replacing
 
 KNOWN, PART_A, PART_B = "known", "part A", "part B"
 
@@ -177,11 +177,5 @@ def _write(path: Path, fingerprint: str, scores: FamilyScores) -> None:
     arrays: dict[str, Any] = {
         f"column{i}": scores.sets[name][column] for i, (name, column) in enumerate(columns)
     }
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            np.savez(file, header=np.array(json.dumps(header)), **arrays)
-        os.replace(part, path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+    with replacing(path) as (file,):
+        np.savez(file, header=np.array(json.dumps(header)), **arrays)
