@@ -203,3 +203,14 @@ def test_names_that_are_formulas_and_lines_are_rows_of_text() -> None:
     assert scored == {*names, "a.png", "inner/b.png"}
     cells = [line.split(",")[0] for line in Path("s.csv").read_bytes().decode().split("\n")]
     assert {"'=cmd.png", "'@SUM(1).png", "'+1.png", '"a\rb.png"'} <= set(cells)
+
+
+def test_a_sampled_table_whose_columns_are_formulas_reads_back() -> None:
+    rng = np.random.default_rng(0)
+    lines = ["=a,-b"] + [f"{a:.4f},{b:.4f}" for a, b in rng.normal(size=(40, 2))]
+    Path("table.csv").write_text("\n".join(lines))
+    quick = ["learning.epochs=1", "data.validation=0", 'data.columns=["=a","-b"]']
+    pcgen.train("iris", "run", data="table.csv", settings=quick)
+    assert run("sample run -n 3 --out drawn.csv").exit_code == 0
+    assert Path("drawn.csv").read_text().startswith("'=a,'-b\n")
+    assert run("reconstruct run drawn.csv --out shown").exit_code == 0
