@@ -185,7 +185,10 @@ def cache() -> Path:
 def find(data_set: DataSet, split: str, data_dir: Path | None) -> Path | None:
     """Return the file or folder of a data set's split, or None if it is in no data folder."""
     for folder in folders(data_dir):
-        for place in data_set.places:
+        places = data_set.places
+        if data_set.download and folder == cache():  # packed, as their checksums were published
+            places = tuple(sorted(places, key=lambda place: not place.endswith(".gz")))
+        for place in places:
             path = folder / place.format(data_set.splits[split])
             if path.exists():
                 return path

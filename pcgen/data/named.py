@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pcgen.data import vision
 from pcgen.data.arrays import images_of
 from pcgen.data.catalogue import NOTES, DataSet, cache, find, split_of
+from pcgen.data.download import are_whole, ensure
 from pcgen.data.files import FolderFiles, ZipFiles
 from pcgen.data.folders import open_files
 from pcgen.data.idx import read_images
@@ -16,6 +19,8 @@ from pcgen.data.images import Images
 from pcgen.data.request import DataRequest
 from pcgen.data.tables import table_of
 from pcgen.errors import DataError
+
+Array = NDArray[Any]
 
 
 def open_named(
@@ -29,10 +34,7 @@ def open_named(
     split = split_of(data_set, split, data_dir)
     if data_set.kind == "sklearn":
         return _digits(split, request) if data_set.name == "digits" else _iris(request)
-    path = find(data_set, split, data_dir)
-    if path is None and data_set.download and download:
-        vision.download(data_set.download, split, cache())
-        path = find(data_set, split, data_dir)
+    path = _verified(data_set, split, data_dir, download)
     if path is None:
         raise _not_here(data_set, split, data_dir)
     if path.is_dir() and path.name != "cifar-10-batches-py":
@@ -47,8 +49,46 @@ def open_named(
         if data_set.name == "emnist":
             pixels = pixels.transpose(0, 2, 1)  # its images are stored lying on their side
     else:
-        pixels, labels = vision.pixels(data_set.download, split, path.parent)
+        pixels, labels = _torchvision_pixels(data_set, split, path, download)
     return images_of(pixels, path.name, request, labels=labels, classes=data_set.classes)
+
+
+def _verified(data_set: DataSet, split: str, data_dir: Path | None, download: bool) -> Path | None:
+    """Return the file or folder of a split, downloaded if need be; None if it is nowhere.
+
+    Downloads of earlier calls are checked: packed files here, the others by torchvision.
+
+    Raises:
+        DataError: it cannot be downloaded.
+    """
+    path = find(data_set, split, data_dir)
+    if not data_set.download or (path is None and not download):
+        return path
+    is_earlier = path is not None and path.parent.name == "raw" and path.suffix == ".gz"
+    if path is not None and not (is_earlier and cache() in path.parents):
+        return path
+    name = f"{data_set.download}-{split}"
+    if path is None or not are_whole(name, cache()):
+        _ensure(data_set, split, download)
+    return find(data_set, split, data_dir)
+
+
+def _ensure(data_set: DataSet, split: str, fetch: bool) -> None:
+    published = vision.published(data_set.download, split)
+    ensure(f"{data_set.download}-{split}", published, cache(), fetch=fetch)
+
+
+def _torchvision_pixels(
+    data_set: DataSet, split: str, path: Path, download: bool
+) -> tuple[Array, Array]:
+    """Return images and labels as torchvision reads them; a damaged download is fetched again."""
+    try:
+        return vision.pixels(data_set.download, split, path.parent)
+    except DataError:
+        if not download or path.parent != cache():
+            raise
+    _ensure(data_set, split, download)
+    return vision.pixels(data_set.download, split, path.parent)
 
 
 def _not_here(data_set: DataSet, split: str, data_dir: Path | None) -> DataError:

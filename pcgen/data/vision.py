@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pcgen.data.download import Published
 from pcgen.errors import DataError
 
 _SIGNATURES = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_OFFLINE = "Without a network: copy the files into a folder and name it with --data-dir"
 # The signatures exist as long as their library does.
 _defined: list[torch.library.Library] = []
 
@@ -76,22 +76,33 @@ def state() -> str:
     return f"{version} (without its compiled operators)" if _defined else version
 
 
-def download(dataset: str, split: str, root: Path) -> None:
-    """Download a split of a data set to a folder; torchvision verifies the check sums.
+def published(dataset: str, split: str) -> list[Published]:
+    """Return the files of a data set's split as torchvision lists them, each over https first."""
+    kind = getattr(torchvision().datasets, dataset)
+    if dataset == "SVHN":
+        address, path, md5 = kind.split_list[split]
+        return [Published(path, md5, _secure_first([address]))]
+    if dataset == "CIFAR10":
+        addresses = _secure_first([kind.url])
+        folder = kind.base_folder
+        return [Published(kind.filename, kind.tgz_md5, addresses, f"{folder}/", folder)]
+    folder = f"{dataset}/raw"
+    if dataset == "EMNIST":
+        members = f"gzip/emnist-balanced-{split}-"
+        addresses = _secure_first([kind.url])
+        return [Published(f"{folder}/gzip.zip", kind.md5, addresses, members, folder)]
+    word = {"test": "t10k"}.get(split, split)
+    # The labels come first: where there are images, there are labels too.
+    return [
+        Published(f"{folder}/{name}", md5, _secure_first([m + name for m in kind.mirrors]))
+        for name, md5 in sorted(kind.resources, key=lambda resource: "images" in resource[0])
+        if name.startswith(word)
+    ]
 
-    Raises:
-        DataError: there is no network or no space, or the files are not those that were published.
-    """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        print(f"Downloading {dataset} to {root}", file=sys.stderr)  # noqa: T201
-        with contextlib.redirect_stdout(sys.stderr):
-            _dataset(dataset, split, root, fetch=True)
-    except OSError as error:
-        reason = getattr(error, "reason", None) or error.strerror or error
-        raise DataError(f"{dataset}: cannot be downloaded: {reason}", _OFFLINE) from None
-    except RuntimeError as error:
-        raise DataError(f"{dataset}: cannot be downloaded: {error}", _OFFLINE) from None
+
+def _secure_first(addresses: Sequence[str]) -> tuple[str, ...]:
+    secure = ["https:" + address.partition(":")[2] for address in addresses]
+    return tuple(dict.fromkeys([*secure, *addresses]))
 
 
 def pixels(dataset: str, split: str, root: Path) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -101,7 +112,7 @@ def pixels(dataset: str, split: str, root: Path) -> tuple[NDArray[Any], NDArray[
         DataError: the files are damaged.
     """
     try:
-        data_set = _dataset(dataset, split, root, fetch=False)
+        data_set = _dataset(dataset, split, root)
     except (RuntimeError, OSError, ValueError, EOFError) as error:
         raise DataError(
             f"{root}: damaged: {error}", "Remove the files; they are then downloaded again"
@@ -110,13 +121,11 @@ def pixels(dataset: str, split: str, root: Path) -> tuple[NDArray[Any], NDArray[
     return np.asarray(data_set.data), np.asarray(labels)
 
 
-def _dataset(dataset: str, split: str, root: Path, *, fetch: bool) -> Any:
+def _dataset(dataset: str, split: str, root: Path) -> Any:
     kind = getattr(torchvision().datasets, dataset)
     if dataset == "SVHN":
-        return kind(root, split=split, download=fetch)
-    if dataset == "EMNIST":
-        return kind(root, split="balanced", train=split == "train", download=fetch)
-    return kind(root, train=split == "train", download=fetch)
+        return kind(root, split=split, download=False)
+    return kind(root, train=split == "train", download=False)
 
 
 def blurred(pixels_BCHW: torch.Tensor, sigma: float) -> torch.Tensor:

@@ -27,10 +27,10 @@ def _nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("PCGEN_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
-    def refuse(dataset: str, split: str, root: Path) -> None:
+    def refuse(dataset: str, split: str) -> None:
         raise DataError(f"{dataset}: cannot be downloaded: no network")
 
-    monkeypatch.setattr(vision, "download", refuse)
+    monkeypatch.setattr(vision, "published", refuse)
 
 
 def write_mnist(root: Path, split: str, value: int, folder: str = "MNIST") -> Path:
@@ -49,7 +49,8 @@ def first_value(data: str, data_dir: Path | None = None) -> int:
 def test_names_are_looked_up_in_data_dir_then_the_environment_then_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_mnist(tmp_path / "cache" / "pcgen", "train", 1)
+    plain = tmp_path / "cache/pcgen/MNIST/raw/train-images-idx3-ubyte"
+    write_idx(plain, np.full((3, 28, 28), 1, np.uint8))
     assert first_value("mnist") == 1
     monkeypatch.setenv("PCGEN_DATA", str(write_mnist(tmp_path / "environment", "train", 2)))
     assert first_value("mnist") == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -35,40 +34,6 @@ def test_torchvision_is_imported_whatever_torch_is_beside_it() -> None:
     assert vision.state().startswith(module.__version__.split("+")[0])
 
 
-def test_a_name_that_is_nowhere_is_downloaded_into_the_cache(
-    monkeypatch: pytest.MonkeyPatch, cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fetch(root: Path, *, train: bool, download: bool) -> None:
-        assert (train, download, root) == (False, True, cache)
-        print("100%")  # noqa: T201
-        write_idx(root / "MNIST/raw/t10k-images-idx3-ubyte", random_pixels(3, 28, 28))
-
-    stand_in(monkeypatch, "MNIST", fetch)
-    assert len(open_data("mnist:test")) == 3
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert "Downloading MNIST" in told.err
-
-
-@pytest.mark.parametrize(
-    "failure",
-    [
-        URLError("Name or service not known"),
-        OSError(28, "No space left on device"),
-        RuntimeError("File not found or corrupted."),
-    ],
-)
-def test_a_download_that_fails_says_why_and_what_else_can_be_done(
-    monkeypatch: pytest.MonkeyPatch, failure: Exception
-) -> None:
-    def fetch(root: Path, **options: Any) -> None:
-        raise failure
-
-    stand_in(monkeypatch, "KMNIST", fetch)
-    error = refusal(lambda: open_data("kmnist"), "KMNIST", "cannot be downloaded")
-    assert "--data-dir" in error.hint
-
-
 def test_cifar_and_svhn_are_read_by_torchvision(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -91,6 +56,28 @@ def test_cifar_and_svhn_are_read_by_torchvision(
     assert cifar.rows(range(4)).pixels_BD.equal(svhn.rows(range(4)).pixels_BD)
     assert cifar.labels is not None
     assert cifar.labels.tolist() == [0, 1, 2, 3]
+
+
+def test_a_damaged_download_of_torchvisions_is_fetched_again(
+    monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    (cache / "cifar-10-batches-py").mkdir(parents=True)
+    state = {"whole": False}
+
+    def read(root: Path, **options: Any) -> SimpleNamespace:
+        if not state["whole"]:
+            raise RuntimeError("Dataset not found or corrupted.")
+        return SimpleNamespace(data=random_pixels(4, 32, 32, 3), targets=[0, 1, 2, 3])
+
+    def ensure(name: str, *_: Any, fetch: bool) -> None:
+        assert (name, fetch) == ("CIFAR10-train", True)
+        state["whole"] = True
+
+    stand_in(monkeypatch, "CIFAR10", read)
+    monkeypatch.setattr(vision, "published", lambda *_: [])
+    monkeypatch.setattr("pcgen.data.named.ensure", ensure)
+    refusal(lambda: open_data("cifar10", download=False), "damaged")
+    assert len(open_data("cifar10")) == 4
 
 
 def test_damaged_files_of_torchvision_are_refused(tmp_path: Path) -> None:
