@@ -121,8 +121,10 @@ def recall(
         20
     """
     require_choice("prior", prior, ("mixture", "gaussian", "none"))
-    if not 0 <= noise < math.inf or (steps is not None and steps < 1):
-        raise RecipeError(f"noise {noise!r}, steps {steps!r}: at least 0, and at least 1")
+    if not 0 <= noise < math.inf:
+        raise RecipeError(f"noise {noise!r}: at least 0, and finite")
+    if steps is not None and steps < 1:
+        raise RecipeError(f"steps {steps!r}: at least 1")
     folder = None if out is None else Path(out)
     request = _Request(tuple(corrupt), original, noise, prior, steps, limit, seed)
     files = [] if folder is None else _files(folder)

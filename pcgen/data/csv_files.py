@@ -91,7 +91,7 @@ def read_csv(path: Path, request: DataRequest) -> CsvTable:
     _leave_out_nameless(layout, columns, request, notes)
     label = None if layout.label is None else layout.names[layout.label]
     return CsvTable(
-        columns.values[:, layout.used],
+        columns_at(columns.values, layout.used),
         [layout.names[i] for i in layout.used],
         None if layout.label is None else _labels(layout, columns, request, notes),
         label,
@@ -191,6 +191,11 @@ def used_columns(names: Sequence[str], free: Sequence[int], request: DataRequest
     if twice is not None:
         raise DataError(f"{request.source}: two columns are named {twice!r}", "Rename one of them")
     return chosen
+
+
+def columns_at(values: Array, places: list[int]) -> Array:
+    """Return these columns (N, U) of a table; the table itself, not a copy, if they are all."""
+    return values if places == [*range(values.shape[1])] else values[:, places]
 
 
 def _by_place(names: Sequence[str], free: Sequence[int], request: DataRequest) -> bool:

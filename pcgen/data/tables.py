@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pcgen.data.arrays import ArrayStore, images_of
-from pcgen.data.csv_files import read_csv, used_columns
+from pcgen.data.csv_files import columns_at, read_csv, used_columns
 from pcgen.data.images import Images
 from pcgen.data.labels import labels_of
 from pcgen.data.request import DataRequest
@@ -41,7 +41,7 @@ def table_of(
         DataError: the number of columns is not the model's, or a column asked for is missing.
     """
     chosen = used_columns(columns, range(len(columns)), request)
-    values, columns = values[:, chosen], [columns[i] for i in chosen]
+    values, columns = columns_at(values, chosen), [columns[i] for i in chosen]
     width = values.shape[1]
     if not width:
         raise DataError(f"{request.source}: has no columns of numbers")
