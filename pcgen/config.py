@@ -65,6 +65,10 @@ class DataTable(Table, frozen=True):
     channels: Literal[1, 3] | None = None
     """The number of channels to which every image is converted: 1 is grey, 3 is colour. Without it
     images keep their own."""
+    range: Annotated[list[float], msgspec.Meta(min_length=2, max_length=2)] | None = None
+    """The numbers in the files that are black and white, as [0, 16] or [0, 4095]; they become 0 and
+    1. Without it white is 255 or 65535 (8 or 16 bits), or 1. Data sets known by name have their
+    own."""
     threshold: Fraction | None = None
     """Pixels above this value become 1 and all others 0. Without it pixels keep their values."""
     columns: Annotated[list[str], msgspec.Meta(min_length=1)] | None = None

@@ -132,6 +132,7 @@ class Session:
             columns=table.columns,
             memory=table.memory * 2**20,
             threshold=table.threshold,
+            value_range=table.range,
             labels=table.labels,
         )
         require_complete(images)

@@ -18,6 +18,7 @@ from pcgen.data.fit import fit, preprocessing_of, unit
 from pcgen.data.images import Images, Shape
 from pcgen.data.labels import labels_of
 from pcgen.data.request import DataRequest
+from pcgen.data.values import TOLERANCE, Range, range_of
 from pcgen.errors import DataError
 
 Array = NDArray[Any]
@@ -44,6 +45,8 @@ class ArrayStore:
         pixels: whether values must be in [0, 1]; a table's need not be.
         memory: bytes of an array mapped from disk that may stay in memory.
         lines: the number of each row's line in its file, if it has lines.
+        black: the number that becomes 0.
+        is_given: whether the user gave the range, so that bytes may be outside it too.
     """
 
     array: Array
@@ -55,6 +58,8 @@ class ArrayStore:
     pixels: bool = True
     memory: int = 2**30
     lines: Array | None = None
+    black: float = 0.0
+    is_given: bool = False
 
     def __len__(self) -> int:
         return len(self.array)
@@ -69,9 +74,10 @@ class ArrayStore:
         count, channels, height, width = len(values), *self.own_shape
         status, reason = ["ok"] * count, [""] * count
         divisor = self.divisor
-        if values.dtype != np.uint8:
+        if values.dtype != np.uint8 or self.is_given:
             # float64 also holds a number that is too large for float32.
             flat = values.reshape(count, channels * height * width).astype(np.float64)
+            flat -= self.black
             flat /= divisor
             self._zero_unusable(flat, status, reason)
             if self.lines is not None:
@@ -115,24 +121,34 @@ class ArrayStore:
     def _zero_unusable(self, values_BD: Array, status: list[str], reason: list[str]) -> None:
         """Set rows that are not finite, or no pixels, to 0; write their statuses and reasons."""
         finite_B: Array = np.all(np.abs(values_BD) <= np.finfo(np.float32).max, axis=1)
-        usable_B = finite_B
+        usable_B: Array = finite_B
         if self.pixels:
             with np.errstate(invalid="ignore"):
-                usable_B = finite_B & (values_BD >= 0).all(1) & (values_BD <= 1).all(1)
+                inside_BD: Array = (values_BD >= -TOLERANCE) & (values_BD <= 1 + TOLERANCE)
+            usable_B = np.all(inside_BD, axis=1)
         for i in np.flatnonzero(~usable_B).tolist():
             row = values_BD[i]
             if finite_B[i]:
                 status[i] = "unreadable"
-                reason[i] = f"values from {row.min():.4g} to {row.max():.4g}, outside [0, 1]"
+                reason[i] = self._outside(row)
             else:
                 bad = int((~np.isfinite(row.astype(np.float32))).sum())
                 status[i] = "nonfinite"
                 reason[i] = f"{bad} of {len(row)} values are NaN or infinite"
             values_BD[i] = 0
+        if self.pixels:
+            np.clip(values_BD, 0, 1, out=values_BD)
+
+    def _outside(self, row_D: Array) -> str:
+        black, scale = (self.black, self.divisor) if self.is_given else (0.0, 1.0)
+        low, high = (float(value) * scale + black for value in (row_D.min(), row_D.max()))
+        return f"values from {low:.4g} to {high:.4g}, outside [{black:g}, {black + scale:g}]"
 
     def digest(self) -> bytes:
         """Return a hash of the bytes; of 4096 rows spread evenly where the array is very large."""
         hashed = hashlib.sha256(repr((self.array.shape, self.own_shape, self.divisor)).encode())
+        if self.is_given:
+            hashed.update(repr((self.black, self.divisor)).encode())
         for chunk in _chunks(self.array, 4096):
             hashed.update(np.ascontiguousarray(chunk).data)
         return hashed.digest()
@@ -177,8 +193,7 @@ def images_of(
         array: (N, H, W), (N, H, W, C), (N, C, H, W), (N, D), or a single image.
         labels: one label for every image.
         classes: the names of labels that are numbers.
-        divisor: divides the values. None finds it: 255 for uint8, 65535 for uint16, 1 for bool. For
-            other numbers it is 1, or 255 if all are whole numbers up to 255.
+        divisor: divides the values. Without it `range_of` finds their range; bool is 0 or 1.
 
     Raises:
         DataError: the array holds no images, or values that are no pixels.
@@ -193,15 +208,24 @@ def images_of(
         # 8 bits hold a mask of 0 and 1 as well.
         array, divisor = array.astype(np.uint8), 1.0
     shape = request.shape_of_image(own_shape)
-    divisor = divisor or _divisor(array, request.source)
+    found = Range(0, divisor) if divisor else range_of(array, _chunks(array, 4096), request)
+    _release(array)
+    is_given = not divisor and request.value_range is not None
+    store = ArrayStore(
+        *(array, name, own_shape, channels_last, float(found.white - found.black), shape),
+        memory=request.memory,
+        black=float(found.black),
+        is_given=is_given,
+    )
+    words = request.values_in_words if is_given else {}
     return Images(
         name,
         request.source,
-        ArrayStore(array, name, own_shape, channels_last, divisor, shape, memory=request.memory),
+        store,
         labels=numbers,
         classes=names,
-        preprocessing=preprocessing_of({own_shape}, shape),
-        notes=notes,
+        preprocessing={**preprocessing_of({own_shape}, shape), **words},
+        notes=(*notes, *found.notes),
     )
 
 
@@ -248,31 +272,4 @@ def _images_first(array: Array, request: DataRequest) -> tuple[Array, Shape, boo
     raise DataError(
         f"{request.source}: an array of shape {tuple(dims)} holds no images",
         "Expected (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3, or (N, D)",
-    )
-
-
-def _divisor(array: Array, source: str) -> float:
-    """Return the number that divides the values so that they are in [0, 1].
-
-    Raises:
-        DataError: values that are no pixels.
-    """
-    if array.dtype == np.uint8:
-        return 255.0
-    if array.dtype == np.uint16:
-        return 65535.0
-    low, high, whole = math.inf, -math.inf, True
-    for chunk in _chunks(array, 4096):
-        finite = chunk[np.isfinite(chunk)] if chunk.dtype.kind == "f" else chunk
-        if finite.size:
-            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-            whole = whole and bool((finite == np.trunc(finite)).all())
-    if low > high or (low >= 0 and high <= 1):
-        return 1.0
-    if low >= 0 and high <= 255 and whole:
-        return 255.0
-    raise DataError(
-        f"{source}: values from {low:.4g} to {high:.4g} are not pixels: expected 0 to 1, or whole "
-        "numbers 0 to 255",
-        "Rescale the array; save columns that pcgen is to standardise as .csv",
     )

@@ -10,15 +10,18 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from pcgen.data.fit import BAND
 from pcgen.data.images import Shape
 from pcgen.data.reading import UnreadableError, first_line
+from pcgen.data.values import TOLERANCE
 
 _READ = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".bmp", ".dib", ".gif"),
@@ -88,8 +91,11 @@ def decode(data: bytes) -> Tensor:
 
 
 @contextmanager
-def decoded(data: bytes) -> Iterator[Decoded]:
+def decoded(data: bytes, value_range: tuple[float, float] | None = None) -> Iterator[Decoded]:
     """Yield a decoded picture, whose rows are read as they are needed.
+
+    Args:
+        value_range: the numbers in the file that are black and white, if not those of its kind.
 
     Raises:
         UnreadableError: the bytes are no picture, are damaged, or hold too large a picture.
@@ -97,7 +103,18 @@ def decoded(data: bytes) -> Iterator[Decoded]:
     with _opened(data) as picture:
         width, height = picture.size
         with _one_by_one if width * height > _HUGE else nullcontext():
-            yield Decoded(picture)
+            yield Decoded(picture, value_range)
+
+
+def deep_extent(data: bytes) -> tuple[float, float] | None:
+    """Return the least and the largest number of a picture of 16 bits or of floats, else None.
+
+    Raises:
+        UnreadableError: the bytes are no picture, are damaged, or hold too large a picture.
+    """
+    with _opened(data) as picture:
+        is_deep = picture.mode.startswith(("I", "F"))
+        return Decoded(picture).extent if is_deep else None
 
 
 def header(data: bytes) -> Shape:
@@ -120,9 +137,12 @@ class Decoded:
 
     Attributes:
         shape: channels, height and width of the upright picture.
+        extent: the least and the largest number, if they are not of 8 bits.
     """
 
-    def __init__(self, picture: Image.Image) -> None:
+    def __init__(
+        self, picture: Image.Image, value_range: tuple[float, float] | None = None
+    ) -> None:
         """Decode the pixels.
 
         Raises:
@@ -137,20 +157,25 @@ class Decoded:
             width, height = height, width
         self._is_deep = picture.mode.startswith(("I", "F"))
         self.shape = (3 if self._is_coloured and not self._is_deep else 1), height, width
-        if self._is_deep:
-            self._require_pixels()
+        kinds = (0.0, 1.0 if picture.mode == "F" else 65535.0 if self._is_deep else 255.0)
+        self._is_given = value_range is not None
+        self._black, self._white = value_range or kinds
+        self.extent = self._extent() if self._is_deep else None
+        if self.extent:
+            self._require_in_range(*self.extent)
 
     def rows(self, top: int, bottom: int) -> Tensor:
         """Return upright rows as uint8 (C, bottom - top, W)."""
         band = self._band(top, bottom)
         if self._is_deep:
-            values = np.asarray(band).astype(np.float64)
-            eight = np.rint(values * 255 if band.mode == "F" else values / 257)
-            return torch.from_numpy(eight.astype(np.uint8)[None])
+            return torch.from_numpy(self._as_bytes(np.asarray(band))[None])
         if band.mode in _TRANSPARENT or "transparency" in band.info:
             over = band.convert("RGBA")
             band = Image.alpha_composite(Image.new("RGBA", over.size, (0, 0, 0, 255)), over)
         pixels = np.array(band.convert("RGB" if self._is_coloured else "L"))
+        if self._is_given:
+            self._require_in_range(float(pixels.min()), float(pixels.max()))
+            pixels = self._as_bytes(pixels)
         if self._is_coloured:
             return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         return torch.from_numpy(pixels[None])
@@ -167,8 +192,13 @@ class Decoded:
         method = _UPRIGHT.get(self._orientation)
         return band if method is None else band.transpose(method)
 
-    def _require_pixels(self) -> None:
-        """Raise UnreadableError unless 16 bits, or floats in [0, 1], are all the picture holds."""
+    def _as_bytes(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        scaled = (values.astype(np.float64) - self._black) * 255 / (self._white - self._black)
+        as_bytes: NDArray[np.uint8] = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+        return as_bytes
+
+    def _extent(self) -> tuple[float, float]:
+        """Return the least and the largest number."""
         _, height, width = self.shape
         low, high, step = math.inf, -math.inf, max(1, BAND // width)
         for top in range(0, height, step):
@@ -176,8 +206,17 @@ class Decoded:
             if not np.isfinite(values).all():
                 raise UnreadableError("holds NaN or infinite values")
             low, high = min(low, float(values.min())), max(high, float(values.max()))
-        if low < 0 or high > (1 if self._picture.mode == "F" else 65535):
-            raise UnreadableError(f"values from {low:.4g} to {high:.4g} are neither 8 nor 16 bits")
+        return low, high
+
+    def _require_in_range(self, low: float, high: float) -> None:
+        """Raise UnreadableError if numbers from `low` to `high` are not all from black to white."""
+        slack = TOLERANCE * (self._white - self._black)
+        if self._black - slack <= low and high <= self._white + slack:
+            return
+        words = f"outside [{self._black:g}, {self._white:g}]"
+        if not self._is_given:
+            words = "neither 8 nor 16 bits"
+        raise UnreadableError(f"values from {low:.4g} to {high:.4g} are {words}")
 
 
 @contextmanager

@@ -11,19 +11,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcgen.data.decode import MAX_PIXELS, decoded, header
+from pcgen.data.decode import MAX_PIXELS, decoded, deep_extent, header
 from pcgen.data.files import Files
 from pcgen.data.fit import fit_rows, preprocessing_of, unit
 from pcgen.data.folder_labels import classes_of, rows_of_split
 from pcgen.data.images import Images, Shape
 from pcgen.data.reading import UnreadableError
 from pcgen.data.request import DataRequest
+from pcgen.data.values import doubts
 from pcgen.errors import DataError
 
 Pixels = NDArray[np.uint8]
 
 # The size and colour of a folder's pictures are those of so many, spread evenly.
 _SAMPLE = 64
+# Their range is that of the first few.
+_LOOKED_AT = 4
 _THREADS = min(16, os.cpu_count() or 1)
 # A smaller picture is decoded faster than it is handed to a thread.
 _LARGE = 128 * 128
@@ -58,7 +61,9 @@ class FileStore:
 
     def digest(self) -> bytes:
         """Return a hash of the files, as `Files.digest` describes it."""
-        return self.files.digest()
+        if self.request.value_range is None:
+            return self.files.digest()
+        return self.files.digest() + repr(self.request.value_range).encode()
 
     def read(self, index_B: Tensor) -> tuple[Tensor, list[str], list[str]]:
         """Return pixels (B, D) in [0, 1], statuses and reasons."""
@@ -93,7 +98,7 @@ class FileStore:
     def _decode(self, row: int) -> Pixels | None:
         """Return a picture's pixels (D,) in the store's shape; None if it fails, with a reason."""
         try:
-            with decoded(self.files.bytes_of(row)) as picture:
+            with decoded(self.files.bytes_of(row), self.request.value_range) as picture:
                 if refusal := self._refusal(*picture.shape):
                     self._failed[row] = ("shape", refusal)
                     return None
@@ -148,7 +153,8 @@ def open_files(files: Files, name: str, request: DataRequest, *, split: str = ""
         FileStore(files, shape, request, large=large),
         labels=labels,
         classes=classes,
-        preprocessing=preprocessing_of(own_shapes, shape),
+        preprocessing={**preprocessing_of(own_shapes, shape), **request.values_in_words},
+        notes=_doubts(files, request),
     )
 
 
@@ -163,6 +169,24 @@ def _sampled_shapes(files: Files) -> tuple[set[Shape], str]:
         except UnreadableError as error:
             failure = failure or f"{files.names[row]}: {error}"
     return shapes, failure
+
+
+def _doubts(files: Files, request: DataRequest) -> tuple[str, ...]:
+    """Return a note if the first pictures are of 16 bits and almost black."""
+    extents: list[tuple[float, float]] = []
+    for row in range(min(_LOOKED_AT, len(files.names))):
+        try:
+            extent = deep_extent(files.bytes_of(row))
+        except UnreadableError:
+            continue
+        if extent is None:
+            return ()
+        extents.append(extent)
+    if not extents:
+        return ()
+    low, high = min(low for low, _ in extents), max(high for _, high in extents)
+    white = (0.0, 65535.0) if high > 1 else (0.0, 1.0)
+    return doubts(low, high, request.value_range or white, request.source)
 
 
 def _common_shape(shapes: set[Shape], failure: str, request: DataRequest) -> Shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def open_named(
         DataError: the set has no such split, or is in no folder and cannot be downloaded.
     """
     split = split_of(data_set, split, data_dir)
+    request = replace(request, value_range=None)  # a set that is known by name has its own
     if data_set.kind == "sklearn":
         return _digits(split, request) if data_set.name == "digits" else _iris(request)
     path = _verified(data_set, split, data_dir, download)

@@ -30,6 +30,14 @@ class DataRequest:
     columns: Sequence[str] | None = None
     threshold: float | None = None
     labels: str | None = None
+    value_range: tuple[float, float] | None = None
+
+    @property
+    def values_in_words(self) -> dict[str, str]:
+        """Return how the user's range changes the numbers; empty without one."""
+        if self.value_range is None:
+            return {}
+        return {"values": "{:g} is 0, {:g} is 1".format(*self.value_range)}
 
     @property
     def row_width(self) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -58,6 +59,7 @@ def open_data(
     columns: Sequence[str] | None = None,
     threshold: float | None = None,
     labels: str | None = None,
+    value_range: Sequence[float] | None = None,
 ) -> Images:
     """Return the images or the table that a name, a path or an array stands for.
 
@@ -89,6 +91,8 @@ def open_data(
         threshold: pixels above it become 1 and the others 0, once an image has its final size.
         labels: the name of the column, or of the array in a .npz file, that holds the labels. If it
             is empty, none does. Without it, the name is label, labels, class or target.
+        value_range: the numbers in the files that are black and white. Without it they follow from
+            the kind of number. Data sets known by name have their own.
 
     Raises:
         DataError: data that cannot be found, read, or brought to the shape.
@@ -106,7 +110,9 @@ def open_data(
         raise DataError(f"limit {limit}: at least 1 row is needed")
     like = None if like is None else (like[0], like[1], like[2])
     request = DataRequest(
-        "", limit, size, channels, like, like_scale, memory, native_size, columns, threshold, labels
+        *("", limit, size, channels, like, like_scale, memory, native_size, columns, threshold),
+        labels=labels,
+        value_range=_as_range(value_range),
     )
     return _open(data, request, data_dir, download)
 
@@ -122,6 +128,7 @@ def open_inputs(
     columns: Sequence[str] | None = None,
     threshold: float | None = None,
     labels: str | None = None,
+    value_range: Sequence[float] | None = None,
 ) -> list[Images]:
     """Return the data of each input, in order; pictures in a row are joined to one table.
 
@@ -148,6 +155,7 @@ def open_inputs(
         columns=columns,
         threshold=threshold,
         labels=labels,
+        value_range=_as_range(value_range),
     )
     tables = []
     for are_pictures, group in groupby(several, is_picture):
@@ -158,6 +166,18 @@ def open_inputs(
         else:
             tables += [_open(data, request, data_dir, download=True) for data in members]
     return tables
+
+
+def _as_range(value_range: Sequence[float] | None) -> tuple[float, float] | None:
+    if value_range is None:
+        return None
+    black, white = value_range
+    if not -math.inf < black < white < math.inf:
+        raise DataError(
+            f"data.range [{black:g}, {white:g}]: black comes first, and is the smaller number",
+            "Example: --set data.range=[0,4095]",
+        )
+    return float(black), float(white)
 
 
 def _open(data: Data, request: DataRequest, data_dir: str | Path | None, download: bool) -> Images:
@@ -188,6 +208,10 @@ def _finish(images: Images, request: DataRequest) -> Images:
         raise DataError(f"{request.source}: holds a table of numbers, the model takes images")
     if request.labels and request.like is None and images.labels is None:
         raise DataError(f"{request.source}: has no labels {request.labels!r} (data.labels)")
+    if request.value_range is not None and images.is_table:
+        raise DataError(
+            f"{request.source}: a table, whose columns are standardised: leave out data.range"
+        )
     if request.threshold is not None:
         images = binarised(images, request.threshold)
     return images if request.limit is None else images.head(request.limit)

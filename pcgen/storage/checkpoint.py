@@ -214,6 +214,7 @@ class LoadedModel(Generic[Kind]):
             "like_scale": self.scale,
             "columns": self.header["data"].get("columns"),
             "threshold": self.recipe.data.threshold,
+            "value_range": self.recipe.data.range,
             "labels": self.recipe.data.labels,
         }
 
