@@ -26,7 +26,7 @@ _MAX_RATIO = 1000
 # A folder is searched for so many pictures, so deep, and past so many other files.
 MOST_PICTURES = 10_000_000
 DEEPEST = 100
-MOST_OTHERS = 100_000
+MOST_OTHERS = 50_000
 _OTHERS_PER_PICTURE = 10
 _MAX_TEXT = 2**26
 
