@@ -215,8 +215,8 @@ class InferenceTable(Table, frozen=True):
     """How the states reach their equilibrium, the states of least energy."""
 
     solver: SolverName = "majorise"
-    """The rule that moves the states. `majorise`, `newton`, `errors`, `redblack`, `auto` and
-    `descent` find the states of least energy; `langevin`, `momentum` and `kinetic` are samplers."""
+    """The rule that moves the states. `majorise`, `newton`, `errors` and `descent`
+    find the states of least energy; `langevin`, `momentum` and `kinetic` are samplers."""
     steps: Count = 20
     """In training: gradient evaluations per batch. A sampler uses the `sampling` table instead."""
     test_steps: Count = 200

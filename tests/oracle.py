@@ -13,7 +13,7 @@ from pcgen.model.network import Network, build
 
 DATA = 7
 ACTIVATIONS = ["linear", "tanh", "hard_tanh", "relu", "gelu", "sigmoid"]
-SOLVERS = ["majorise", "newton", "errors", "redblack", "auto", "descent"]
+SOLVERS = ["majorise", "newton", "errors", "descent"]
 
 
 def network(

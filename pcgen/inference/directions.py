@@ -106,25 +106,6 @@ class Conjugate:
             self.decrement_B = self.decrement_B[index]
 
 
-class Steepest:
-    """Preconditioned gradient descent with a search for the length of each move."""
-
-    searches = True
-
-    def __init__(self, precondition: Callable[[list[Tensor]], list[Tensor]]) -> None:
-        self.precondition = precondition
-
-    def __call__(self, slopes: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        steepest = self.precondition(slopes)
-        return [-step for step in steepest], 0.5 * dot(slopes, steepest)
-
-    def restart(self, images_B: Tensor) -> None:
-        pass
-
-    def select(self, index: Tensor) -> None:
-        pass
-
-
 def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
     """Return the scalar products (B,) of two moves, summed over all layers."""
     total = torch.linalg.vecdot(left[0], right[0])

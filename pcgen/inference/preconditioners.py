@@ -316,12 +316,6 @@ def _probes(like_D: Tensor) -> Tensor:
     return signs.to(like_D) / math.sqrt(PROBES)
 
 
-def too_large(network: Network) -> bool:
-    """Return whether a convolution is too large to be written as a matrix."""
-    maps = [*network.layers, *(skip.layer for skip in network.skips)]
-    return any(isinstance(m, TransposedConvolution) and _entries(m) > LARGEST_MATRIX for m in maps)
-
-
 def _entries(layer: Layer) -> int:
     return math.prod(layer.above) * math.prod(layer.below)
 

@@ -15,17 +15,9 @@ import torch
 from torch import Tensor
 
 from pcgen.config import InferenceTable
-from pcgen.inference.auto import AutoInference, Begin
-from pcgen.inference.directions import Conjugate, Descent, Steepest
+from pcgen.inference.directions import Conjugate, Descent
 from pcgen.inference.errors import ErrorInference
-from pcgen.inference.fast_descent import Loops, fits
-from pcgen.inference.preconditioners import (
-    BlockDiagonal,
-    BlockTridiagonal,
-    ErrorDiagonal,
-    too_large,
-)
-from pcgen.inference.redblack import RedBlackInference
+from pcgen.inference.preconditioners import BlockDiagonal, BlockTridiagonal, ErrorDiagonal
 from pcgen.inference.reduction import ReducedInference, reduce
 from pcgen.inference.states import Inference, StateInference
 from pcgen.model.network import Network
@@ -40,13 +32,11 @@ class Method:
         network: the network whose energy is lowered.
         kind: the class of the variables that move: states, or errors that determine the states.
         direction: makes the rule for one batch.
-        loops: takes many steps of the same rule at once, if there is such a loop.
     """
 
     network: Network
     kind: Callable[..., Inference]
     direction: Callable[[], Any]
-    loops: Loops | None = None
 
     def begin(
         self,
@@ -64,7 +54,7 @@ class Method:
             mask_BD: 1 visible, 0 hidden.
             latent_BD: where the latent starts; where the model's own start says, if not given.
             clamp_latent: keep the latent where it starts.
-            steps: steps to take at once, without the energies in between where that is faster.
+            steps: steps to take at once.
             labels_BK: one-hot classes to clamp, for a network with a label layer.
         """
         labelled = self.network.table.labels
@@ -76,8 +66,6 @@ class Method:
             latent_BD = self.network.start_latent(data_BD, mask_BD)
         states = self.network.states_from(latent_BD, data_BD, labels_BK)
         clamp_latent = clamp_latent or labels_BK is not None
-        if steps and self.loops is not None and mask_BD is None:
-            states, steps = self.loops.run(states, steps, clamp_latent), 0
         inference = self.at(states, mask_BD, clamp_latent)
         for _ in range(steps):
             inference.step()
@@ -89,8 +77,7 @@ class Method:
 
 
 def _descent(network: Network, table: InferenceTable) -> Method:
-    loops = Loops(network, table.rate, table.momentum) if fits(network) else None
-    return Method(network, StateInference, lambda: Descent(table.rate, table.momentum), loops)
+    return Method(network, StateInference, lambda: Descent(table.rate, table.momentum))
 
 
 def _majorise(network: Network, table: InferenceTable) -> Method:
@@ -108,28 +95,6 @@ def _errors(network: Network, table: InferenceTable) -> Method:
     return Method(network, ErrorInference, lambda: Conjugate(precondition))
 
 
-def _redblack(network: Network, table: InferenceTable) -> Method:
-    precondition = BlockDiagonal(network)
-    return Method(network, RedBlackInference, lambda: Steepest(precondition))
-
-
-def _auto(network: Network, table: InferenceTable) -> Method:
-    first = _majorise if too_large(network) else _newton
-    begun: dict[int, Method] = {}
-
-    def begin(number: int, make: Callable[..., Method]) -> Begin:
-        def begin_at(states: list[Tensor], mask_BD: Tensor | None, clamp_latent: bool) -> Inference:
-            # Prepare a solver only when an image needs it.
-            if number not in begun:
-                begun[number] = make(network, table)
-            return begun[number].at(states, mask_BD, clamp_latent)
-
-        return begin_at
-
-    solvers = [begin(i, make) for i, make in enumerate((first, _errors))]
-    return Method(network, AutoInference, lambda: solvers)
-
-
 def _sampled(network: Network, table: InferenceTable) -> Method:
     """Return the solver that finds the states of least energy in a network trained by a sampler."""
     return (_errors if table.sampling.coordinates == "errors" else _majorise)(network, table)
@@ -141,8 +106,6 @@ SOLVERS.define(
         "majorise": _majorise,
         "newton": _newton,
         "errors": _errors,
-        "redblack": _redblack,
-        "auto": _auto,
         **dict.fromkeys(SAMPLERS, _sampled),
     }
 )
@@ -165,18 +128,15 @@ def register_solver(name: str, make: Callable[[Network, InferenceTable], Method]
     SOLVERS.register(name, make)
 
 
-def prepare(
-    network: Network, table: InferenceTable, earlier: Method | None = None, *, reduced: bool = True
-) -> Method:
+def prepare(network: Network, table: InferenceTable, *, reduced: bool = True) -> Method:
     """Return the recipe's solver, prepared for the network's present weights.
 
     Args:
-        earlier: the method of the same network at earlier weights; `descent` uses it again.
         reduced: replace the data by fewer units with the same energy, where that is possible and
             faster. The weights must then not change while a batch is inferred.
     """
     if table.solver == "descent":
-        return earlier or _descent(network, table)
+        return _descent(network, table)
     make = SOLVERS.get(table.solver)
     reduction = reduce(network) if reduced else None
     if reduction is None:

@@ -15,7 +15,7 @@ from pcgen.data.images import Images, Rows
 from pcgen.device import generator
 from pcgen.distributed import Group
 from pcgen.errors import RecipeError, is_out_of_memory
-from pcgen.inference.solvers import Method, prepare
+from pcgen.inference.solvers import prepare
 from pcgen.inference.states import Inference
 from pcgen.learning.gradients import precision_gradients, weight_gradients
 from pcgen.learning.latent_regression import StartRegression
@@ -76,7 +76,6 @@ class PredictiveCoding(Learner):
                 "model.causes: a mixture is learned from chains",
                 "Use --set inference.solver=kinetic --set inference.sampling.persistent=true",
             )
-        self.method: Method | None = None
 
     def begin(self, images: Images, validation: Images | None) -> None:
         if self.posterior is not None:
@@ -139,7 +138,6 @@ class PredictiveCoding(Learner):
         return {"mse": second, "validation": metrics}
 
     def fits(self, data_BD: Tensor) -> bool:
-        self.method = None
         self.weights.release()
         try:
             if self.network.layers[0].weight.is_cuda:
@@ -179,10 +177,8 @@ class PredictiveCoding(Learner):
             yield self.posterior.draw(data_BD, rows, labels_BK, self.updates), True
             return
         steps, incremental = self.recipe.inference.steps, self.recipe.learning.incremental
-        self.method = prepare(
-            self.network, self.recipe.inference, self.method, reduced=not incremental
-        )
-        inference = self.method.begin(
+        method = prepare(self.network, self.recipe.inference, reduced=not incremental)
+        inference = method.begin(
             data_BD,
             latent_BD=self.first_latents(rows),
             steps=0 if incremental else steps,

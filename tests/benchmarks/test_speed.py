@@ -102,7 +102,7 @@ def test_the_table_is_measured_without_the_peers(
     assert table["torch autograd", BATCH]["note"] == ""
     assert "make peers" in table["pcx, scan", BATCH]["note"]
     assert table["pcx, scan", BATCH]["value"] is None
-    for solver in ("majorise", "newton", "errors", "auto", "descent"):
+    for solver in ("majorise", "newton", "errors", "descent"):
         assert table[f"pcgen, {solver}", "seconds to equilibrium"]["value"] > 0
     assert "updates" in table["pcgen, descent", "seconds to the validation MSE"]["note"]
     page = speed_page.write(rows, tmp_path / "out").read_text()

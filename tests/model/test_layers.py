@@ -14,7 +14,7 @@ from pcgen.device import generator
 from pcgen.errors import RecipeError
 from pcgen.inference.preconditioners import BlockDiagonal
 from pcgen.learning.gradients import weight_gradients
-from pcgen.model.layers import Shape, TransposedConvolution
+from pcgen.model.layers import Shape, TransposedConvolution, gram
 from pcgen.model.network import build
 from tests import oracle
 
@@ -128,3 +128,12 @@ def test_layers_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(RecipeError, match=reason):
         build(ModelTable(**table), shape, generator(0))
+
+
+@pytest.mark.parametrize("width", [3, 512, 700])
+def test_a_gram_matrix_of_one_triangle_is_whole(width: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(20, width, generator=draw, dtype=torch.float64)
+    found = torch.full((width, width), torch.nan, dtype=torch.float64)
+    gram(weight, found)
+    torch.testing.assert_close(found, weight.T @ weight)

@@ -23,7 +23,7 @@ _NEAR = 1e-3  # of the least energy
 _MOST = 400  # steps
 # Momenta among which every library's descent is tuned for the time to equilibrium.
 MOMENTA = (0.5, 0.8, 0.9)
-SOLVERS = ("majorise", "newton", "errors", "auto")
+SOLVERS = ("majorise", "newton", "errors")
 # Of the time to an error: updates, updates between two validations, and the rate of the weights.
 _CURVE, _EVERY, _CURVE_RATE = 40, 4, 1e-3
 _HELD_OUT = 50
