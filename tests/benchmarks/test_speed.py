@@ -121,8 +121,8 @@ def test_a_convolution_is_described_to_the_peers(tmp_path: Path) -> None:
     assert multiply_adds(network, 2, 3) is None
     command = (sys.executable, PROTOCOL, pcgen_worker.__name__)
     with Peer("pcgen", tmp_path, 1, command) as peer:
-        assert peer.ask({**message, "mode": "pcgen"}, 60)["ok"]
-        energies = peer.ask({"do": "energies", "steps": 2}, 60)["energy"]
+        assert peer.ask({**message, "mode": "pcgen"}, 900)["ok"]
+        energies = peer.ask({"do": "energies", "steps": 2}, 900)["energy"]
         assert energies[0] > energies[2] > 0
 
 
