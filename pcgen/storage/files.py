@@ -72,6 +72,15 @@ def replacing(*paths: Path, one_of_many: bool = False) -> Iterator[list[BinaryIO
             part.discard()
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Convert an OSError into a RunError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
     """A file that is being written, and the place that it is for."""

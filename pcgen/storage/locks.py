@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pcgen.errors import RunError
+from pcgen.storage.files import writing
 
 if sys.platform != "win32":
     import fcntl
@@ -31,10 +32,8 @@ def locked(place: Path, lock: Path) -> Iterator[None]:
     Raises:
         RunError: another process holds the lock, or the file cannot be written.
     """
-    try:
+    with writing(place):
         file = _acquired(place, lock)
-    except OSError as error:
-        raise RunError(f"{place}: cannot be written: {error.strerror}") from None
     try:
         yield
     finally:

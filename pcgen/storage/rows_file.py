@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from pcgen.errors import RunError
+from pcgen.storage.files import writing
 from pcgen.storage.locks import locked
 
 Row = dict[str, Any]
@@ -156,12 +157,3 @@ def _complete_lines(path: Path) -> Iterator[dict[str, Any]]:
         for line in file:
             if line.endswith("\n"):
                 yield json.loads(line)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Convert an OSError into a RunError that names the path."""
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written: {error.strerror}") from None

@@ -30,7 +30,7 @@ from pcgen.distributed import Group
 from pcgen.errors import CheckpointError, DataError, DivergenceError, RunError
 from pcgen.learning.train import Progress, Training
 from pcgen.storage import checkpoint
-from pcgen.storage.files import write_whole
+from pcgen.storage.files import write_whole, writing
 from pcgen.storage.locks import locked
 
 # Seconds between two saves within an epoch: a killed run loses at most so much work.
@@ -85,10 +85,8 @@ class RunFolder:
         Raises:
             RunError: another process writes to it, or it cannot be written.
         """
-        try:
+        with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be written: {error.strerror}") from None
         with locked(self.path, self.path / "run.lock"):
             yield
 
@@ -105,11 +103,7 @@ class RunFolder:
                 f"{path}: holds a run already",
                 f"Continue it: pcgen train --resume --out {path}; or name another folder",
             )
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            run.metrics.write_text("")
-        except OSError as error:
-            raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+        write_whole(run.metrics, b"")
         write_whole(run.recipe, to_toml(recipe).encode())
         environment = json.dumps(describe_environment(device), indent=2)
         write_whole(path / "environment.json", environment.encode())
@@ -273,7 +267,8 @@ class Run:
                     "Lower it: --set learning.rate=..., --set learning.weight_decay=...",
                 )
         if self.writes:
-            with self.folder.metrics.open("a") as file:
+            metrics = self.folder.metrics
+            with writing(metrics), metrics.open("a") as file:
                 file.write(json.dumps(line) + "\n")
         criterion = self.training.learner.criterion
         # A sampler does not minimise the reconstruction error, so its last epoch is kept.
