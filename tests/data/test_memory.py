@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import struct
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 # Prints the most memory (MiB) that a training run has held; VmHWM is this process's alone.
 PEAK = """
@@ -50,3 +54,44 @@ def test_training_on_a_mapped_array_four_times_the_limit_stays_within_it(tmp_pat
     free = peak(tmp_path / "large.npy", 1024, tmp_path / "c")
     assert bounded < least + limit
     assert free > least + 2 * limit
+
+
+# Opens each file and prints the most memory (MiB) that this takes above the imports.
+REFUSALS = """
+import sys
+from pathlib import Path
+from pcgen.data.sources import open_data
+from pcgen.errors import DataError
+
+def most():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) // 1024
+
+small, *files = sys.argv[1:]
+open_data(small, size=(8, 8)).rows([0])
+before = most()
+for file in files:
+    try:
+        open_data(file, size=(8, 8)).rows([0])
+    except DataError as error:
+        print(file, error)
+print(most() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_refusal_and_a_picture_of_64_million_pixels_take_less_than_500_mib(
+    tmp_path: Path,
+) -> None:
+    header = struct.pack(">BBBB3I", 0, 0, 8, 3, 2**16, 64, 64)
+    (tmp_path / "x.idx.gz").write_bytes(gzip.compress(header + bytes(2**28), 1))
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", gzip.decompress((tmp_path / "x.idx.gz").read_bytes()))
+    Image.new("RGB", (9, 9)).save(tmp_path / "small.png")
+    Image.new("RGB", (8192, 8192), (1, 2, 3)).save(tmp_path / "large.png", compress_level=1)
+    names = ["small.png", "x.idx.gz", "x.npz", "large.png"]
+    words = [sys.executable, "-c", REFUSALS, *(str(tmp_path / name) for name in names)]
+    said = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert len(said) == 3
+    assert int(said[-1]) < 500
