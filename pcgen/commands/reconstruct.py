@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pcgen import shipped
 from pcgen.commands.outputs import inference_document, require_readable
 from pcgen.commands.progress import Event, OnProgress, silent
-from pcgen.commands.session import session
+from pcgen.commands.session import Session, session
 
 if TYPE_CHECKING:
     from pcgen.data.images import Images
@@ -97,9 +97,6 @@ def reconstruct(
         >>> result.metrics["count"]
         3
     """
-    from pcgen import reconstruction as task
-    from pcgen.learning.validate import BATCH
-
     folder = None if out is None else Path(out)
     hint = "Start it again; nothing was written"
     files = [] if folder is None else _files(folder)
@@ -107,31 +104,45 @@ def reconstruct(
     with session(
         device, data_dir=data_dir, hint=hint, reads=reads, writes=files, on_progress=on_progress
     ) as place:
-        loaded = place.open_model(model, BATCH)
-        images = place.open_data(data, loaded, limit=limit)
-        group, total = place.group, len(images)
-        processes = 1 if group is None else group.size
-        if group is not None:
-            group.require_equal({"number of images": total})
+        return _reconstruct(place, model, data, folder, limit, on_progress)
 
-        def tell(done: int) -> None:
-            on_progress(Event("reconstructing", min(processes * done, total), total))
 
-        table = loaded.recipe.inference
-        result = task.reconstruct(loaded.network, images, table, on_batch=tell, group=group)
-        require_readable(result.rows, images.source)
-        writes = folder is not None and place.writes
-        picture = _write(folder, result, images, loaded) if folder and writes else None
-        return ReconstructResult(
-            loaded,
-            str(place.device),
-            asdict(result.metrics),
-            result.rows,
-            images.preprocessing,
-            picture,
-            folder,
-            place.notes,
-        )
+def _reconstruct(
+    place: Session,
+    model: str | Path,
+    data: Data,
+    folder: Path | None,
+    limit: int | None,
+    on_progress: OnProgress,
+) -> ReconstructResult:
+    from pcgen import reconstruction as task
+    from pcgen.learning.validate import BATCH
+
+    loaded = place.open_model(model, BATCH)
+    images = place.open_data(data, loaded, limit=limit)
+    group, total = place.group, len(images)
+    processes = 1 if group is None else group.size
+    if group is not None:
+        group.require_equal({"number of images": total})
+
+    def tell(done: int) -> None:
+        on_progress(Event("reconstructing", min(processes * done, total), total))
+
+    table = loaded.recipe.inference
+    result = task.reconstruct(loaded.network, images, table, on_batch=tell, group=group)
+    require_readable(result.rows, images.source)
+    writes = folder is not None and place.writes
+    picture = _write(folder, result, images, loaded) if folder and writes else None
+    return ReconstructResult(
+        loaded,
+        str(place.device),
+        asdict(result.metrics),
+        result.rows,
+        images.preprocessing,
+        picture,
+        folder,
+        place.notes,
+    )
 
 
 def _files(out: Path) -> list[Path]:
