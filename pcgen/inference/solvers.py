@@ -1,7 +1,8 @@
 """Solvers: the variables that move, and the rule that gives their direction.
 
-All solvers find the same minima, so one can stand in for another, and the tests compare them. A new
-one is a function and a call of `register_solver`.
+Where the hidden precision is about 1, all solvers find the same minima, and the tests compare them.
+At 1000 they do not (docs/results/inference.md). A new one is a function and a call of
+`register_solver`.
 """
 
 from __future__ import annotations
