@@ -35,6 +35,7 @@ Kernel = Annotated[int, msgspec.Meta(ge=1, le=15)]
 ActivationName = Annotated[str, msgspec.Meta(extra={"names": registry.ACTIVATIONS})]
 LikelihoodName = Annotated[str, msgspec.Meta(extra={"names": registry.LIKELIHOODS})]
 SolverName = Annotated[str, msgspec.Meta(extra={"names": registry.SOLVERS})]
+SolverNameOrEmpty = Annotated[str, msgspec.Meta(extra={"names": registry.SOLVERS, "empty": True})]
 ProductsName = Literal["float32", "tf32", "bfloat16"]
 
 
@@ -217,8 +218,18 @@ class InferenceTable(Table, frozen=True):
     solver: SolverName = "majorise"
     """The rule that moves the states. `majorise`, `newton`, `errors` and `descent`
     find the states of least energy; `langevin`, `momentum` and `kinetic` are samplers."""
+    test_solver: SolverNameOrEmpty = ""
+    """The rule when a trained model is used or validated. If it is empty, that is `solver`; where
+    `solver` is a sampler, `errors` or `majorise`, after `sampling.coordinates`; and for
+    `pcgen recall`, `errors`."""
     steps: Count = 20
     """In training: gradient evaluations per batch. A sampler uses the `sampling` table instead."""
+    schedule: list[Annotated[list[Count], msgspec.Meta(min_length=2, max_length=2)]] = (
+        msgspec.field(default_factory=list)
+    )
+    """How `steps` changes in training: pairs [epoch, steps], as [[1, 5], [10, 20]] for 5 steps from
+    epoch 1 on and 20 from epoch 10 on. If it is empty, and before its first epoch, `steps`
+    holds."""
     test_steps: Count = 200
     """The most gradient evaluations when a trained model is used. The tolerance may stop it
     earlier."""
@@ -239,6 +250,18 @@ class InferenceTable(Table, frozen=True):
     def draws(self) -> bool:
         """Return whether the solver samples the states instead of finding their equilibrium."""
         return self.solver in registry.SAMPLERS
+
+    def steps_in(self, epoch: int) -> int:
+        """Return the gradient evaluations per batch of an epoch in training, counted from 1."""
+        return next((steps for first, steps in self.schedule[::-1] if first <= epoch), self.steps)
+
+    def for_use(self, default: str = "") -> InferenceTable:
+        """Return the settings for using a trained model, with `test_solver` as the solver.
+
+        Args:
+            default: the solver where the recipe names none for this; `solver` if not given.
+        """
+        return msgspec.structs.replace(self, solver=self.test_solver or default or self.solver)
 
 
 class LearningTable(Table, frozen=True):
@@ -327,6 +350,12 @@ def from_dict(tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
             f"{where}: {_path_of(error)}", "Show a complete one: pcgen recipes digits"
         ) from None
     _require_names(recipe, f"{where}: ")
+    epochs = [epoch for epoch, _ in recipe.inference.schedule]
+    if epochs != sorted(set(epochs)):
+        raise RecipeError(
+            f"{where}: inference.schedule: epochs {', '.join(map(str, epochs))} do not rise",
+            "Example: --set inference.schedule=[[1,5],[10,20]]",
+        )
     return recipe
 
 
@@ -419,7 +448,7 @@ def _require_names(table: Table, prefix: str) -> None:
         if isinstance(value, Table):
             _require_names(value, f"{where}.")
         for meta in getattr(field.type, "__metadata__", ()):
-            if meta.extra is not None:
+            if meta.extra is not None and not (value == "" and meta.extra.get("empty")):
                 meta.extra["names"].require(value, where)
 
 

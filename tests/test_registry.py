@@ -53,6 +53,8 @@ def test_every_built_in_name_has_a_value(table: registry.Table) -> None:
         ("model.output=x", "model.output: no activation is called 'x'; known: linear, tanh"),
         ("model.likelihood=gauss", r"no likelihood is called 'gauss' \(did you mean gaussian\?"),
         ("inference.solver=newtn", r"inference.solver: no solver .* \(did you mean newton\?"),
+        ("inference.test_solver=newtn", r"inference.test_solver: no solver .*; known: majorise,"),
+        ('inference.solver=""', "inference.solver: no solver is called ''"),
     ],
 )
 def test_a_wrong_name_is_refused_with_the_nearest_one(setting: str, message: str) -> None:

@@ -92,6 +92,9 @@ def check(
         # The first batch also warms up. A run of a single batch has no other to be timed.
         has_second = next(steps, None) is not None
         seconds = time.monotonic() - middle if has_second else middle - began
+        if chosen.inference.schedule:
+            count = chosen.inference.steps_in(1)
+            place.note([f"seconds_per_epoch is that of epoch 1, with {count} inference steps"])
         tensors = training.tensors().values()
         parameters = sum(tensor.numel() for tensor in network.weights())
         return CheckResult(

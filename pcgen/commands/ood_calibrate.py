@@ -66,7 +66,8 @@ class OodCalibrateResult:
         from pcgen.ood.provenance import unsettled
 
         texts = []
-        solver = self.header["model"]["recipe"].get("inference", {}).get("solver", "majorise")
+        inference = self.header["model"]["recipe"].get("inference", {})
+        solver = inference.get("test_solver") or inference.get("solver", "majorise")
         if solver != "majorise":
             texts.append(f"{unsettled(solver)}. The recipes NAME-ood are made for scoring")
         count, needed = self.header["calibration"]["part_b"], smallest(FPR, "pac")

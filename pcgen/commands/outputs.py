@@ -126,7 +126,7 @@ def inference_document(
         steps: the most steps allowed, where these are not the recipe's.
     """
     return {
-        "solver": table.solver,
+        "solver": table.for_use().solver,
         "steps": table.test_steps if steps is None else steps,
         "converged": converged,
     }

@@ -60,7 +60,11 @@ class RecallResult:
             "model": str(self.model.path),
             "seed": self.seed,
             "device": self.device,
-            "inference": {"solver": "errors", "steps": steps, "converged": converged},
+            "inference": {
+                "solver": self.model.recipe.inference.for_use("errors").solver,
+                "steps": steps,
+                "converged": converged,
+            },
             "corrupt": list(self.corrupt),
             "prior": self.prior,
             "stored": self.stored,

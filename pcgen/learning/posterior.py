@@ -60,11 +60,14 @@ class PosteriorLearning:
         Raises:
             RecipeError: settings that do not fit together.
         """
-        if recipe.learning.incremental:
-            raise RecipeError(
-                f"learning.incremental: goes with solvers that descend, not with "
-                f"{recipe.inference.solver}"
-            )
+        for key, is_set in (
+            ("learning.incremental", recipe.learning.incremental),
+            ("inference.schedule", recipe.inference.schedule),
+        ):
+            if is_set:
+                raise RecipeError(
+                    f"{key}: goes with solvers that descend, not with {recipe.inference.solver}"
+                )
         if recipe.model.precision.latent == 0:
             raise RecipeError(
                 "model.precision.latent: to sample, the latent needs a prior",

@@ -84,7 +84,7 @@ class PredictiveCoding(Learner):
     def learn(self, batch: Batch) -> tuple[float, float]:
         data_BD = batch.rows.pixels_BD.to(self.network.layers[0].weight)
         sums: list[Tensor] = []
-        for states, is_last in self._inferred(data_BD, batch.rows):
+        for states, is_last in self._inferred(data_BD, batch):
             sums = self.update(states, batch, self._contributions(states, batch) if is_last else [])
         numbers, latent_BD, *rest = sums
         self.network.typical_latents[: len(latent_BD)] = latent_BD
@@ -112,13 +112,20 @@ class PredictiveCoding(Learner):
         sums = batch.sum([*present, *contributions])
         whole = iter(sums)
         gradients = [None if gradient is None else next(whole) for gradient in gradients]
-        steps = self.recipe.inference.steps if self.recipe.learning.incremental else 1
         count = len(self.weights.weights)
-        self.weights.step(gradients[:count], self.updates, batch.batches * steps)
+        self.weights.step(gradients[:count], self.updates, self._updates_of_run(batch))
         self.updates += 1
         if learned:
             self.precisions.step(gradients[count:])
         return list(whole)
+
+    def _updates_of_run(self, batch: Batch) -> int:
+        """Return the weight updates of the whole run."""
+        if not self.recipe.learning.incremental:
+            return batch.batches
+        epochs = self.recipe.learning.epochs
+        steps = sum(self.recipe.inference.steps_in(epoch) for epoch in range(1, epochs + 1))
+        return batch.batches // epochs * steps
 
     def end_epoch(self, images: Images, epoch: int) -> None:
         """Move the components of a mixture prior to the latents of the chains."""
@@ -167,16 +174,19 @@ class PredictiveCoding(Learner):
             if part is not None:
                 part.load(tensors)
 
-    def _inferred(self, data_BD: Tensor, rows: Rows) -> Iterator[tuple[Equilibrium | Drawn, bool]]:
+    def _inferred(
+        self, data_BD: Tensor, batch: Batch
+    ) -> Iterator[tuple[Equilibrium | Drawn, bool]]:
         """Yield the states to learn from, and whether they are the batch's last.
 
         Incremental predictive coding learns after every step of inference, else after the last.
         """
+        rows, incremental = batch.rows, self.recipe.learning.incremental
         labels_BK = self._labels(rows)
         if self.posterior is not None:
             yield self.posterior.draw(data_BD, rows, labels_BK, self.updates), True
             return
-        steps, incremental = self.recipe.inference.steps, self.recipe.learning.incremental
+        steps = self.recipe.inference.steps_in(batch.epoch + 1)
         method = prepare(self.network, self.recipe.inference, reduced=not incremental)
         inference = method.begin(
             data_BD,

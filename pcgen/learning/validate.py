@@ -68,7 +68,7 @@ def reconstructions(
 ) -> Iterator[Reconstruction]:
     """Yield every batch of images with its equilibrium and reconstructions."""
     device = network.layers[0].weight.device
-    method = prepare(network, table)
+    method = prepare(network, table.for_use())
     for first in range(0, len(images), batch_size):
         rows = images.rows(range(first, min(first + batch_size, len(images))))
         data_BD = rows.pixels_BD[rows.ok].to(device)

@@ -124,8 +124,8 @@ def recall(
     """Return the images that the memory recalls from cues.
 
     Args:
-        table: `test_steps` is the largest number of gradient evaluations; `tolerance` stops
-            earlier.
+        table: `test_solver` moves the states, `errors` if it is empty; `test_steps` is the
+            largest number of gradient evaluations; `tolerance` stops earlier.
         prior: on the latent; `none` and `gaussian` are for comparison.
         on_batch: called with the number of cues that are done.
     """
@@ -149,13 +149,13 @@ class _Recaller:
         if bool((cues.visible_BD == cues.visible_BD[0]).all()):
             self.reduction = reduce(self.network, first_D, ridge=_RIDGE)
         visible = self.network if self.reduction is None else self.reduction.network
-        errors = msgspec.structs.replace(table, solver="errors")
-        self.gaussian = prepare(visible, errors, reduced=False)
+        own = table.for_use("errors")
+        self.gaussian = prepare(visible, own, reduced=False)
         self.mixture: Method | None = None
         self.retrieval: Retrieval | None = None
         if prior == "mixture":
             narrow = MemoryNetwork(visible, memory.stored_NL, memory.mixture_precision)
-            self.mixture = prepare(narrow, errors, reduced=False)
+            self.mixture = prepare(narrow, own, reduced=False)
             self.retrieval = Retrieval(
                 self.mixture, visible, memory.stored_NL, decodes=self.reduction is not None
             )

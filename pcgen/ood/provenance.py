@@ -105,7 +105,7 @@ def _origins(detector: Detector, inputs: Sequence[Images], tally: Tally) -> dict
             "inputs": {images.source: images.preprocessing for images in inputs},
         },
         "inference": {
-            "solver": table.solver,
+            "solver": table.for_use().solver,
             "steps": table.test_steps,
             "tolerance": table.tolerance,
             "converged": tally.converged / readable if has_converged else None,
@@ -173,7 +173,7 @@ def warnings(
             "the calibration images also chose the model's epoch; for an exact guarantee train "
             "with data.calibration"
         )
-    solver = detector.model.recipe.inference.solver
+    solver = detector.model.recipe.inference.for_use().solver
     if solver != "majorise" and detector.layers:
         texts.append(unsettled(solver))
     for status in _FAULTS:

@@ -225,7 +225,7 @@ def _begin(
     if given is not None:
         mask_BD = given.mask_BD.repeat_interleave(count, 0)
         data_BD = given.data_BD.repeat_interleave(count, 0)
-        method = prepare(network, table)
+        method = prepare(network, table.for_use())
         warm = method.begin(
             data_BD, mask_BD, states[network.latent], steps=table.sampling.warm, labels_BK=labels_BK
         )

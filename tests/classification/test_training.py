@@ -23,7 +23,10 @@ from pcgen.learning.train import Batch, Training
 from pcgen.storage import runs
 
 CONVNET = ["classifier.channels=[4,8]", "classifier.hidden=[24]", "classifier.dropout=0.2"]
-PC = ["classifier.kind=mlp", "classifier.hidden=[24,16]", "classifier.rule=pc", "inference.steps=5"]
+PC = [
+    *("classifier.kind=mlp", "classifier.hidden=[24,16]", "classifier.rule=pc"),
+    "inference.schedule=[[1,5],[2,3]]",
+]
 QUICK = ["data.source=digits", "data.validation=100", "learning.batch_size=50"]
 FILES = ("model.safetensors", "last.safetensors")
 

@@ -42,9 +42,11 @@ def cues(word: str, data_BD: Tensor | None = None) -> Cues:
     return corruption_of([word], SHAPE).cues(data_BD, range(len(data_BD)), SHAPE, 0)
 
 
-def recalled(memory: Memory, found: Cues, prior: Prior = "mixture") -> Recalled:
+def recalled(
+    memory: Memory, found: Cues, prior: Prior = "mixture", table: InferenceTable = TABLE
+) -> Recalled:
     with torch.no_grad():
-        return recall(memory, found, TABLE, prior=prior)
+        return recall(memory, found, table, prior=prior)
 
 
 def error(found: Recalled) -> float:
@@ -63,6 +65,14 @@ def test_stored_images_come_back_within_fifty_steps(
     assert torch.equal(found.item_B, torch.arange(COUNT))
     assert found.known_B.all()
     assert found.steps_B.max() <= 50
+
+
+@pytest.mark.parametrize("solver", ["majorise", "newton"])
+def test_every_solver_recalls(memory: Memory, solver: str) -> None:
+    table = InferenceTable(test_solver=solver, test_steps=50)
+    found = recalled(memory, cues("mask:bottom"), table=table)
+    assert error(found) < 1e-4
+    assert torch.equal(found.item_B, torch.arange(COUNT))
 
 
 def test_the_mixture_restores_more_than_the_gaussian_and_that_more_than_no_prior(

@@ -56,8 +56,9 @@ def same(a: Path, b: Path) -> bool:
         ["learning.incremental=true"],
         ["model.precision.learned=true", "model.precision.diagonal=true"],
         ["inference.solver=newton", "model.precision.hidden=1.0"],
+        ["inference.schedule=[[2,1],[3,4]]", "learning.incremental=true"],
     ],
-    ids=["errors", "sgd", "incremental", "learned", "newton"],
+    ids=["errors", "sgd", "incremental", "learned", "newton", "schedule"],
 )
 @pytest.mark.parametrize("stop_after", [2, 5, 9])
 def test_resumed_equals_uninterrupted(

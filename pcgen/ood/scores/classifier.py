@@ -79,7 +79,7 @@ def label_energy(network: Classifier, data_BD: Tensor, table: InferenceTable) ->
     """
     label_BK = functional.one_hot(network.logits(data_BD).argmax(1), network.classes).to(data_BD)
     equilibrium = infer(
-        prepare(network.network(), table),
+        prepare(network.network(), table.for_use()),
         label_BK,
         steps=table.test_steps,
         tolerance=table.tolerance,

@@ -51,7 +51,7 @@ class RegisteredScorer:
     @cached_property
     def method(self) -> Method:
         """Return the solver, prepared for the network's weights."""
-        return prepare(self.network, self.table)
+        return prepare(self.network, self.table.for_use())
 
     def __call__(self, data_BD: Tensor) -> dict[str, Tensor]:
         """Return a column (B,) for each score.

@@ -81,7 +81,7 @@ class PCScorer:
     @cached_property
     def method(self) -> Method:
         """Return the solver, prepared for the network's weights."""
-        return prepare(self.network, self.table)
+        return prepare(self.network, self.table.for_use())
 
     def __call__(self, data_BD: Tensor) -> dict[str, Tensor]:
         """Return all scores (B,), higher for more unusual images, and some facts beside them.
@@ -153,7 +153,7 @@ def fit(
     """
     data_ND, own_N = _known(network, images, labels, device)
     experts = fit_experts(data_ND, own_N)
-    method = prepare(network, table)
+    method = prepare(network, table.for_use())
     logs, energies, latents = [], [], []
     for data_BD in torch.split(data_ND[:_INFERRED], _BATCH):
         end = equilibrium(method, table, data_BD)
@@ -231,7 +231,7 @@ def equilibrium(method: Method, table: InferenceTable, data_BD: Tensor) -> Equil
         data_BD,
         steps=table.test_steps,
         tolerance=table.tolerance,
-        all_steps=table.solver != _STOPS_ALONE,
+        all_steps=table.for_use().solver != _STOPS_ALONE,
     )
 
 
