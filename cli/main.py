@@ -42,6 +42,7 @@ Environment (below a flag, above a recipe):
   PCGEN_DATA           folder of data sets, looked up after --data-dir
   PCGEN_DEVICE         as --device
   PCGEN_SEED           as --seed
+  PCGEN_PRODUCTS       matrix products on a CPU: torch, onednn, or auto (the faster one here)
   PCGEN_SET_TABLE__KEY a setting, as PCGEN_SET_INFERENCE__STEPS=40
   NO_COLOR             no colours
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,6 +122,22 @@ def free_memory(
     except (OSError, ValueError):
         pass
     return max(0, min(limits)) if limits else None
+
+
+def processor(system: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the processor's name.
+
+    Args:
+        system: Linux's file about the processors.
+    """
+    try:
+        for line in system.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:

@@ -12,18 +12,22 @@ from hypothesis import settings
 # and many times so on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# The golden numbers are those of torch's own products; the tests of others choose them.
+os.environ["PCGEN_PRODUCTS"] = "torch"
+
 # No test depends on the clock: an example may take as long as the machine needs.
 settings.register_profile("pcgen", deadline=None)
 settings.load_profile("pcgen")
 
-_SKIPS_THAT_MAY_BE = ("cuda", "gpu", "runs as root", "needs the peer")
+_SKIPS_THAT_MAY_BE = ("cuda", "gpu", "runs as root", "needs the peer", "needs onednn")
+_KEPT = ("PCGEN_DATA", "PCGEN_NO_SKIPS", "PCGEN_PRODUCTS")
 
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the user's own settings out of the tests; PCGEN_DATA stays."""
     for name in list(os.environ):
-        if name.startswith("PCGEN_") and name not in ("PCGEN_DATA", "PCGEN_NO_SKIPS"):
+        if name.startswith("PCGEN_") and name not in _KEPT:
             monkeypatch.delenv(name)
 
 

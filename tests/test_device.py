@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pcgen.config import from_dict
-from pcgen.device import choose_products, free_memory
+from pcgen.device import choose_products, free_memory, processor
 from pcgen.errors import RecipeError
 
 
@@ -50,3 +50,10 @@ def test_free_memory_is_the_machine_s_or_what_the_container_leaves(tmp_path: Pat
     assert free_memory(cpu, system, tmp_path) == 50_000
     (tmp_path / "memory.max").write_text("100000\n")
     assert free_memory(cpu, system, tmp_path) == 0
+
+
+def test_a_processor_has_the_name_that_the_system_gives(tmp_path: Path) -> None:
+    system = tmp_path / "cpuinfo"
+    assert processor(system)
+    system.write_text("processor\t: 0\nmodel name\t: AMD EPYC: 9B45\nmodel name\t: other\n")
+    assert processor(system) == "AMD EPYC: 9B45"

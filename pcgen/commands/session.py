@@ -17,7 +17,7 @@ from pcgen import shipped
 from pcgen.commands.outputs import require_safe, require_unlisted
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.config import ARRAY
-from pcgen.errors import CheckpointError, DataError
+from pcgen.errors import CheckpointError, DataError, RecipeError
 
 if TYPE_CHECKING:
     import torch
@@ -80,12 +80,39 @@ class Session:
         self.prepare(loaded.network, loaded.recipe.inference, batch)
         return loaded
 
-    def prepare(self, network: Any, table: InferenceTable, batch: int) -> None:
-        """Choose threads and products for a network and batches of so many images."""
+    def prepare(
+        self, network: Any, table: InferenceTable, batch: int, begun: str | None = None
+    ) -> None:
+        """Choose threads and products for a network and batches of so many images.
+
+        Args:
+            begun: the operation of the matrix products with which a resumed run was begun; it goes
+                on with that one, whatever `PCGEN_PRODUCTS` is.
+
+        Raises:
+            DeviceError: `PCGEN_PRODUCTS` names an operation that does not exist here.
+        """
         from pcgen.device import choose_products, choose_threads
 
-        choose_threads(network.largest_product * batch)
+        multiply_adds = network.largest_product * batch
+        choose_threads(multiply_adds)
         choose_products(table.products)
+        self._choose_operation(multiply_adds, begun)
+
+    def _choose_operation(self, multiply_adds: int, begun: str | None) -> None:
+        """Choose the operation of large matrix products, the same in all processes of a group."""
+        from pcgen.model import products
+
+        small = multiply_adds < products.LEAST or self.device.type != "cpu"
+        setting = "auto" if begun else products_setting()
+        chosen = products.resolve(setting, begun or (products.TORCH if small else None))
+        if self.group is not None:
+            others, exist = zip(*self.group.gather((chosen, products.exists())), strict=True)
+            chosen = others[0] if all(exist) else products.TORCH
+        if begun not in (None, chosen):
+            note = f"The run was begun with matrix products of {begun}, which is not usable here."
+            self.note([f"{note} It goes on with those of {chosen}: its numbers differ by rounding"])
+        products.use(chosen)
 
     def open_data(self, data: Data, model: LoadedModel[Any], *, limit: int | None = None) -> Images:
         """Return data brought to a model by the rules that its training data followed.
@@ -147,6 +174,21 @@ class Session:
                 self.on_progress(Event("reading", note=f"Note: {note}"))
 
 
+def products_setting() -> str:
+    """Return `PCGEN_PRODUCTS`: torch, onednn or auto, the operation of large matrix products.
+
+    Raises:
+        RecipeError: another word.
+    """
+    setting = os.environ.get("PCGEN_PRODUCTS") or "auto"
+    if setting not in ("auto", "torch", "onednn"):
+        raise RecipeError(
+            f"PCGEN_PRODUCTS={setting}: not an operation for matrix products",
+            "Use torch, onednn or auto",
+        )
+    return setting
+
+
 @contextmanager
 def session(
     device: str = "auto",
@@ -173,13 +215,16 @@ def session(
         RunError: a file that cannot be written.
         DeviceError: a device that is not on this machine.
         DistributedError: another process was lost.
+        RecipeError: `PCGEN_PRODUCTS` is no operation.
     """
     # Before torch is imported, which takes seconds.
     require_safe(writes, reads)
+    products_setting()
     from pcgen.device import choose_device, choose_products, restored_settings
     from pcgen.distributed import joined
+    from pcgen.model.products import restored_products
 
-    with restored_settings():
+    with restored_settings(), restored_products():
         # torch lets cuDNN round the factors of convolutions, unless a recipe says that it may.
         choose_products("float32")
         if hint is None:

@@ -139,11 +139,12 @@ def _train(
     from pcgen.storage.runs import Run, RunFolder
 
     if recipe is not None:
-        folder, own = RunFolder(out), recipe
+        folder, own, products = RunFolder(out), recipe, None
     else:
         folder, own = RunFolder.existing(out)
+        products = folder.products
         _require_data_to_resume(own, array, out)
-    setup = set_up(place, own, array)
+    setup = set_up(place, own, array, products)
     images = setup.images
     training = training_of(setup.network, own, setup.sample_BD, len(images), place.group)
     run = Run(folder, training, own, images, place.group)
@@ -204,8 +205,13 @@ class Setup:
     network: Network | Classifier
 
 
-def set_up(place: Session, recipe: Recipe, array: Data | None = None) -> Setup:
+def set_up(
+    place: Session, recipe: Recipe, array: Data | None = None, products: str | None = None
+) -> Setup:
     """Return a recipe's new network and its data; choose threads and products for them.
+
+    Args:
+        products: the operation of the run that is resumed.
 
     Raises:
         PcgenError: data that cannot be used, or a network that does not fit them.
@@ -219,7 +225,7 @@ def set_up(place: Session, recipe: Recipe, array: Data | None = None) -> Setup:
     validation = held_out if len(held_out) else None
     sample_BD = sample(images, recipe.seed)
     network = _initial(recipe, images, validation, sample_BD).to(place.device)
-    place.prepare(network, recipe.inference, recipe.learning.batch_size)
+    place.prepare(network, recipe.inference, recipe.learning.batch_size, products)
     return Setup(images, validation, sample_BD, network)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pcgen.errors import RecipeError
+from pcgen.model import products
 from pcgen.model.layers import Dense, Layer, TransposedConvolution
 from pcgen.model.network import Network
 
@@ -86,10 +87,10 @@ class _Whole:
         self.inverse_UU = _inverse(block_UU, block_UU.diagonal().mean())
 
     def __call__(self, slope_BU: Tensor) -> Tensor:
-        return slope_BU @ self.inverse_UU
+        return products.product(slope_BU, self.inverse_UU)
 
     def root(self, noise_BU: Tensor) -> Tensor:
-        return noise_BU @ self._factor_UU.T
+        return products.linear(noise_BU, self._factor_UU)
 
     @cached_property
     def _factor_UU(self) -> Tensor:
@@ -195,8 +196,8 @@ class BlockTridiagonal:
                 block if carried is None else block - carried, largest + precisions[i + 1].mean()
             )
             cross_weight = -cross[:, None] * matrix
-            coupling = cross_weight @ inverse
-            carried = coupling @ cross_weight.T
+            coupling = products.product(cross_weight, inverse)
+            carried = products.linear(coupling, cross_weight)
             self.inverse.insert(0, inverse)
             self.coupling.insert(0, coupling)
 
@@ -205,11 +206,13 @@ class BlockTridiagonal:
         depth = len(slopes)
         remainders = list(slopes)
         for i in range(depth - 1, 0, -1):
-            remainders[i - 1] = slopes[i - 1].addmm(remainders[i], self.coupling[i].T, alpha=-1)
-        solution = [remainders[0] @ self.inverse[0]]
+            carried = products.minus_product(slopes[i - 1], remainders[i], self.coupling[i].T)
+            remainders[i - 1] = carried
+        solution = [products.product(remainders[0], self.inverse[0])]
         for i in range(1, depth):
-            solved = remainders[i] @ self.inverse[i]
-            solution.append(solved.addmm_(solution[-1], self.coupling[i], alpha=-1))
+            solved = products.product(remainders[i], self.inverse[i])
+            products.minus_product(solved, solution[-1], self.coupling[i], out=solved)
+            solution.append(solved)
         return solution
 
 
@@ -239,7 +242,7 @@ class ErrorDiagonal:
         """Return the direction of the errors, layer 1 first, and of the latent if it is free."""
         depth = len(self.hidden)
         steps = [slope * inverse for slope, inverse in zip(slopes, self.hidden, strict=False)]
-        return steps + [slope @ self.latent for slope in slopes[depth:]]
+        return steps + [products.product(slope, self.latent) for slope in slopes[depth:]]
 
 
 def latent_curvature(network: Network) -> Tensor:
@@ -300,7 +303,7 @@ def _mean_slopes(network: Network) -> tuple[list[Tensor], Tensor, list[Tensor]]:
 def _squared_jacobian(network: Network, slopes: list[Tensor], own_D: Tensor) -> Tensor:
     """Return J' own J (D_L, D_L) with the slopes J from the uppermost layer to the data's drive."""
     jacobian = drive_slopes(network, slopes, network.depth)
-    return (jacobian * own_D) @ jacobian.T
+    return products.linear(jacobian * own_D, jacobian)
 
 
 def _probes(like_D: Tensor) -> Tensor:
@@ -337,7 +340,8 @@ def _matrix(layer: Layer) -> Tensor:
 
 def _squared(matrix_DU: Tensor, curvature_D: Tensor) -> Tensor:
     """Return matrix' diag(curvature) matrix, (U, U)."""
-    return matrix_DU.T @ (curvature_D.expand(len(matrix_DU))[:, None] * matrix_DU)
+    weighted_DU = curvature_D.expand(len(matrix_DU))[:, None] * matrix_DU
+    return products.transposed_product(matrix_DU, weighted_DU)
 
 
 def _block(layer: Layer, bound: Tensor) -> Tensor:

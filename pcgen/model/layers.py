@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
 from pcgen.errors import RecipeError
+from pcgen.model import products
 
 Shape = tuple[int, int, int]
 """Channels, height and width of a layer; (1, 1, D) for D units that are not a map."""
@@ -100,20 +101,20 @@ class Dense:
 
     def drive(self, above_BU: Tensor) -> Tensor:
         assert self.bias is not None
-        return torch.addmm(self.bias, above_BU, self.weight.T)
+        return products.linear(above_BU, self.weight, self.bias)
 
     def drive_move(self, move_BU: Tensor) -> Tensor:
-        return move_BU @ self.weight.T
+        return products.linear(move_BU, self.weight)
 
     def adjoint(self, signal_BD: Tensor) -> Tensor:
-        return signal_BD @ self.weight
+        return products.product(signal_BD, self.weight)
 
     def pull_above(self, pull_BU: Tensor, signal_BD: Tensor) -> Tensor:
-        return torch.addmm(pull_BU, signal_BD, self.weight, alpha=-1)
+        return products.minus_product(pull_BU, signal_BD, self.weight)
 
     def gradients(self, signal_BD: Tensor, above_BU: Tensor) -> list[Tensor]:
         signal_BD = signal_BD / -len(signal_BD)
-        weight = signal_BD.T @ above_BU
+        weight = products.transposed_product(signal_BD, above_BU)
         return [weight] if self.bias is None else [weight, signal_BD.sum(0)]
 
     def matrix(self) -> Tensor:
@@ -333,13 +334,16 @@ _SMALL_BLOCK = 128
 
 def gram(weight_DU: Tensor, out_UU: Tensor) -> Tensor:
     """Write weight' weight into `out_UU` and return it. Only one triangle is computed."""
-    width = weight_DU.shape[1]
-    if width < 2 * _SMALL_BLOCK:
-        return torch.mm(weight_DU.T, weight_DU, out=out_UU)
+    width, turned_UD = weight_DU.shape[1], weight_DU.T
     block = _BLOCK if width > 2 * _BLOCK else _SMALL_BLOCK
+    if products.chosen() == products.ONEDNN:
+        # Small blocks do not pay, and rows of a block must have no gaps between them.
+        block, turned_UD = _BLOCK, turned_UD.contiguous()
+    elif width < 2 * _SMALL_BLOCK:
+        return torch.mm(turned_UD, weight_DU, out=out_UU)
     for first in range(0, width, block):
         last = min(first + block, width)
-        rows = weight_DU[:, first:last].T @ weight_DU[:, first:]
+        rows = products.linear(turned_UD[first:last], turned_UD[first:])
         out_UU[first:last, first:] = rows
         out_UU[last:, first:last] = rows[:, last - first :].T
     return out_UU

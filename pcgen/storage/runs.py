@@ -29,6 +29,7 @@ from pcgen.data.images import Images
 from pcgen.distributed import Group
 from pcgen.errors import CheckpointError, DataError, DivergenceError, RunError
 from pcgen.learning.train import Progress, Training
+from pcgen.model import products
 from pcgen.storage import checkpoint
 from pcgen.storage.files import write_whole, writing
 from pcgen.storage.locks import locked
@@ -109,6 +110,17 @@ class RunFolder:
         write_whole(path / "environment.json", environment.encode())
         return run
 
+    @property
+    def products(self) -> str | None:
+        """Return the operation that the last save's matrix products used; None without a save.
+
+        Raises:
+            CheckpointError: the save is damaged.
+        """
+        if not self.last.exists():
+            return None
+        return checkpoint.read_header(self.last).get("products", products.TORCH)
+
     def clear(self) -> None:
         """Remove the run's own files, and nothing else."""
         for file in self.files:
@@ -137,6 +149,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "torch": str(torch.__version__),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
+        "products": products.chosen(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     }
 
@@ -245,6 +258,7 @@ class Run:
             "kind": "run",
             "counters": self.training.counters,
             "best": self.best,
+            "products": products.chosen(),
         }
         checkpoint.save(self.folder.last, self.training.tensors(), header)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,12 @@ import torch
 
 import pcgen
 from pcgen.commands.outputs import default_output
+from pcgen.commands.session import Session
+from pcgen.config import InferenceTable
 from pcgen.data.images import Images
 from pcgen.data.sources import open_data
-from pcgen.errors import DataError
+from pcgen.errors import DataError, RecipeError
+from pcgen.model import products
 
 KEPT = Path(__file__).parents[1] / "golden" / "0.1.0"
 QUICK = ["data.limit=40", "learning.epochs=1", "learning.batch_size=20", "inference.test_steps=5"]
@@ -196,3 +201,37 @@ def test_a_note_about_data_is_told_once_and_is_in_the_result(
     )
     assert [note for note in told if note] == ["Note: read so"]
     assert result.document()["notes"] == ["read so"]
+
+
+@pytest.mark.parametrize(
+    ("first", "exist", "chosen"),
+    [
+        ("torch", (True, True), "torch"),
+        ("onednn", (True, True), "onednn"),
+        ("onednn", (True, False), "torch"),
+    ],
+)
+def test_a_group_multiplies_as_its_first_process_does(
+    first: str, exist: tuple[bool, bool], chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str] = []
+    monkeypatch.setattr(products, "use", used.append)
+    group = SimpleNamespace(gather=lambda own: [(first, exist[0]), (own[0], exist[1])])
+    place = Session(torch.device("cpu"), group=group)  # type: ignore[arg-type]
+    place.prepare(SimpleNamespace(largest_product=10**6), InferenceTable(), 100)
+    assert used == [chosen]
+
+
+def test_a_wrong_name_of_products_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PCGEN_PRODUCTS", "mkl")
+    for call in (lambda: pcgen.reconstruct("digits", "digits:test", limit=1), pcgen.doctor):
+        with pytest.raises(RecipeError, match="PCGEN_PRODUCTS=mkl") as error:
+            call()
+        assert error.value.exit_code == 2
+
+
+def test_doctor_names_the_processor_and_the_rate_of_its_products() -> None:
+    rows = {row["what"]: row for row in pcgen.doctor()}
+    assert rows["processor"]["found"]
+    assert rows["matrix products"]["state"] == "torch"
+    assert re.match(r"torch \d+ GFLOP/s", rows["matrix products"]["found"])

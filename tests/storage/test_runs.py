@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pcgen
 from pcgen.commands.progress import Event
 from pcgen.errors import DataError, DivergenceError, RecipeError, RunError
 from pcgen.learning.train import Progress, Training
+from pcgen.model import products
 from pcgen.storage import runs
 
 QUICK = [
@@ -72,6 +74,31 @@ def test_resumed_equals_uninterrupted(
     assert same(tmp_path / "whole", tmp_path / "cut")
     epochs = [line["epoch"] for line in runs.read_metrics(tmp_path / "cut")]
     assert epochs == [1, 2, 3]
+
+
+@pytest.mark.skipif(not products.exists(), reason="needs oneDNN in torch")
+def test_a_resumed_run_keeps_its_matrix_products(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "_SAVE_EVERY", 0.0)
+    whole, cut, wide = tmp_path / "whole", tmp_path / "cut", "model.layers=[16,300]"
+    monkeypatch.setenv("PCGEN_PRODUCTS", "onednn")
+    train(whole, wide)
+    with pytest.raises(CrashError):
+        train(cut, wide, stop_after=4)
+    shutil.copytree(cut, tmp_path / "moved")
+    monkeypatch.setenv("PCGEN_PRODUCTS", "torch")
+    assert not pcgen.train(None, cut, resume=True).notes
+    assert same(whole, cut)
+    train(tmp_path / "torch", wide)
+    ends = [runs.read_metrics(run)[-1]["energy"] for run in (whole, tmp_path / "torch")]
+    assert ends[0] != ends[1]
+    assert ends[0] == pytest.approx(ends[1], rel=1e-3)
+
+    monkeypatch.setattr(products, "exists", lambda: False)
+    (note,) = pcgen.train(None, tmp_path / "moved", resume=True).notes
+    assert "onednn, which is not usable here" in note
+    assert runs.RunFolder(tmp_path / "moved").products == "torch"
 
 
 def test_same_seed_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
