@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pcgen.device import generator
+from pcgen.model import products
 from pcgen.model.network import Network
 
 _DECAY = 0.98
@@ -49,7 +50,8 @@ class StartRegression:
 
     def sums(self, data_BD: Tensor, latent_BD: Tensor) -> Tensor:
         """Return a batch's sums (F + 1, D_latent) of feature times latent, and of the latents."""
-        return torch.cat([self._features(data_BD).T @ latent_BD, latent_BD.sum(0, keepdim=True)])
+        product_FL = products.transposed_product(self._features(data_BD), latent_BD)
+        return torch.cat([product_FL, latent_BD.sum(0, keepdim=True)])
 
     def take_in(self, sums: Tensor, count: int, updates: int) -> None:
         """Learn from the sums of a batch of `count` images."""
@@ -65,7 +67,7 @@ class StartRegression:
     def _renew(self) -> None:
         """Solve the regression, and set the network's start."""
         assert self.network.start is not None
-        slope = self.inverse @ self.moments[:-1] / self.weight
+        slope = products.product(self.inverse, self.moments[:-1]) / self.weight
         if self.basis_DK is not None:
             slope = self.basis_DK @ slope
         self.network.start[:-1] = slope

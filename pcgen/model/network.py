@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pcgen.config import ModelTable
 from pcgen.errors import RecipeError
+from pcgen.model import products
 from pcgen.model.activations import activation
 from pcgen.model.energy import Gaussian, LayerEnergy, Terms
 from pcgen.model.layers import Dense, Layer, Shape, TransposedConvolution
@@ -153,7 +154,7 @@ class Network:
         if mask_BD is not None:
             expected = self.decode(data_BD.new_zeros(1, self.sizes[self.latent]))
             data_BD = torch.where(mask_BD > 0, data_BD, expected)
-        return torch.addmm(self.start[-1], data_BD, self.start[:-1])
+        return products.linear(data_BD, self.start[:-1].T, self.start[-1])
 
     def decode(self, latent_BD: Tensor) -> Tensor:
         """Return the data (B, D_0) that a latent predicts, with no errors in the layers between."""

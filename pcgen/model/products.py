@@ -23,7 +23,7 @@ from pcgen.errors import DeviceError
 TORCH, ONEDNN = "torch", "onednn"
 
 # Products of fewer multiply-adds stay with torch: there a call of oneDNN costs more than it wins.
-LEAST = 2**20
+LEAST = 2**21
 # oneDNN is chosen if it is so many times as fast, so that noise does not change the choice.
 CLEARLY = 1.2
 # Candidates are timed on the product of two matrices of this side. It is the same for all networks,

@@ -81,7 +81,7 @@ def test_a_resumed_run_keeps_its_matrix_products(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runs, "_SAVE_EVERY", 0.0)
-    whole, cut, wide = tmp_path / "whole", tmp_path / "cut", "model.layers=[16,300]"
+    whole, cut, wide = tmp_path / "whole", tmp_path / "cut", "model.layers=[16,600]"
     monkeypatch.setenv("PCGEN_PRODUCTS", "onednn")
     train(whole, wide)
     with pytest.raises(CrashError):

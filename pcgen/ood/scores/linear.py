@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from pcgen.device import generator
+from pcgen.model import products
 
 # Principal components that the networks see, at most; factors of a network, at most (and at most a
 # quarter of the components).
@@ -71,7 +72,7 @@ class Window:
     def see(self, data_BD: Tensor) -> tuple[Tensor, Tensor]:
         """Return images through the window (B, P), and the squared length (B,) of the rest."""
         centred_BD = data_BD - self.mean_D
-        seen_BP = centred_BD @ self.basis_DP
+        seen_BP = products.product(centred_BD, self.basis_DP)
         length_B = centred_BD.square().sum(1)
         outside_B = length_B - seen_BP.square().sum(1)
         return seen_BP, outside_B.maximum(_ROUNDING * length_B)
@@ -113,7 +114,8 @@ class LinearNetworks:
         experts, seen, factors = self.factors_EPQ.shape
         flat_PF = self.factors_EPQ.permute(1, 0, 2).reshape(seen, experts * factors)
         centres_EQ = torch.einsum("ep,epq->eq", self.means_EP, self.factors_EPQ)
-        latents_BEQ = (seen_BP @ flat_PF).view(len(seen_BP), experts, factors) - centres_EQ
+        latents_BX = products.product(seen_BP, flat_PF)
+        latents_BEQ = latents_BX.view(len(seen_BP), experts, factors) - centres_EQ
         squares_BEQ = latents_BEQ.square_()
         lengths_BE = seen_BP.square().sum(1, keepdim=True) + self.means_EP.square().sum(1)
         apart_BE = torch.addmm(lengths_BE, seen_BP, self.means_EP.T, alpha=-2)
