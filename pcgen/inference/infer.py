@@ -22,12 +22,15 @@ class Equilibrium:
     Attributes:
         states: (B, D_l) of every layer, data first.
         energy_B: nats per image, with the prior and the term of learned precisions.
-        converged_B: whether each image met the tolerance.
+        excess_bound_B: nats that each image's energy can still lose on its way to a stationary
+            point; infinite where no bound is known, and without a tolerance.
+        converged_B: whether that is at most the tolerance times the energy.
         steps_B: the gradient evaluations that each image took.
     """
 
     states: list[Tensor]
     energy_B: Tensor
+    excess_bound_B: Tensor
     converged_B: Tensor
     steps_B: Tensor
 
@@ -46,8 +49,8 @@ def infer(
 ) -> Equilibrium:
     """Return the states of least energy with the data clamped.
 
-    Each image stops on its own: when one step changed its energy by less than the tolerance
-    (relative to the energy) and the gradient promises no larger change.
+    Each image stops on its own: when its energy is certainly within the tolerance (relative to the
+    energy) of a stationary point's. `certificate` explains the bound.
 
     Args:
         method: the solver, from `solvers.prepare`.
@@ -63,19 +66,17 @@ def infer(
             have converged. The step at which an image stops depends on rounding, and rounding on
             the batch; scores that must not depend on the batch use this.
     """
-    cannot_move = clamp_latent and method.network.depth == 1
-    at_once = 0 if tolerance or cannot_move else steps
+    at_once = 0 if tolerance else steps
     inference = method.begin(data_BD, mask_BD, latent_BD, clamp_latent, at_once, labels_BK)
-    batch = _Batch(inference)
+    batch = _Batch(inference, tolerance)
     if at_once:
         batch.steps_B += at_once
-    elif tolerance and not cannot_move:
-        for step in range(1, steps + 1):
-            resting_B = batch.step(step, tolerance)
-            if all_steps:
-                batch.converged_B = resting_B
-            elif step < steps and batch.stop(resting_B):
-                break
+    for step in range(1, steps + 1 - at_once):
+        batch.step(step)
+        if not all_steps and step < steps and batch.stop():
+            break
+    if tolerance:
+        batch.end()
     return batch.equilibrium(method.network.log_det(mask_BD))
 
 
@@ -84,35 +85,43 @@ class _Batch:
 
     Attributes:
         index: the numbers of the images that are still in the inference.
-        converged_B: whether each image has stopped.
+        excess_B: the bound of each image's excess energy when it was last known.
+        known_B: the energy of each image at which that was.
+        converged_B: whether each image has converged.
         steps_B: the gradient evaluations of each image.
+        slack_B: how much larger an image's bound was than the energy that a step promised.
     """
 
-    def __init__(self, inference: Inference) -> None:
+    def __init__(self, inference: Inference, tolerance: float) -> None:
         """Begin with all images."""
         self.inference = inference
+        self.tolerance = tolerance
         self.states = inference.states
         self.energy_B = inference.energy_B
         self.index = torch.arange(len(self.energy_B), device=self.energy_B.device)
+        self.excess_B = torch.full_like(self.energy_B, torch.inf)
+        self.known_B = self.energy_B.clone()
         self.converged_B = torch.zeros_like(self.index, dtype=torch.bool)
         self.steps_B = torch.zeros_like(self.index)
+        self.slack_B = torch.ones_like(self.energy_B)
 
-    def step(self, number: int, tolerance: float) -> Tensor:
-        """Take one step; return which of the images in the inference are at rest by now."""
+    def step(self, number: int) -> None:
+        """Take one step, and learn which of the images in the inference have converged by it."""
         inference = self.inference
-        before_B = inference.energy_B
         expected_B = inference.step()
         self.steps_B[self.index[~inference.frozen_B]] = number
-        allowed_B = tolerance * inference.energy_B.abs()
-        change_B = before_B - inference.energy_B
-        finite_B = inference.energy_B.isfinite()
-        return finite_B & (change_B.abs() <= allowed_B) & (expected_B <= allowed_B)
+        open_B = ~self.converged_B[self.index]
+        refines = inference.refines_at(number)
+        if not refines:
+            promised_B = expected_B * self.slack_B[self.index]
+            open_B &= promised_B <= self.tolerance * inference.energy_B.abs()
+        self._check(open_B.nonzero()[:, 0], expected_B, refines)
 
-    def stop(self, resting_B: Tensor) -> bool:
-        """Stop these images; return whether all images have stopped."""
+    def stop(self) -> bool:
+        """Stop the converged images; return whether all images have stopped."""
         inference = self.inference
-        inference.frozen_B |= resting_B
-        moving = (~inference.frozen_B).nonzero().squeeze(1)
+        inference.frozen_B |= self.converged_B[self.index]
+        moving = (~inference.frozen_B).nonzero()[:, 0]
         if len(moving) > SHRINK_AT * len(self.index):
             return False
         self._put_back()
@@ -121,16 +130,41 @@ class _Batch:
             inference.select(moving)
         return not len(moving)
 
+    def end(self) -> None:
+        """Find the bounds of the images that have not converged."""
+        if len(self.index):
+            moving = (~self.converged_B[self.index]).nonzero()[:, 0]
+            self._check(moving, self.inference.energy_B, True)
+
     def equilibrium(self, log_det: Tensor) -> Equilibrium:
         """Return where the images are, with the energy's term of learned precisions added."""
         if len(self.index):
             self._put_back()
-        return Equilibrium(self.states, self.energy_B + log_det, self.converged_B, self.steps_B)
+        excess_B = self.excess_B + (self.energy_B - self.known_B).clamp_min(0)
+        converged_B = excess_B <= self.tolerance * self.energy_B.abs()
+        return Equilibrium(
+            self.states,
+            self.energy_B + log_det,
+            excess_B,
+            converged_B & bool(self.tolerance),
+            self.steps_B,
+        )
+
+    def _check(self, images: Tensor, expected_B: Tensor, sharp: bool) -> None:
+        """Find the bounds of these images of the inference."""
+        if not len(images):
+            return
+        inference, index = self.inference, self.index[images]
+        excess_B = inference.excess_bound(images, sharp)
+        energy_B = inference.energy_B[images]
+        self.excess_B[index], self.known_B[index] = excess_B, energy_B
+        self.converged_B[index] = excess_B <= self.tolerance * energy_B.abs()
+        slack_B = (excess_B / expected_B[images]).nan_to_num(1.0, torch.inf).clamp_min(1.0)
+        self.slack_B[index] = slack_B
 
     def _put_back(self) -> None:
         """Copy the images of the inference to their places in the whole batch."""
         inference, index = self.inference, self.index
-        self.converged_B[index] |= inference.frozen_B
         if len(index) == len(self.energy_B):
             self.states, self.energy_B = inference.states, inference.energy_B
             return

@@ -112,7 +112,7 @@ class _Circulant:
         self, layers: list[tuple[TransposedConvolution, Tensor]], precision: Tensor
     ) -> None:
         self.shape = layers[0][0].above
-        total = sum(_torus_spectrum(layer) * bound.mean() for layer, bound in layers)
+        total = sum(torus_spectrum(layer) * bound.mean() for layer, bound in layers)
         assert isinstance(total, Tensor)
         eye = torch.eye(self.shape[0], dtype=total.dtype, device=total.device)
         # (F, C, C): the frequencies of a real transform, flattened.
@@ -141,7 +141,7 @@ class _Circulant:
         return torch.fft.irfft2(solved, (height, width), dim=(1, 2)).reshape(slope_BU.shape)
 
 
-def _torus_spectrum(layer: TransposedConvolution) -> Tensor:
+def torus_spectrum(layer: TransposedConvolution) -> Tensor:
     """Return W'W on a torus, one Hermitian matrix for each frequency: (F, C, C).
 
     The map below consists of stride^2 phases, each a convolution of the map above with a kernel.

@@ -195,6 +195,12 @@ class ReducedInference:
     def step(self) -> Tensor:
         return self.inner.step()
 
+    def refines_at(self, step: int) -> bool:
+        return self.inner.refines_at(step)
+
+    def excess_bound(self, images: Tensor, sharp: bool) -> Tensor:
+        return self.inner.excess_bound(images, sharp)
+
     def refresh(self) -> None:
         raise AssertionError("a reduction belongs to the weights it was made from")
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pcgen.config import InferenceTable
 from pcgen.inference.directions import Conjugate, Descent
-from pcgen.inference.errors import ErrorInference
+from pcgen.inference.errors import ErrorInference, OwnCurvature
 from pcgen.inference.preconditioners import BlockDiagonal, BlockTridiagonal, ErrorDiagonal
 from pcgen.inference.reduction import ReducedInference, reduce
 from pcgen.inference.states import Inference, StateInference
@@ -93,7 +93,7 @@ def _newton(network: Network, table: InferenceTable) -> Method:
 
 def _errors(network: Network, table: InferenceTable) -> Method:
     precondition = ErrorDiagonal(network)
-    return Method(network, ErrorInference, lambda: Conjugate(precondition))
+    return Method(network, ErrorInference, lambda: OwnCurvature(precondition))
 
 
 def _sampled(network: Network, table: InferenceTable) -> Method:

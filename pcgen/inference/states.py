@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from pcgen.inference.certificate import Certificate, LatentCurvature, error_slopes
 from pcgen.inference.directions import Direction
 from pcgen.model.energy import Terms
 from pcgen.model.network import Network
@@ -52,6 +53,16 @@ class Inference(Protocol):
     def step(self) -> Tensor:
         """Move the states once; return the energy (B,) that a full step should win."""
 
+    def refines_at(self, step: int) -> bool:
+        """Return whether a sharp bound after this step would also make the next moves better."""
+
+    def excess_bound(self, images: Tensor, sharp: bool) -> Tensor:
+        """Return the nats that these images (numbers) can still lose at most, as (len(images),).
+
+        Args:
+            sharp: whether a smaller bound may take longer.
+        """
+
     def refresh(self) -> None:
         """Compute drives and energies again, for example after the weights have changed."""
 
@@ -94,6 +105,7 @@ class StateInference:
         clamp_latent: bool = False,
     ) -> None:
         self.network = network
+        self.certificate = Certificate(network)
         self.energies = network.energies()
         self.states = states
         self.direction = direction
@@ -113,6 +125,29 @@ class StateInference:
         self.energies = self.network.energies()
         self.drives = [self.network.drive(i, self.states) for i in range(self.network.depth)]
         self._evaluate()
+
+    def refines_at(self, step: int) -> bool:
+        return False
+
+    def excess_bound(self, images: Tensor, sharp: bool) -> Tensor:
+        terms = [terms.of(images) for terms in self.terms]
+        sharp = sharp or not self.certificate.has_prior
+        return self.bound(images, terms, self.own_curvature(images, terms) if sharp else None)
+
+    def own_curvature(self, images: Tensor, terms: list[Terms]) -> LatentCurvature | None:
+        """Return the curvature of these images' latents; None if clamped, large or not known."""
+        if self.last_free < self.network.depth:
+            return None
+        mask_BD = None if self.mask_BD is None else self.mask_BD[images]
+        return self.certificate.latent_curvature(terms, mask_BD)
+
+    def bound(
+        self, images: Tensor, terms: list[Terms], curvature: LatentCurvature | None
+    ) -> Tensor:
+        """Return the bound of these images' excess energy, in nats."""
+        pull_BD = self.prior_pull_BD[images]
+        slopes = error_slopes(self.network, terms, pull_BD, self.last_free)
+        return self.certificate.bound(terms, slopes, curvature)
 
     def slopes(self) -> list[Tensor]:
         """Return dE/dx (B, D_l) of the free layers, from layer 1 upwards."""

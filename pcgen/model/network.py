@@ -144,6 +144,16 @@ class Network:
         """Return the precision () of the uppermost layer's prior."""
         return self.log_precisions[-1].exp()
 
+    def least_prior_precision(self) -> Tensor:
+        """Return the least precision () of the uppermost layer's prior in any direction.
+
+        A mixture has that of its widest component. That components take the place of each other
+        is left out.
+        """
+        if self.mixture is None:
+            return self.latent_precision()
+        return torch.linalg.svdvals(self.mixture.roots_KLL).min().square()
+
     def start_latent(self, data_BD: Tensor, mask_BD: Tensor | None = None) -> Tensor:
         """Return where inference starts the latent (B, D_latent).
 

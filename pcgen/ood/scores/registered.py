@@ -113,6 +113,7 @@ def _equilibrium_of_known(scorer: RegisteredScorer, images: Images) -> Equilibri
     return Equilibrium(
         [torch.cat(layer) for layer in zip(*(end.states for end in ends), strict=True)],
         torch.cat([end.energy_B for end in ends]),
+        torch.cat([end.excess_bound_B for end in ends]),
         torch.cat([end.converged_B for end in ends]),
         torch.cat([end.steps_B for end in ends]),
     )
