@@ -234,8 +234,8 @@ class InferenceTable(Table, frozen=True):
     """The most gradient evaluations when a trained model is used. The tolerance may stop it
     earlier."""
     tolerance: NonNegative = 1e-4
-    """An image has converged when one step changes its energy by less than this share, and the
-    gradient promises no larger change."""
+    """An image has converged when its energy is certainly within this share of a stationary
+    point's."""
     rate: Positive = 0.05
     """The step size of `descent`. The other solvers need none."""
     momentum: Fraction = 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +77,9 @@ def _keep(keeper: Keeper, batch: Reconstruction) -> None:
         "energy": equilibrium.energy_B,
         "mse": batch.squared_error(batch.decoded_BD),
         "mse_last_hidden": batch.squared_error(batch.last_hidden_BD),
+        "excess_bound": [
+            bound if math.isfinite(bound) else None for bound in equilibrium.excess_bound_B.tolist()
+        ],
         "converged": equilibrium.converged_B,
         "steps": equilibrium.steps_B,
     }

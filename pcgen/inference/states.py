@@ -226,8 +226,10 @@ class StateInference:
         before = self.position()
         self._advance(moves, drive_moves, length_B)
         refused_B = ~(self.energy_B <= before.energy_B)
+        # An image that did not move can only have a higher energy by rounding.
+        too_long_B = refused_B & (length_B != 0)
         self.trust_B = torch.where(
-            refused_B, SHORTER * self.trust_B, (LONGER * self.trust_B).clamp(max=1.0)
+            too_long_B, SHORTER * self.trust_B, (LONGER * self.trust_B).clamp(max=1.0)
         )
         if refused_B.any():
             self.put_back(before, refused_B)

@@ -99,9 +99,10 @@ def test_a_solver_that_hardly_moves_far_from_the_minimum_has_not_converged() -> 
 def test_a_clamped_latent_is_left_out_of_the_bound() -> None:
     network = oracle.network(hidden=3.0)
     data, latent = oracle.data(network), torch.randn(6, 3, dtype=torch.float64)
-    start = {"latent_BD": latent, "clamp_latent": True}
+    method = prepare(network, ERRORS)
     few, many = (
-        infer(prepare(network, ERRORS), data, steps=n, tolerance=1e-9, **start) for n in (4, 300)
+        infer(method, data, steps=n, tolerance=1e-9, latent_BD=latent, clamp_latent=True)
+        for n in (4, 300)
     )
     assert many.converged_B.all()
     assert (few.energy_B - many.energy_B <= few.excess_bound_B).all()
