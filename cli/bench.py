@@ -329,10 +329,20 @@ def speed(
 
 
 def _show(table: str, rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
+    """Print a table.
+
+    Raises:
+        DivergenceError: a number in it is not finite.
+    """
+    from pcgen.commands.outputs import require_finite
+
     if as_json:
         write_json("bench", {"table": rows})
     else:
         write_rows(rows, columns, title=table)
+    # After the rows, so that one of them costs no other.
+    for row in rows:
+        require_finite(f"bench {table}, {row['method']}", row)
 
 
 def _is_headline(row: dict[str, Any]) -> bool:

@@ -79,6 +79,9 @@ class DivergenceError(PcgenError):
     """States or weights that left the finite numbers."""
 
     kind = "divergence"
+    too_large = (
+        "The model's weights may be too large: train it again with a lower --set learning.rate=..."
+    )
 
 
 class OutOfMemoryError(PcgenError):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcgen import shipped
-from pcgen.commands.outputs import require_readable
+from pcgen.commands.outputs import require_results
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.session import session
 
@@ -101,7 +101,7 @@ def classify(
             on_progress(Event("classifying", done, len(images)))
 
         rows = task.classify(loaded.network, loaded.classes, images, tell)
-        require_readable(rows, images.source)
+        require_results(rows, images.source)
         if path is not None:
             write_rows(rows, list(rows[0]), path)
         labels, reason = in_classes_of(images, loaded.classes)

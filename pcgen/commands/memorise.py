@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcgen import shipped
+from pcgen.commands.outputs import require_finite
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.recall import require_stored_size
 from pcgen.commands.session import session
@@ -118,9 +119,12 @@ def save_memory(
 
     Raises:
         PcgenError: a file that cannot be written.
+        DivergenceError: an error that is not finite.
     """
     from pcgen.storage.checkpoint import LATENTS, model_header, save
 
+    errors = {"mse": edited.mse, "old_change": edited.old_change}
+    require_finite(str(model.path), errors)
     count = len(edited.latents_NL)
     data = {**model.header["data"], "count": count}
     header = model_header(edited.network, model.recipe, data, model.header["metrics"])

@@ -61,14 +61,16 @@ class OodCalibrateResult:
     @property
     def warnings(self) -> list[str]:
         """Return the known weaknesses of the detector, in words."""
+        from pcgen.config import from_dict
         from pcgen.ood.calibrate import FPR
         from pcgen.ood.conformal import smallest
         from pcgen.ood.provenance import unsettled
+        from pcgen.ood.scores.scorer import stops_alone
 
         texts = []
-        inference = self.header["model"]["recipe"].get("inference", {})
-        solver = inference.get("test_solver") or inference.get("solver", "majorise")
-        if solver != "majorise":
+        table = from_dict(self.header["model"]["recipe"]).inference
+        if not stops_alone(table):
+            solver = table.for_use().solver
             texts.append(f"{unsettled(solver)}. The recipes NAME-ood are made for scoring")
         count, needed = self.header["calibration"]["part_b"], smallest(FPR, "pac")
         if count < needed:

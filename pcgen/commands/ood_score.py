@@ -12,7 +12,7 @@ from pcgen.commands.arguments import require_choice, require_share
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.session import Session, session
 from pcgen.config import ARRAY
-from pcgen.errors import DataError
+from pcgen.errors import DataError, DivergenceError
 
 if TYPE_CHECKING:
     from pcgen.data.images import Images
@@ -108,6 +108,7 @@ def ood_score(
     Raises:
         PcgenError: a detector, inputs or an argument that cannot be used.
         CalibrationError: too few calibration inputs for the false-alarm rate.
+        DivergenceError: a score that is not finite although its input is usual; no row is left.
         ScoringInterrupted: after Ctrl-C, once the rows so far are written.
     """
     from pcgen.ood.rows import Question
@@ -213,6 +214,9 @@ def _run(
             f"Interrupted. {metadata['counts']['inputs']:,} of {job.total:,} rows are in {out}",
             request.hint,
         ) from None
+    except DivergenceError:
+        store.remove()
+        raise
     finally:
         store.close()
     return job.finish(store, out, request.argv, complete=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcgen.errors import DataError, OutputError
+from pcgen.errors import DataError, DivergenceError, OutputError
 from pcgen.storage.files import require_writable
 
 if TYPE_CHECKING:
@@ -132,11 +133,25 @@ def inference_document(
     }
 
 
-def require_readable(rows: Sequence[dict[str, Any]], source: str) -> None:
-    """Raise DataError if no row is readable; it gives the first row's reason."""
-    if any(row["status"] == "ok" for row in rows):
-        return
-    first = rows[0]
-    raise DataError(
-        f"{source}: none of {len(rows)} inputs can be used; first, {first['id']}: {first['reason']}"
-    )
+def require_results(rows: Sequence[dict[str, Any]], source: str) -> None:
+    """Raise an error unless the rows are worth writing.
+
+    Raises:
+        DataError: no row is readable; it gives the first row's reason.
+        DivergenceError: a readable row has a number that is not finite.
+    """
+    readable = [row for row in rows if row["status"] == "ok"]
+    if not readable:
+        first, count = rows[0], len(rows)
+        raise DataError(
+            f"{source}: none of {count} inputs can be used; first, {first['id']}: {first['reason']}"
+        )
+    for row in readable:
+        require_finite(row["id"], row)
+
+
+def require_finite(where: str, numbers: Mapping[str, Any]) -> None:
+    """Raise DivergenceError if a number of a result is not finite; None is one that is missing."""
+    for name, value in numbers.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise DivergenceError(f"{where}: {name} is not finite", DivergenceError.too_large)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pcgen import shipped
 from pcgen.commands.arguments import require_choice
-from pcgen.commands.outputs import require_readable
+from pcgen.commands.outputs import require_results
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.session import Session, session
 from pcgen.errors import DataError, RecipeError
@@ -191,7 +191,7 @@ def _recall(
         originals=None if request.original is None else opened(request.original),
         on_batch=lambda done: on_progress(Event("recalling", done, len(images))),
     )
-    require_readable(restored.rows, images.source)
+    require_results(restored.rows, images.source)
     return RecallResult(
         loaded,
         str(place.device),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcgen import shipped
-from pcgen.commands.outputs import inference_document, require_readable
+from pcgen.commands.outputs import inference_document, require_results
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.session import Session, session
 
@@ -130,7 +130,7 @@ def _reconstruct(
 
     table = loaded.recipe.inference
     result = task.reconstruct(loaded.network, images, table, on_batch=tell, group=group)
-    require_readable(result.rows, images.source)
+    require_results(result.rows, images.source)
     writes = folder is not None and place.writes
     picture = _write(folder, result, images, loaded) if folder and writes else None
     return ReconstructResult(

@@ -11,7 +11,7 @@ from pcgen import shipped
 from pcgen.commands.arguments import require_choice
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.session import Session, session
-from pcgen.errors import RecipeError
+from pcgen.errors import DivergenceError, RecipeError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -203,6 +203,8 @@ def _sample(
                 draw=noisy,
                 on_step=tell,
             )
+    if not samples.data_BD.isfinite().all():
+        raise DivergenceError(f"{loaded.path}: samples are not finite", DivergenceError.too_large)
     if out is not None:
         _write(out, samples.data_BD, loaded, 20 if known is None else n)
     warning = samples.warning or _not_learnt(loaded)

@@ -17,7 +17,7 @@ from pcgen import shipped
 from pcgen.commands.outputs import require_safe, require_unlisted
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.config import ARRAY
-from pcgen.errors import CheckpointError, DataError, RecipeError
+from pcgen.errors import CheckpointError, DataError, DivergenceError, RecipeError
 
 if TYPE_CHECKING:
     import torch
@@ -216,6 +216,7 @@ def session(
         DeviceError: a device that is not on this machine.
         DistributedError: another process was lost.
         RecipeError: `PCGEN_PRODUCTS` is no operation.
+        DivergenceError: a matrix that cannot be factorised.
     """
     # Before torch is imported, which takes seconds.
     require_safe(writes, reads)
@@ -224,7 +225,7 @@ def session(
     from pcgen.distributed import joined
     from pcgen.model.products import restored_products
 
-    with restored_settings(), restored_products():
+    with restored_settings(), restored_products(), _diverging():
         # torch lets cuDNN round the factors of convolutions, unless a recipe says that it may.
         choose_products("float32")
         if hint is None:
@@ -233,6 +234,20 @@ def session(
         with joined(os.environ, device, hint) as group:
             chosen = choose_device(device) if group is None else group.device
             yield Session(chosen, data_dir, group, on_progress, files=writes)
+
+
+@contextmanager
+def _diverging() -> Iterator[None]:
+    """Convert the failure of a factorisation within a block into a DivergenceError."""
+    import torch
+
+    try:
+        yield
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise DivergenceError(
+            "a matrix of the model cannot be factorised: its numbers are not finite, or too large",
+            DivergenceError.too_large,
+        ) from error
 
 
 def open_model(model: str | Path, device: torch.device | str = "cpu") -> Model:

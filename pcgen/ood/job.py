@@ -138,7 +138,7 @@ class Job:
             metadata = self.group.gather(metadata)[0]
         if out is None:
             return metadata, rows
-        if complete and isinstance(store, RowsFile):
+        if complete:
             store.remove()
         return metadata, lambda: row_formats.read_rows(out)
 

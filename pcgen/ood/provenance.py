@@ -17,6 +17,7 @@ from pcgen.ood import conformal
 from pcgen.ood.conformal import Array
 from pcgen.ood.detector import Detector
 from pcgen.ood.rows import Question, Row, Verdicts
+from pcgen.ood.scores.scorer import stops_alone
 
 _FAULTS = ("unreadable", "nonfinite", "shape")
 
@@ -173,9 +174,9 @@ def warnings(
             "the calibration images also chose the model's epoch; for an exact guarantee train "
             "with data.calibration"
         )
-    solver = detector.model.recipe.inference.for_use().solver
-    if solver != "majorise" and detector.layers:
-        texts.append(unsettled(solver))
+    table = detector.model.recipe.inference
+    if detector.layers and not stops_alone(table):
+        texts.append(unsettled(table.for_use().solver))
     for status in _FAULTS:
         if tally.statuses[status]:
             texts.append(f"{tally.statuses[status]} of {tally.inputs} inputs: {status}")

@@ -13,8 +13,12 @@ from torch import Tensor
 
 from pcgen.data.images import Images, Rows, require_readable
 from pcgen.device import generator
+from pcgen.errors import DivergenceError
+from pcgen.registry import SCORES
 
 BATCH = 500
+# Values beyond this, in the model's units, may overflow float32 whatever the model is.
+_LARGE = 1e6
 
 Columns = dict[str, NDArray[np.float64]]
 
@@ -78,11 +82,31 @@ def scored(
     device: torch.device | str = "cpu",
     batch_size: int = BATCH,
 ) -> Iterator[Scored]:
-    """Yield the images batch by batch, with their scores."""
+    """Yield the images batch by batch, with their scores.
+
+    Raises:
+        DivergenceError: a score of pcgen's is not finite, and the image's values are not so large
+            that this tells how unusual it is.
+    """
     for start in range(0, len(images), batch_size):
         rows = images.rows(range(start, min(start + batch_size, len(images))))
         data_BD = rows.pixels_BD[rows.ok].to(device)
-        yield Scored(start, rows, data_BD, columns_of(scorers, data_BD))
+        batch = Scored(start, rows, data_BD, columns_of(scorers, data_BD))
+        _require_finite(batch, images)
+        yield batch
+
+
+def _require_finite(batch: Scored, images: Images) -> None:
+    users = set(SCORES.names()) - set(SCORES.built_in)
+    own = [column for name, column in batch.columns.items() if name not in users]
+    if not own:
+        return
+    bad_R = ~np.isfinite(own).all(0)
+    if bad_R.any():
+        bad_R &= (batch.data_BD.abs().amax(1) <= _LARGE).numpy(force=True)
+    if bad_R.any():
+        name = images.id(batch.first + batch.readable[int(bad_R.argmax())])
+        raise DivergenceError(f"{name}: its scores are not finite", DivergenceError.too_large)
 
 
 def columns_of(scorers: Sequence[Scorer], data_BD: Tensor) -> Columns:

@@ -328,6 +328,11 @@ class Chains:
 
         The message names the largest stable step.
         """
+        if not self.first_B.isfinite().all():
+            raise DivergenceError(
+                "sampling: the energy is not finite where the chains begin",
+                DivergenceError.too_large,
+            )
         free = sum(layer.shape[1] for layer in self.slopes)
         limit_B = DIVERGED_AT * (self.first_B.abs() + free)
         if (self.energy_B.abs() <= limit_B).all():

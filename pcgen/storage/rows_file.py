@@ -29,6 +29,8 @@ class RowStore(Protocol):
 
     def close(self) -> None: ...
 
+    def remove(self) -> None: ...
+
 
 class RowsInMemory:
     """Rows in a list, for a job without an output file."""
@@ -46,6 +48,9 @@ class RowsInMemory:
 
     def close(self) -> None:
         """Do nothing: there is no file to close."""
+
+    def remove(self) -> None:
+        """Do nothing: there is no file to delete."""
 
 
 def lock_of(out: Path, rank: int = 0) -> Path:

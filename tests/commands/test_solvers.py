@@ -80,9 +80,8 @@ def test_a_detector_scores_with_the_solver_that_calibrated_it(
     model: Path, tmp_path: Path, used: set[str]
 ) -> None:
     detector = tmp_path / "detector.safetensors"
-    calibrated = pcgen.ood_calibrate(model, "digits:test", detector)
+    pcgen.ood_calibrate(model, "digits:test", detector)
     assert used == {"newton"}
-    assert any("inference.solver = newton" in words for words in calibrated.warnings)
     used.clear()
     scored = pcgen.ood_score(detector, "digits:test", fpr=0.5, guarantee="marginal")
     assert used == {"newton"}

@@ -74,14 +74,14 @@ def test_strange_images_are_flagged_and_known_ones_are_not(
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 20])
-@pytest.mark.parametrize("solver", ["majorise", "errors"])
+@pytest.mark.parametrize("solver", ["majorise", "newton", "errors"])
 def test_a_score_depends_on_its_image_alone_whatever_the_batch(
     detectors: dict[str, Detector], solver: str, batch_size: int
 ) -> None:
     detector = detectors[solver]
     # One or two rows are multiplied by other routines, which round otherwise.
     bound = 0.1 if solver == "errors" and batch_size < 20 else 1e-3
-    assert detector.model.recipe.inference.solver == solver
+    assert detector.model.recipe.inference.for_use().solver == solver
     images = open_data("digits:test", limit=40)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
     (whole,) = scored(detector.scorers, images, batch_size=40)
@@ -96,7 +96,7 @@ def test_scores_that_rounding_moves_are_warned_of(detectors: dict[str, Detector]
     images = [open_data("digits:test", limit=3)]
     question = Question(("pc-fisher",))
     warned = {name: warnings(found, images, question, Tally()) for name, found in detectors.items()}
-    assert not any("rounding" in words for words in warned["majorise"])
+    assert not any("rounding" in words for words in warned["majorise"] + warned["newton"])
     assert any("solver = errors: rounding" in words for words in warned["errors"])
 
 

@@ -28,8 +28,6 @@ _INFERRED = 10_000
 _KEPT = 4096
 _KEPT_VALUES = 2**19
 _BATCH = 500
-# With this solver images may stop one by one: the energies of their layers are settled by then.
-_STOPS_ALONE = "majorise"
 # A hidden layer must hold this share of the energy to count in `energy-layers`. Where its precision
 # is so high that it holds less, rounding changes its energy by a tenth.
 _SHARE = 1e-4
@@ -231,8 +229,16 @@ def equilibrium(method: Method, table: InferenceTable, data_BD: Tensor) -> Equil
         data_BD,
         steps=table.test_steps,
         tolerance=table.tolerance,
-        all_steps=table.for_use().solver != _STOPS_ALONE,
+        all_steps=not stops_alone(table),
     )
+
+
+def stops_alone(table: InferenceTable) -> bool:
+    """Return whether images stop one by one: the energies of their layers are settled by then.
+
+    With `newton` as the solver of training they do not, so that old detectors keep their scores.
+    """
+    return table.for_use().solver == "majorise" or table.test_solver == "newton"
 
 
 def _log_energies(network: Network, states: list[Tensor]) -> Tensor:
