@@ -63,7 +63,7 @@ def _products(setting: str) -> dict[str, Any]:
     return {
         "what": "matrix products",
         "state": products.resolve(setting),
-        "found": f"{found} ({side} x {side} x {side})",
+        "found": f"{found} ({side} x {side} x {side}, one thread)",
     }
 
 

@@ -29,7 +29,7 @@ CLEARLY = 1.2
 # Candidates are timed on the product of two matrices of this side. It is the same for all networks,
 # so that the choice depends on the machine alone.
 SIDE = 256
-_ROUNDS = 16
+_TURNS = _IN_A_ROW = 4
 # The largest difference from torch's own product, relative to its largest number.
 _AGREES = 1e-4
 
@@ -95,14 +95,14 @@ def restored_products() -> Iterator[None]:
 
 
 def fastest() -> str:
-    """Return the operation to use on this processor, with the present number of threads."""
+    """Return the operation to use on this processor."""
     measured = rates()
     return ONEDNN if measured.get(ONEDNN, 0.0) > CLEARLY * measured[TORCH] else TORCH
 
 
 def rates() -> dict[str, float]:
-    """Return each operation's rate in GFLOP/s, on matrices of SIDE x SIDE."""
-    return dict(_rates(torch.get_num_threads()))
+    """Return each operation's rate in GFLOP/s on one thread, on matrices of SIDE x SIDE."""
+    return dict(_rates())
 
 
 def linear(x_BU: Tensor, weight_DU: Tensor, bias_D: Tensor | None = None) -> Tensor:
@@ -177,19 +177,25 @@ def _operation() -> _Operation | None:
 
 
 @functools.cache
-def _rates(threads: int) -> dict[str, float]:
-    """Return each operation's rate in GFLOP/s with so many threads: the best of several rounds."""
+def _rates() -> dict[str, float]:
+    """Return each operation's rate in GFLOP/s: the best of several rounds."""
     ones = torch.ones(SIDE, SIDE)
     candidates: dict[str, Callable[[], Tensor]] = {TORCH: lambda: ones @ ones.T}
     operation = _operation()
     if operation is not None:
         candidates[ONEDNN] = lambda: operation(ones, ones, None, "none", [], "")
     best = dict.fromkeys(candidates, float("inf"))
-    with torch.no_grad():
-        for _ in range(_ROUNDS):
+    threads = torch.get_num_threads()
+    # A busy machine delays threads that wait for each other, and the choice must not depend on it.
+    torch.set_num_threads(1)
+    try:
+        for _ in range(_TURNS):
             for name, run in candidates.items():
-                # Each first call prepares the operation; the best round is a later one.
-                began = _clock()
-                run()
-                best[name] = min(best[name], _clock() - began)
+                # Several in a row: the first ones find other data in the cache.
+                for _ in range(_IN_A_ROW):
+                    began = _clock()
+                    run()
+                    best[name] = min(best[name], _clock() - began)
+    finally:
+        torch.set_num_threads(threads)
     return {name: 2e-9 * SIDE**3 / seconds for name, seconds in best.items()}
