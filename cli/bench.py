@@ -23,6 +23,7 @@ SPEED_COLUMNS = (
     "ci_low",
     "ci_high",
     "ratio",
+    "processors",
     "samples",
     "note",
 )
@@ -308,10 +309,10 @@ def speed(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Compare training batches and times to equilibrium with other libraries.
+    """Compare times to equilibrium and to a validation error with other libraries.
 
-    Only libraries that `make peers` has built are timed. Ratios are to the faster mode of pcx. It
-    runs on the CPU unless --device names a GPU.
+    Everybody has the best of its settings. Only libraries that `make peers` has built are timed;
+    ratios are to the fastest of them. It runs on the CPU unless --device names a GPU.
     """
     import pcgen
 
@@ -325,7 +326,8 @@ def speed(
             out=out,
             on_progress=story,
         )
-    _show("speed", rows, SPEED_COLUMNS, as_json)
+    machine = "".join(f", {row['processor']}, {row['cores']} cores" for row in rows[:1])
+    _show(f"speed{machine}", rows, SPEED_COLUMNS, as_json)
 
 
 def _show(table: str, rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:

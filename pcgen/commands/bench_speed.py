@@ -21,15 +21,15 @@ def bench_speed(
     out: str | Path | None = None,
     on_progress: OnProgress = silent,
 ) -> list[dict[str, Any]]:
-    """Return the speed table: training batches and equilibria beside other libraries.
+    """Return the speed table: times to an equilibrium and to an error beside other libraries.
 
     Args:
-        workloads: of W1 to W4, see docs/speed.md, or W2-4096, for a GPU.
-        samples: timings of each cell.
+        workloads: of W1 to W4, see docs/results/speed.md, or W2-4096, for a GPU.
+        samples: timings of each row.
         threads: numbers of processors that a library may use; each is a part of the table.
         device: `cpu`, or a GPU, where only pcgen's own methods run.
         peers: the folder in which `make peers` built `.peers`; the working folder if not given.
-        out: a folder for `index.html`, the table with charts, and `speed.json`.
+        out: a folder for `index.html`, the tables with charts, and `speed.json`.
 
     Raises:
         RecipeError: an unknown workload.

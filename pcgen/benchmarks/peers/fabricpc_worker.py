@@ -3,14 +3,14 @@
 The network is a graph with decoder wiring: a source node for the latent, a linear node for each
 layer below, the last one clamped to the data. fabricpc starts hidden nodes at their prediction; its
 source starts at 0 as pcgen's latent does, because its initialiser is set so. The library has no
-momentum, as the answer's note says, and no transposed convolutions, which are refused.
+momentum, and no transposed convolutions, which are refused.
 
 Layers are numbered from the data upwards; w0 predicts the data.
 """
 
 from __future__ import annotations
 
-import math
+import functools
 from typing import Any
 
 import jax
@@ -64,7 +64,7 @@ class Library:
     """The network of the last `setup`."""
 
     def setup(self, message: Message) -> Message:
-        """Build the network and compile a training batch."""
+        """Read the weights and the data."""
         if message["kind"] != "dense":
             return {"ok": False, "reason": "fabricpc has no transposed convolution"}
         with np.load(message["npz"]) as file:
@@ -73,60 +73,42 @@ class Library:
         self.widths = [len(arrays[f"b{n}"]) for n in range(top)] + [arrays[f"w{top - 1}"].shape[1]]
         self.initial = parameters(arrays, top)
         self.clamps = {"x0": jnp.asarray(arrays["data_BD"])}
-        self.own_rate = message["rate"]
-        self.graph = wire(self.widths, message["rate"], message["steps"])
         self.optimiser = optax.adamw(message["weight_rate"])
-        self.learn = make_train_step(self.graph, self.optimiser)
-        self.loops: dict[tuple[float, int], Any] = {}
-        self.restore()
-        self.begin()
-        self.train()
-        note = "no momentum: the library's state descent has none" if message["momentum"] else ""
-        return {"ok": True, "note": note}
+        return {"ok": True}
 
-    def restore(self, rate: float | None = None, momentum: float | None = None) -> None:
-        """Set the weights to those of the set-up, and the rate of the states."""
-        self.rate = self.own_rate if rate is None else rate
-        self.params = self.initial
-        self.moments = self.optimiser.init(self.params)
+    def use(self, setting: Message) -> None:
+        """Go back to the weights of the set-up; take the rate and the steps of a setting."""
+        assert not setting["momentum"], "the library's state descent has no momentum"
+        self.graph = wire(self.widths, setting["rate"], setting["steps"])
+        self.descend = jax.jit(functools.partial(_descend, self.graph))
+        self.learn = make_train_step(self.graph, self.optimiser)
+        self.params, self.moments = self.initial, self.optimiser.init(self.initial)
+        self.state: Any = None
+
+    def infer(self) -> None:
+        """Move the states from their start by the setting's steps."""
+        self.state = self.descend(self.params, self.clamps)
 
     def train(self) -> None:
         """Train on one batch."""
-        self.params, self.moments, metrics, _ = self.learn(
+        self.params, self.moments, _, self.state = self.learn(
             self.params, self.moments, {"y": self.clamps["x0"]}, jax.random.PRNGKey(0)
         )
-        self.batch_energy = metrics["energy"]
-
-    def finite(self) -> bool:
-        """Return whether the energy of the last batch is finite."""
-        return math.isfinite(float(self.batch_energy))
-
-    def begin(self) -> None:
-        """Set the latent to 0 and each layer below to its prediction."""
-        self.state = _start(self.graph, self.initial, self.clamps)
-
-    def descend(self, steps: int) -> None:
-        """Move the states down the energy at the set-up's weights; compiled on first use."""
-        if (self.rate, steps) not in self.loops:
-            structure, clamps = wire(self.widths, self.rate, steps), self.clamps
-            self.loops[self.rate, steps] = jax.jit(
-                lambda params, state: run_inference(params, state, clamps, structure)
-            )
-        self.state = self.loops[self.rate, steps](self.initial, self.state)
 
     def energy(self) -> np.ndarray:
         """Return each image's energy (B,); the one that the state carries is a step old."""
-        return np.asarray(_energy(self.graph, self.initial, self.state, self.clamps))
+        return np.asarray(_energy(self.graph, self.params, self.state, self.clamps))
 
     def wait(self) -> None:
         """Wait for states and weights."""
-        jax.block_until_ready((self.state, self.params, self.moments, self.batch_energy))
+        jax.block_until_ready((self.state, self.params, self.moments))
 
 
-@jax.jit
-def _start(structure: GraphStructure, params: Any, clamps: Any) -> GraphState:
-    key = jax.random.PRNGKey(0)  # no random value is kept: all states are set below
-    return initialize_graph_state(structure, len(clamps["x0"]), key, clamps=clamps, params=params)
+def _descend(structure: GraphStructure, params: Any, clamps: Any) -> GraphState:
+    """Return the states after the graph's steps, from a latent of 0 and what it predicts."""
+    key = jax.random.PRNGKey(0)  # no random value is kept: all states are set
+    state = initialize_graph_state(structure, len(clamps["x0"]), key, clamps=clamps, params=params)
+    return run_inference(params, state, clamps, structure)
 
 
 @jax.jit

@@ -137,15 +137,11 @@ _SLOPE_OF_STATES = pxf.value_and_grad(_free().to([False, True]))(_total)
 _SLOPE_OF_WEIGHTS = pxf.value_and_grad(pxu.M(pxnn.LayerParam).to([False, True]))(_total)
 
 
-def begin(data_BD: jax.Array, *, model: Decoder, states: pxu.Optim) -> None:
-    """Set the states to their start, with no velocity."""
+def _descend(steps: int, data_BD: jax.Array, *, model: Decoder, states: pxu.Optim) -> None:
+    """Set the states to their start, then take the steps down the energy."""
     with pxu.step(model, (pxc.STATUS.INIT, None), clear_params=pxc.VodeParam.Cache):
         _start(data_BD, model=model)
     states.state.set(jtu.tree_map(jnp.zeros_like, states.state.get()))
-
-
-def descend(mode: str, steps: int, *, model: Decoder, states: pxu.Optim) -> None:
-    """Take `steps` steps of the states down the energy: one scan, or as many copies of a step."""
 
     def step(_: Any, *, model: Decoder, states: pxu.Optim) -> tuple[tuple[()], None]:
         with pxu.step(model, clear_params=pxc.VodeParam.Cache):
@@ -153,32 +149,20 @@ def descend(mode: str, steps: int, *, model: Decoder, states: pxu.Optim) -> None
         states.step(model, gradient["model"])
         return (), None
 
-    if mode == "scan":
-        pxf.scan(step, length=steps)(model=model, states=states)
-    else:
-        for _ in range(steps):
-            step(None, model=model, states=states)
+    pxf.scan(step, length=steps)(model=model, states=states)
 
 
-@pxf.jit(static_argnums=(0, 1))
+_infer = pxf.jit(static_argnums=(0,))(_descend)
+
+
+@pxf.jit(static_argnums=(0,))
 def _train(
-    mode: str,
-    steps: int,
-    data_BD: jax.Array,
-    *,
-    model: Decoder,
-    states: pxu.Optim,
-    weights: pxu.Optim,
+    steps: int, data_BD: jax.Array, *, model: Decoder, states: pxu.Optim, weights: pxu.Optim
 ) -> None:
-    begin(data_BD, model=model, states=states)
-    descend(mode, steps, model=model, states=states)
+    _descend(steps, data_BD, model=model, states=states)
     with pxu.step(model, clear_params=pxc.VodeParam.Cache):
         _, gradient = _SLOPE_OF_WEIGHTS(model=model)
     weights.step(model, gradient["model"], scale_by=1 / data_BD.shape[0])
-
-
-_begin = pxf.jit()(begin)
-_descend = pxf.jit(static_argnums=(0, 1))(descend)
 
 
 @pxf.jit()
@@ -191,9 +175,8 @@ class Library:
     """The network of the last `setup`."""
 
     def setup(self, message: Message) -> Message:
-        """Build the network and compile a training batch."""
+        """Build the network."""
         pcx.RKG.seed(0)  # an error while tracing leaves an invalid key behind
-        self.message = message
         self.data_BD, self.model = build(message)
         with pxu.step(self.model, (pxc.STATUS.INIT, None), clear_params=pxc.VodeParam.Cache):
             _start(self.data_BD, model=self.model)
@@ -202,12 +185,10 @@ class Library:
         adamw = optax.adamw(message["weight_rate"])
         self.weights = pxu.Optim(lambda: adamw, weights)
         self.optimisers: dict[tuple[float, float], pxu.Optim] = {}
-        self.restore()
-        self.train()
-        return {"ok": True, "note": ""}
+        return {"ok": True}
 
-    def restore(self, rate: float | None = None, momentum: float | None = None) -> None:
-        """Set the weights to those of the set-up, and the optimiser of the states.
+    def use(self, setting: Message) -> None:
+        """Go back to the weights of the set-up; take the rate, momentum and steps of a setting.
 
         The objects stay: jit would compile everything again for a new model or optimiser.
         """
@@ -215,37 +196,19 @@ class Library:
         for parameter, value in zip(parameters, self.initial, strict=True):
             parameter.set(value)
         self.weights.state.set(jtu.tree_map(jnp.zeros_like, self.weights.state.get()))
-        key = (
-            self.message["rate"] if rate is None else rate,
-            self.message["momentum"] if momentum is None else momentum,
-        )
+        self.steps, key = setting["steps"], (setting["rate"], setting["momentum"])
         if key not in self.optimisers:
             sgd = optax.sgd(key[0], momentum=key[1] or None)
             self.optimisers[key] = pxu.Optim(lambda: sgd, _free()(self.model))
         self.states = self.optimisers[key]
 
+    def infer(self) -> None:
+        """Move the states from their start by the setting's steps."""
+        _infer(self.steps, self.data_BD, model=self.model, states=self.states)
+
     def train(self) -> None:
         """Train on one batch."""
-        _train(
-            self.message["mode"],
-            self.message["steps"],
-            self.data_BD,
-            model=self.model,
-            states=self.states,
-            weights=self.weights,
-        )
-
-    def finite(self) -> bool:
-        """Return whether every image's energy is finite."""
-        return bool(np.isfinite(self.energy()).all())
-
-    def begin(self) -> None:
-        """Set the latent to 0 and each layer below to its prediction."""
-        _begin(self.data_BD, model=self.model, states=self.states)
-
-    def descend(self, steps: int) -> None:
-        """Move the states down the energy; compiled for each number of steps."""
-        _descend(self.message["mode"], steps, model=self.model, states=self.states)
+        _train(self.steps, self.data_BD, model=self.model, states=self.states, weights=self.weights)
 
     def energy(self) -> np.ndarray:
         """Return each image's energy (B,)."""

@@ -1,135 +1,74 @@
 """Answer the requests of a benchmark with one library: `python protocol.py MODULE`.
 
-`process.Peer` runs it with the Python of the library's environment. MODULE has a class `Library`
-that does the work. A request and its answer are one JSON object a line, on standard input and
-output; arrays come as .npz files. This file imports nothing of pcgen, which the environments of
-other libraries do not have. Times are seconds.
+`process.Peer` runs it with the Python of the library's environment. A request and its answer are
+one JSON object a line, on standard input and output; arrays come as .npz files. This file imports
+nothing of pcgen, which the environments of other libraries do not have. Times are seconds.
+
+MODULE has a class `Library`, one network in one library. A method named like a request answers it:
+
+    setup(message)   builds the network; the answer is `ok`, or the `reason` why it cannot
+    use(setting)     goes back to the set-up's weights; takes the rate, momentum and steps
+    infer()          moves the states from their start by the setting's steps
+    train()          infers a batch, then steps the weights
+    energy()         returns each image's energy (B,) where the last inference ended
+    wait()           waits until everything that was asked for is computed
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-import math
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 Message = dict[str, Any]
 
 
-class Library(Protocol):
-    """One network in one library. A method named like a request answers it instead of `Worker`."""
-
-    def setup(self, message: Message) -> Message:
-        """Build the network; return `ok`, and a `note`, or the `reason` why it cannot."""
-
-    def restore(self, rate: float | None = None, momentum: float | None = None) -> None:
-        """Set weights, optimisers, rate and momentum to those of the set-up, or to others."""
-
-    def train(self) -> None:
-        """Train on one batch."""
-
-    def finite(self) -> bool:
-        """Return whether training has not diverged."""
-
-    def begin(self) -> None:
-        """Set the states to their start."""
-
-    def descend(self, steps: int) -> None:
-        """Move the states so many steps down the energy."""
-
-    def energy(self) -> np.ndarray:
-        """Return each image's energy (B,)."""
-
-    def wait(self) -> None:
-        """Wait until everything that was asked for is computed."""
-
-
 class Worker:
     """Answers requests with a library: one method for each."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Any) -> None:
         self.library = library
+        self.ready: Message = {}
 
     def answer(self, message: Message) -> Message:
         """Return the answer to a request."""
         method = getattr(self.library, message["do"], None) or getattr(self, message["do"])
         return method(message)
 
-    def batch(self, message: Message) -> Message:
-        """Time whole training batches, from the set-up's weights on."""
-        self.library.restore()
-        for _ in range(2):  # compilation; and the second batch still takes twice its time
-            self.library.train()
-        seconds = [clock(self.library, self.library.train) for _ in range(message["repeats"])]
-        return {"seconds": seconds, "finite": self.library.finite()}
+    def time(self, message: Message) -> Message:
+        """Time `infer` or `train` at a setting.
 
-    def steps(self, message: Message) -> Message:
-        """Time the loop of state steps alone, per step."""
-        self.library.restore()
-        steps, seconds = message["steps"], []
-        for _ in range(2 + message["repeats"]):  # the first two compile, or capture a graph
-            self.library.begin()
-            seconds.append(clock(self.library, lambda: self.library.descend(steps)) / steps)
-        return {"seconds": seconds[2:]}
-
-    def energies(self, message: Message) -> Message:
-        """Return the energy per image, mean over the batch, after 0 to `steps` steps."""
-        self.library.restore()
-        self.library.begin()
-        energies = [float(self.library.energy().mean())]
-        for _ in range(message["steps"]):
-            self.library.descend(1)
-            energies.append(float(self.library.energy().mean()))
-        return {"energy": [energy if math.isfinite(energy) else None for energy in energies]}
-
-    def equilibrium(self, message: Message) -> Message:
-        """Time the descent, from its start, until every image is at or below its target energy.
-
-        A first run finds the number of steps. A second run, which does not look at the energy, is
-        timed: it contains neither the checks nor compilation.
+        Returns:
+            `seconds` of each repetition, `processors` (the processor time of all threads by the
+            time that passed), and `energy`, the mean over the images, None if it is not finite.
         """
-        self.library.restore(message["rate"], message["momentum"])
-        with np.load(message["target_npz"]) as arrays:
-            target_B = arrays["target_B"]
-        chunk = message["check_every"]
-        chunks = self._search(target_B, chunk, message["max_steps"])
-        if chunks is None:
-            return {"seconds": None, "steps": None}
-
-        def run() -> None:
-            self.library.begin()
-            for _ in range(chunks):
-                self.library.descend(chunk)
-
-        return {"seconds": [clock(self.library, run)], "steps": chunk * chunks}
-
-    def _search(self, target_B: np.ndarray, chunk: int, max_steps: int) -> int | None:
-        """Return the number of chunks of steps that reach the target, or None."""
-        self.library.begin()
-        for chunks in range(max_steps // chunk + 1):
-            energy_B = self.library.energy()
-            if (energy_B <= target_B).all():
-                return chunks
-            if not np.isfinite(energy_B).all():
-                return None
-            self.library.descend(chunk)
-        return None
-
-
-def clock(library: Library, work: Callable[[], object]) -> float:
-    """Return the seconds that the work takes."""
-    library.wait()
-    began = time.perf_counter()
-    work()
-    library.wait()
-    return time.perf_counter() - began
+        work = getattr(self.library, message["what"])
+        what = {"what": message["what"], "setting": message["setting"]}
+        if self.ready != what:
+            self.library.use(message["setting"])
+            for _ in range(2):  # compilation; and the second batch still takes twice its time
+                work()
+            self.ready = what
+        seconds, busy = [], 0.0
+        for _ in range(message["repeats"]):
+            self.library.wait()
+            began, busy_before = time.perf_counter(), time.process_time()
+            work()
+            self.library.wait()
+            seconds.append(time.perf_counter() - began)
+            busy += time.process_time() - busy_before
+        energy = float(self.library.energy().mean())
+        return {
+            "seconds": seconds,
+            "processors": busy / sum(seconds),
+            "energy": energy if np.isfinite(energy) else None,
+        }
 
 
 def serve(module: str) -> None:

@@ -1,1 +1,1 @@
-"""`pcgen bench speed`: the same network and the same steps, timed beside other libraries."""
+"""`pcgen bench speed`: times to a result, beside other libraries."""

@@ -1,4 +1,4 @@
-"""The table's cells: one competitor's timings of one thing, and the row that they make."""
+"""The table's cells: one competitor's timings at one setting, and the row that they make."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-_REFERENCE = "pcx"
-_TIE = 0.1  # medians that differ by less are called equal
-
-BATCH = "ms per training batch"
-STEP = "ms per inference step"
-ERROR = "seconds to the validation MSE"
 EQUILIBRIUM = "seconds to equilibrium"
+ERROR = "seconds to the validation MSE"
+BATCH = "ms per training batch"
+_PEERS = ("pcx", "fabricpc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,67 +28,69 @@ class Place:
 
 @dataclass(slots=True)
 class Cell:
-    """One competitor's timings of one thing, in seconds."""
+    """One competitor's timings at one setting, in seconds.
+
+    Attributes:
+        method: the competitor's name, which begins with its library's.
+        setting: what it computes; None if there is nothing to time, for the reason in the note.
+        processors: the processor time of its threads by the time that passed.
+    """
 
     method: str
-    metric: str
-    seconds: list[float] = field(default_factory=list)
+    setting: dict[str, Any] | None
     note: str = ""
-    ranked: bool = True
+    seconds: list[float] = field(default_factory=list)
+    processors: float | None = None
+
+    @property
+    def library(self) -> str:
+        """Return the library that computes it."""
+        name = self.method.partition(",")[0]
+        return name if name in _PEERS else "pcgen"
 
     @property
     def median(self) -> float:
-        """Return the median of the timings, of which there is at least one."""
-        return quartiles(self.seconds)[1]
+        """Return the median of the timings; infinite if there is none."""
+        return statistics.median(self.seconds) if self.seconds else float("inf")
 
-    def row(self, dataset: str, place: Place, reference: float | None) -> dict[str, Any]:
+    def exclude(self, reason: str) -> None:
+        """Take this competitor out of the race, and note the reason."""
+        self.setting, self.seconds, self.note = None, [], reason
+
+    def times(self, updates: int, note: str) -> Cell:
+        """Return the cell of so many training batches like this one's."""
+        seconds = [updates * second for second in self.seconds]
+        note = note if seconds else self.note
+        return Cell(self.method, self.setting, note, seconds, self.processors)
+
+    def row(self, dataset: str, place: Place, metric: str, reference: float) -> dict[str, Any]:
         """Return the row of the table: median, quartiles and the ratio to the reference."""
-        scale = 1.0 if self.metric.startswith("seconds") else 1e3
-        row: dict[str, Any] = {
+        scale = 1.0 if metric.startswith("seconds") else 1e3
+        low = middle = high = None
+        if self.seconds:
+            values = [scale * second for second in self.seconds] * (1 + (len(self.seconds) < 2))
+            low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+        return {
             "dataset": dataset,
             "threads": place.threads,
             "device": place.device,
             "method": self.method,
-            "metric": self.metric,
-            "value": None,
-            "ci_low": None,
-            "ci_high": None,
+            "metric": metric,
+            "value": middle,
+            "ci_low": low,
+            "ci_high": high,
             "published": None,
             "source": "measured",
             "seconds": sum(self.seconds) or None,
             "samples": len(self.seconds),
-            "ratio": None,
+            "ratio": self.median / reference if self.seconds and reference < float("inf") else None,
+            "processors": self.processors,
             "note": self.note,
         }
-        if self.seconds:
-            low, median, high = quartiles(self.seconds)
-            row |= {"value": scale * median, "ci_low": scale * low, "ci_high": scale * high}
-            if reference and self.ranked:
-                row["ratio"] = median / reference
-                if abs(row["ratio"] - 1) < _TIE and not self.method.startswith(_REFERENCE):
-                    row["note"] = "; ".join(filter(None, [self.note, "a tie"]))
-        return row
-
-    def rule_out(self, reason: str) -> None:
-        """Exclude this competitor from the comparison, and note the reason."""
-        self.ranked = False
-        self.note = "; ".join(filter(None, [self.note, reason]))
 
 
-def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the lower quartile, the median and the upper quartile."""
-    if len(values) == 1:
-        return values[0], values[0], values[0]
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, median, high
-
-
-def rows_of(cells: Sequence[Cell], dataset: str, place: Place) -> list[dict[str, Any]]:
-    """Return the rows of one metric's cells, each with its ratio to the reference's faster mode."""
-    medians = [
-        cell.median
-        for cell in cells
-        if cell.method.startswith(_REFERENCE) and cell.ranked and cell.seconds
-    ]
-    reference = min(medians, default=None)
-    return [cell.row(dataset, place, reference) for cell in cells]
+def rows_of(cells: Sequence[Cell], dataset: str, place: Place, metric: str) -> list[dict[str, Any]]:
+    """Return the rows of one metric's cells, each with its ratio to the fastest other library."""
+    others = [cell.median for cell in cells if cell.library in _PEERS]
+    reference = min(others, default=float("inf"))
+    return [cell.row(dataset, place, metric, reference) for cell in cells]

@@ -1,45 +1,41 @@
-"""`pcgen bench speed`: set up all competitors, check that they agree, then time them in turns."""
+"""`pcgen bench speed`: find everybody's best setting, check that all agree, then time in turns."""
 
 from __future__ import annotations
 
+import os
+import platform
+import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from pcgen.benchmarks.peers.process import PROTOCOL, Peer, PeerError, installed
-from pcgen.benchmarks.speed.cells import BATCH, STEP, Cell, Place, rows_of
-from pcgen.benchmarks.speed.floor import floors
-from pcgen.benchmarks.speed.races import WAIT, equilibrium_cells, error_cells
-from pcgen.benchmarks.speed.workloads import WORKLOADS, Workload, setup, write
-from pcgen.benchmarks.table import Tell
-from pcgen.config import from_dict
-from pcgen.data.images import Rows
-from pcgen.learning.predictive_coding import PredictiveCoding
-from pcgen.learning.train import Batch
-from pcgen.model.network import Network
-
-# Name, library, mode. The peers run only on the CPU: their environments have a jax without CUDA.
-COMPETITORS = (
-    ("pcgen", "pcgen", "pcgen"),
-    ("torch autograd", "pcgen", "autograd"),
-    ("backprop autoencoder", "pcgen", "backprop"),
-    ("pcx, scan", "pcx", "scan"),
-    ("pcx, unrolled", "pcx", "unrolled"),
-    ("fabricpc", "fabricpc", "scan"),
+from pcgen.benchmarks.peers.process import PROTOCOL, Peer, PeerError
+from pcgen.benchmarks.speed.cells import BATCH, EQUILIBRIUM, ERROR, Cell, Place, rows_of
+from pcgen.benchmarks.speed.tuning import (
+    MOST_STEPS,
+    SOLVERS,
+    equilibrium_settings,
+    error_settings,
 )
+from pcgen.benchmarks.speed.workloads import MOST_UPDATES, WORKLOADS, Setting, Workload, setup
+from pcgen.benchmarks.table import Tell
+
 _AGREE = 1e-4
-_CHECKED_STEPS = 5
 _TURN = 5  # timings of one competitor in a row
-_UPDATES = 30
-# Seconds for a competitor to get ready, compilation included, or to train a few batches. To compile
-# an unrolled loop of 60 steps and 30 layers takes more than 7 minutes.
-_PATIENCE = 180.0
+# Seconds for an answer of another library, compilation included; pcgen's own worker may take long.
+_LIMIT, _OWN_LIMIT = 600.0, 1e6
+# The methods of both races, each with the solver of `tuning` whose settings it takes. The other
+# libraries run only on the CPU: their environments have a jax without CUDA.
+_METHODS = {
+    **{f"pcgen, {solver}": solver for solver in SOLVERS},
+    "pcgen, descent": "descent",
+    "pcx": "descent",
+    "fabricpc": "plain",
+}
+_TRAINED = _METHODS | {"backprop autoencoder": "backprop"}
 
 
 def speed_rows(
@@ -50,125 +46,198 @@ def speed_rows(
     Args:
         root: the folder whose `.peers` holds the other libraries' environments.
     """
+    machine = {"processor": processor(), "cores": os.cpu_count()}
     for name in names:
-        workload = WORKLOADS[name]
-        network, data_BD = prepared(workload)
-        for place in places:
-            with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-                npz = Path(folder) / "network.npz"
-                write(network, data_BD, npz)
-                batches, peers = _set_up(workload, network, npz, place, root, stack)
-                _check(peers, batches)
-                steps = {method: Cell(method, STEP) for method in batches}
-                for done in range(0, samples, _TURN):
-                    tell(f"{name}, {place}", done, samples)
-                    repeats = min(_TURN, samples - done)
-                    for method in list(peers):
-                        _time(peers, batches[method], steps[method], workload.steps, repeats)
-                timed = [cell for cell in steps.values() if cell.seconds]
-                yield from rows_of([*batches.values()], name, place)
-                yield from rows_of(timed, name, place)
-                for cell in floors(workload, network, place, batches["pcgen"]):
-                    yield cell.row(name, place, None)
-                if "pcgen" not in peers:
-                    continue
-                tell(f"{name}, time to an error", 0, 1)
-                yield from rows_of(error_cells(workload, peers, batches, Path(folder)), name, place)
-                if workload.rates:
-                    tell(f"{name}, time to equilibrium", 0, 1)
-                    cells = equilibrium_cells(
-                        network, data_BD, workload.rates, peers, Path(folder), samples
-                    )
-                    yield from rows_of([*cells], name, place)
+        with tempfile.TemporaryDirectory() as folder:
+            tell(f"{name}, set up", 0, 1)
+            message = setup(WORKLOADS[name], Path(folder))
+            races: Races | None = None
+            for place in places:
+                with Workers(message, place, root) as workers:
+                    if races is None:
+                        races = Races(WORKLOADS[name], samples, tell, workers)
+                    for row in races.rows(workers):
+                        yield row | machine | {"product": workers.facts["product"]}
 
 
-def prepared(workload: Workload) -> tuple[Network, Tensor]:
-    """Return a workload's network and a batch; train the network if its equilibrium is timed."""
-    network = workload.network()
-    data_BD = workload.data(workload.batch)
-    if not workload.rates:
-        return network, data_BD
-    tables = workload.tables()
-    tables["inference"] = {"solver": "majorise", "steps": 5}
-    tables["learning"]["rate"] = 1e-3
-    learner = PredictiveCoding(network, from_dict(tables), data_BD)
-    images_BD = workload.data(workload.batch * _UPDATES)
-    status = ["ok"] * workload.batch
-    for i in range(_UPDATES):
-        index_B = torch.arange(i * workload.batch, (i + 1) * workload.batch)
-        rows = Rows(images_BD[index_B], status, [""] * workload.batch, index_B)
-        learner.learn(Batch(rows, index_B, batches=_UPDATES))
-    return network, data_BD
+def processor() -> str:
+    """Return the name of this machine's processor."""
+    try:
+        names = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
 
 
-def _set_up(
-    workload: Workload,
-    network: Network,
-    npz: Path,
-    place: Place,
-    root: Path,
-    stack: ExitStack,
-) -> tuple[dict[str, Cell], dict[str, Peer]]:
-    """Return a cell for every competitor, and the workers of those that could be set up."""
-    on_cpu = place.device == "cpu"
-    cells = {method: Cell(method, BATCH) for method, _, _ in COMPETITORS}
-    peers: dict[str, Peer] = {}
-    ready = installed(root) if on_cpu else []
-    for method, library, mode in COMPETITORS:
+class Workers(ExitStack):
+    """A worker for each library. One that fails is stopped; the next request starts a new one."""
+
+    def __init__(self, message: Mapping[str, Any], place: Place, root: Path) -> None:
+        super().__init__()
+        self.message, self.place, self.root = message, place, root
+        self.peers: dict[str, Peer] = {}
+        self.facts: dict[str, Any] = {}
+
+    def ask(self, library: str, message: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the answer of a library's worker.
+
+        Raises:
+            PeerError: there is none, for the reason in the message.
+        """
+        limit = _OWN_LIMIT if library == "pcgen" else _LIMIT
+        try:
+            if library not in self.peers:
+                self.peers[library] = self._start(library)
+                setup = {**self.message, "device": self.place.device}
+                answer = self.peers[library].ask(setup, limit)
+                if not answer["ok"]:
+                    raise PeerError(answer["reason"])
+                if library == "pcgen":
+                    self.facts = answer
+            return self.peers[library].ask(message, limit)
+        except PeerError:
+            self.peers.pop(library, None)
+            raise
+
+    def _start(self, library: str) -> Peer:
+        command = None
         if library == "pcgen":
             command = (sys.executable, PROTOCOL, "pcgen.benchmarks.speed.pcgen_worker")
-            peer = Peer("pcgen", root, place.threads, command)
-        elif library in ready:
-            peer = Peer(library, root, place.threads)
-        else:
-            cells[method].note = "not installed: make peers" if on_cpu else "on the CPU only"
-            continue
-        stack.callback(peer.close)
+        elif self.place.device != "cpu":
+            raise PeerError("on the CPU only")
+        return self.enter_context(Peer(library, self.root, self.place.threads, command))
+
+    def time(self, cell: Cell, what: str, repeats: int) -> float | None:
+        """Add timings to a cell; return the energy, None if it is not finite.
+
+        Raises:
+            PeerError: the library's worker has failed.
+        """
+        request = {"do": "time", "what": what, "setting": cell.setting, "repeats": repeats}
+        answer = self.ask(cell.library, request)
+        cell.seconds += answer["seconds"]
+        cell.processors = answer["processors"]
+        return answer["energy"]
+
+    def turn(self, cell: Cell, what: str, repeats: int) -> None:
+        """Time a cell, or take it out of the race: if it fails, diverges or has another energy."""
+        if cell.setting is None:
+            return
         try:
-            answer = peer.ask(setup(workload, network, npz, mode, place.device), _PATIENCE)
+            if not cell.seconds and cell.library != "pcgen":
+                mine, theirs = (
+                    self.time(Cell(name, cell.setting), "infer", 1)
+                    for name in ("pcgen", cell.method)
+                )
+                if mine is None or theirs is None or abs(theirs / mine - 1) > _AGREE:
+                    cell.exclude(f"another energy: {theirs}, ours {mine}")
+                    return
+            if self.time(cell, what, repeats) is None:
+                cell.exclude("it diverges")
         except PeerError as error:
-            if mode == "pcgen":  # without it there is nothing to compare with
+            if cell.library == "pcgen":  # without it there is nothing to compare with
                 raise
-            cells[method].note = error.message.splitlines()[0]
-            continue
-        cells[method].note = answer["note"] if answer["ok"] else answer["reason"]
-        if answer["ok"]:
-            peers[method] = peer
-    return cells, peers
+            cell.exclude("; ".join(filter(None, [error.message.splitlines()[0], error.hint])))
 
 
-def _check(peers: dict[str, Peer], cells: dict[str, Cell]) -> None:
-    """Rule out the competitors whose energies after a few steps differ from ours."""
-    request = {"do": "energies", "steps": _CHECKED_STEPS}
-    ours = peers["pcgen"].ask(request, WAIT)["energy"]
-    for method, peer in peers.items():
-        if method in ("pcgen", "backprop autoencoder"):
-            continue
-        theirs = peer.ask(request, WAIT)["energy"]
-        if any(energy is None for energy in theirs):
-            cells[method].rule_out("its energies diverge")
-            continue
-        first = abs(theirs[0] / ours[0] - 1)
-        rest = max(abs(a / b - 1) for a, b in zip(theirs, ours, strict=True))
-        if first > _AGREE:
-            cells[method].rule_out(f"another energy at the start, by {first:.1g}")
-        elif rest > _AGREE and "no momentum" not in cells[method].note:
-            cells[method].rule_out(f"other energies after {_CHECKED_STEPS} steps, by {rest:.1g}")
+def race(workers: Workers, cells: Sequence[Cell], what: str, samples: int, tell: Tell) -> None:
+    """Time the cells in turns."""
+    for done in range(0, samples, _TURN):
+        tell(f"{workers.place}, {what}", done, samples)
+        for cell in cells:
+            workers.turn(cell, what, min(_TURN, samples - done))
 
 
-def _time(peers: dict[str, Peer], batch: Cell, step: Cell, steps: int, repeats: int) -> None:
-    """Add timings of batches and, for state descent, of loops of `steps`; remove a failed peer."""
-    peer = peers[batch.method]
-    try:
-        answer = peer.ask({"do": "batch", "repeats": repeats}, _PATIENCE)
-        batch.seconds += answer["seconds"]
-        if batch.method not in ("torch autograd", "backprop autoencoder"):
-            request = {"do": "steps", "steps": steps, "repeats": repeats}
-            step.seconds += peer.ask(request, WAIT)["seconds"]
-    except PeerError as error:
-        batch.rule_out(error.message.splitlines()[0])
-        del peers[batch.method]
-        return
-    if not answer["finite"] and batch.ranked:
-        batch.rule_out("it diverges")
-    step.ranked = batch.ranked
+class Races:
+    """The races of one workload; settings are found once, and timed at every place."""
+
+    def __init__(self, workload: Workload, samples: int, tell: Tell, workers: Workers) -> None:
+        self.workload, self.samples, self.tell = workload, samples, tell
+        self.tuned: dict[str, Setting | None] = {}
+        self.arrivals: dict[str, list[tuple[int, Setting]]] = {}
+        self.error: float | None = None
+        if workload.races:
+            tell(f"{workload.name}, settings", 0, 2)
+
+            def ask(message: Mapping[str, Any]) -> dict[str, Any]:
+                return workers.ask("pcgen", message)
+
+            self.tuned = equilibrium_settings(workload, ask)
+            tell(f"{workload.name}, settings", 1, 2)
+            self.error, self.arrivals = error_settings(workload, self.tuned, ask)
+
+    def rows(self, workers: Workers) -> Iterator[dict[str, Any]]:
+        """Yield the rows of one place."""
+        name, place = self.workload.name, workers.place
+        if self.workload.races:
+            cells = [self._equilibrium(method) for method in _METHODS]
+            race(workers, cells, "infer", self.samples, self.tell)
+            yield from rows_of(cells, name, place, EQUILIBRIUM)
+        batches = self._batches()
+        race(workers, [cell for _, cell in batches], "train", self.samples, self.tell)
+        if self.workload.races:
+            cells = [self._arrival(method, batches) for method in _TRAINED]
+            yield from rows_of(cells, name, place, ERROR)
+        equal = [cell for updates, cell in batches if not updates]
+        yield from rows_of([*equal, self._floor(workers, equal[0])], name, place, BATCH)
+
+    def _equilibrium(self, method: str) -> Cell:
+        setting = self.tuned[_METHODS[method]]
+        if setting is None:
+            return Cell(method, None, f"not within {MOST_STEPS} steps")
+        return Cell(method, setting, _described(setting))
+
+    def _batches(self) -> list[tuple[int, Cell]]:
+        """Return all training batches to time: those of the equal algorithm, with 0 updates first.
+
+        The others arrive at the validation error, after the number of updates beside them.
+        """
+        standard = self.workload.descent()
+        plain = standard | {"momentum": 0.0}
+        equal = [
+            (0, Cell("pcgen, descent", standard)),
+            (0, Cell("pcx", standard)),
+            (0, Cell("fabricpc", plain, "no momentum: the library has none")),
+        ]
+        return equal + [
+            (updates, Cell(method, setting, _described(setting)))
+            for method, solver in _TRAINED.items()
+            for updates, setting in self.arrivals.get(solver, [])
+        ]
+
+    def _arrival(self, method: str, batches: Sequence[tuple[int, Cell]]) -> Cell:
+        """Return the seconds to the validation error at the fastest setting that arrives."""
+        note = f"{self.error:.3g} after {{}} updates; " if self.error else ""
+        cells = [
+            cell.times(updates, note.format(updates) + cell.note)
+            for updates, cell in batches
+            if updates and cell.method == method
+        ]
+        if not cells:
+            why = f"not {self.error:.3g} within {MOST_UPDATES} updates"
+            return Cell(method, None, why if self.error else "descent diverges: no error is set")
+        return min(cells, key=lambda cell: cell.median)
+
+    def _floor(self, workers: Workers, ours: Cell) -> Cell:
+        """Return the time that the products of our batch need at the rate of the largest one.
+
+        A step takes both products of every layer; two more are the first prediction and the slope
+        of the weights.
+        """
+        cell = Cell("floor of the products", self.workload.descent())
+        race(workers, [cell], "product", self.samples, self.tell)
+        facts = workers.facts
+        rate = facts["operations"] / cell.median / 1e9
+        cell.seconds = [
+            second * facts["products"] * (2 * self.workload.steps + 2) for second in cell.seconds
+        ]
+        cell.note = f"{facts['product']}, {rate:.0f} GFLOP/s; "
+        cell.note += f"pcgen takes {ours.median / cell.median:.2f} times as long"
+        return cell
+
+
+def _described(setting: Setting) -> str:
+    words = f"{setting['steps']} step{'s'[: setting['steps'] > 1]}"
+    if setting["solver"] == "descent":
+        words += f", rate {setting['rate']:g}, momentum {setting['momentum']:g}"
+    return words
