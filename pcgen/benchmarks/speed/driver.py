@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +20,7 @@ from pcgen.benchmarks.speed.tuning import (
 )
 from pcgen.benchmarks.speed.workloads import MOST_UPDATES, WORKLOADS, Setting, Workload, setup
 from pcgen.benchmarks.table import Tell
+from pcgen.device import processor
 
 _AGREE = 1e-4
 _TURN = 5  # timings of one competitor in a row
@@ -58,15 +57,6 @@ def speed_rows(
                         races = Races(WORKLOADS[name], samples, tell, workers)
                     for row in races.rows(workers):
                         yield row | machine | {"product": workers.facts["product"]}
-
-
-def processor() -> str:
-    """Return the name of this machine's processor."""
-    try:
-        names = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        names = []
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 class Workers(ExitStack):

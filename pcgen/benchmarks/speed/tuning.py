@@ -48,7 +48,7 @@ def equilibrium_settings(workload: Workload, ask: Ask) -> dict[str, Setting | No
 def _fewest_steps(
     settings: Iterable[Setting], ask: Ask, best: Setting | None = None
 ) -> Setting | None:
-    """Return the best setting so far or of of these, whose rates fall."""
+    """Return the best setting so far or of these, whose rates fall."""
     arrived = False
     for setting in settings:
         most = best["steps"] - 1 if best else MOST_STEPS
@@ -98,6 +98,6 @@ def _learners(
     standard = workload.descent()
     for name in ("descent", "plain"):
         best = tuned[name]
-        own = [standard] if name == "descent" else [standard | {"momentum": 0.0}]
+        own = standard if name == "descent" else standard | {"momentum": 0.0}
         for steps in (workload.steps, workload.steps // 4):
-            yield name, [x | {"steps": steps} for x in [best, *own] if x is not None]
+            yield name, [x | {"steps": steps} for x in (best, own) if x is not None]
