@@ -22,7 +22,7 @@ from pcgen.learning.predictive_coding import PredictiveCoding
 from pcgen.model import products
 from pcgen.model.network import Network
 
-_DIVERGED = 1.5  # times the energy at the start
+_DIVERGED = 1e3  # times the energy at the start; descent may first rise, and still arrive soon
 # Images that no method trains on, updates between two looks at their error, and steps of a look.
 _HELD_OUT, _EVERY, _LOOK_STEPS = 50, 2, 30
 
@@ -129,7 +129,8 @@ class Library:
     def _stream(self) -> tuple[Tensor, ...]:
         """A batch for each update, then the held-out images."""
         count = self.workload.batch
-        return self.workload.data(count * MOST_UPDATES + _HELD_OUT).to(self.device).split(count)
+        images_BD = self.workload.data(count * MOST_UPDATES + _HELD_OUT).to(self.device)
+        return torch.split(images_BD, count)
 
 
 class LocalErrors:

@@ -94,11 +94,11 @@ WORKLOADS = {
 }
 
 
-def batch_of(data_BD: Tensor) -> Batch:
-    """Return these images as a batch to learn from."""
+def batch_of(data_BD: Tensor, batches: int = 1000) -> Batch:
+    """Return these images as a batch to learn from, one of so many in the rate's schedule."""
     count = len(data_BD)
     rows = Rows(data_BD, ["ok"] * count, [""] * count, torch.arange(count))
-    return Batch(rows, rows.index_B, batches=1000)
+    return Batch(rows, rows.index_B, batches=batches)
 
 
 def prepared(workload: Workload) -> tuple[Network, Tensor]:
@@ -108,8 +108,8 @@ def prepared(workload: Workload) -> tuple[Network, Tensor]:
     if workload.races:
         recipe = workload.recipe({"solver": "majorise", "steps": 5})
         learner = PredictiveCoding(network, recipe, data_BD)
-        for images_BD in workload.data(count * _UPDATES).split(count):
-            learner.learn(batch_of(images_BD))
+        for images_BD in torch.split(workload.data(count * _UPDATES), count):
+            learner.learn(batch_of(images_BD, _UPDATES))
     return network, data_BD
 
 
