@@ -16,8 +16,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from pcgen.benchmarks.speed.driver import prepared
-from pcgen.benchmarks.speed.workloads import WORKLOADS
+from pcgen.benchmarks.speed.workloads import WORKLOADS, prepared
 from pcgen.commands.session import open_model
 from pcgen.config import InferenceTable
 from pcgen.data.sources import open_data
