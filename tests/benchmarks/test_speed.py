@@ -61,7 +61,9 @@ class Fake(Workers):
     def ask(self, library: str, message: Any) -> dict[str, Any]:
         if library not in self.energies:
             raise PeerError(f"{library}: no answer to 'time' within 600 seconds\na trace")
-        return {"energy": self.energies[library], "seconds": [1.0], "processors": 1.0}
+        if message["do"] == "energy":
+            return {"energy": self.energies[library]}
+        return {"seconds": [1.0], "processors": 1.0, "finite": True}
 
 
 @pytest.mark.parametrize(

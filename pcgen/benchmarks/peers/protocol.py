@@ -4,7 +4,8 @@
 one JSON object a line, on standard input and output; arrays come as .npz files. This file imports
 nothing of pcgen, which the environments of other libraries do not have. Times are seconds.
 
-MODULE has a class `Library`, one network in one library. A method named like a request answers it:
+MODULE has a class `Library`, one network in one library. Requests that `Worker` does not know are
+methods of it:
 
     setup(message)   builds the network; the answer is `ok`, or the `reason` why it cannot
     use(setting)     goes back to the set-up's weights; takes the rate, momentum and steps
@@ -38,7 +39,7 @@ class Worker:
 
     def answer(self, message: Message) -> Message:
         """Return the answer to a request."""
-        method = getattr(self.library, message["do"], None) or getattr(self, message["do"])
+        method = getattr(self, message["do"], None) or getattr(self.library, message["do"])
         return method(message)
 
     def time(self, message: Message) -> Message:
@@ -46,7 +47,7 @@ class Worker:
 
         Returns:
             `seconds` of each repetition, `processors` (the processor time of all threads by the
-            time that passed), and `energy`, the mean over the images, None if it is not finite.
+            time that passed), and whether the energies are `finite`.
         """
         work = getattr(self.library, message["what"])
         what = {"what": message["what"], "setting": message["setting"]}
@@ -63,12 +64,19 @@ class Worker:
             self.library.wait()
             seconds.append(time.perf_counter() - began)
             busy += time.process_time() - busy_before
-        energy = float(self.library.energy().mean())
         return {
             "seconds": seconds,
             "processors": busy / sum(seconds),
-            "energy": energy if np.isfinite(energy) else None,
+            "finite": bool(np.isfinite(self.library.energy()).all()),
         }
+
+    def energy(self, message: Message) -> Message:
+        """Return the mean energy after inference at a setting, None if it is not finite."""
+        self.library.use(message["setting"])
+        self.library.infer()
+        self.ready = {}
+        energy = float(self.library.energy().mean())
+        return {"energy": energy if np.isfinite(energy) else None}
 
 
 def serve(module: str) -> None:

@@ -97,37 +97,30 @@ class Workers(ExitStack):
             raise PeerError("on the CPU only")
         return self.enter_context(Peer(library, self.root, self.place.threads, command))
 
-    def time(self, cell: Cell, what: str, repeats: int) -> float | None:
-        """Add timings to a cell; return the energy, None if it is not finite.
-
-        Raises:
-            PeerError: the library's worker has failed.
-        """
-        request = {"do": "time", "what": what, "setting": cell.setting, "repeats": repeats}
-        answer = self.ask(cell.library, request)
-        cell.seconds += answer["seconds"]
-        cell.processors = answer["processors"]
-        return answer["energy"]
-
     def turn(self, cell: Cell, what: str, repeats: int) -> None:
         """Time a cell, or take it out of the race: if it fails, diverges or has another energy."""
         if cell.setting is None:
             return
+        request = {"setting": cell.setting, "what": what, "repeats": repeats}
         try:
             if not cell.seconds and cell.library != "pcgen":
-                mine, theirs = (
-                    self.time(Cell(name, cell.setting), "infer", 1)
-                    for name in ("pcgen", cell.method)
+                theirs, ours = (
+                    self.ask(library, request | {"do": "energy"})["energy"]
+                    for library in (cell.library, "pcgen")
                 )
-                if mine is None or theirs is None or abs(theirs / mine - 1) > _AGREE:
-                    cell.exclude(f"another energy: {theirs}, ours {mine}")
+                if ours is None or theirs is None or abs(theirs / ours - 1) > _AGREE:
+                    cell.exclude(f"another energy: {theirs}, ours {ours}")
                     return
-            if self.time(cell, what, repeats) is None:
-                cell.exclude("it diverges")
+            answer = self.ask(cell.library, request | {"do": "time"})
         except PeerError as error:
             if cell.library == "pcgen":  # without it there is nothing to compare with
                 raise
             cell.exclude("; ".join(filter(None, [error.message.splitlines()[0], error.hint])))
+            return
+        cell.seconds += answer["seconds"]
+        cell.processors = answer["processors"]
+        if not answer["finite"]:
+            cell.exclude("it diverges")
 
 
 def race(workers: Workers, cells: Sequence[Cell], what: str, samples: int, tell: Tell) -> None:

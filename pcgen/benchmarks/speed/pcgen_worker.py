@@ -48,7 +48,8 @@ class Library:
         weights = [layer.weight.flatten(1) for layer in self.network.layers]
         self.largest_DU = max(weights, key=Tensor.numel)
         self.above_BU = self.data_BD.new_ones(self.workload.batch, self.largest_DU.shape[1])
-        products.use(products.resolve(os.environ.get("PCGEN_PRODUCTS") or "auto"))
+        if self.device.type == "cpu":
+            products.use(products.resolve(os.environ.get("PCGEN_PRODUCTS") or "auto"))
         largest, every = self.largest_DU.numel(), sum(x.multiply_adds for x in self.network.layers)
         return {
             "ok": True,
