@@ -120,7 +120,7 @@ def least_energy(network: Network, data_BD: Tensor) -> Tensor:
             prepare(network, InferenceTable(solver=solver)),
             data_BD,
             steps=_LEAST_STEPS,
-            tolerance=1e-7,
+            tolerance=NEAR / 100,
         ).energy_B
         for solver in ("newton", "majorise")
     ]
