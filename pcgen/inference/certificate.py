@@ -17,7 +17,8 @@ and g' A^-1 g has two upper bounds, of which the smaller one is taken:
       |J_z z|^2 <= (1 + t) |J u|^2 + (1 + 1/t) sigma |eps|^2    (norms with C and Pi_e),
 
   and with t^2 = sigma (1 + t) this is P <= (1 + t) A. So it is at most (1 + t) g' P^-1 g. This
-  takes the slope of the data in every latent unit, and also holds without a prior.
+  takes the slope of the data in every latent unit, and also holds without a prior. Here A is close
+  to the whole curvature, so that it is tested how far the activations take it away.
 
 For linear networks the excess is at most half of this. Far from a minimum, the number is no bound.
 Saddles are stationary points too. docs/results/inference.md compares it with float64 runs.
@@ -35,6 +36,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from pcgen.inference.coordinates import determined_states, error_slopes
+from pcgen.inference.directions import dot
 from pcgen.inference.preconditioners import drive_slopes, torus_spectrum
 from pcgen.model.energy import Bernoulli, Gaussian, LayerEnergy, Terms
 from pcgen.model.layers import Dense, Layer, TransposedConvolution
@@ -44,6 +47,9 @@ from pcgen.model.network import Network
 # the solver up to this many times those of all layers' maps. `mnist` has 11 million, 90 times.
 LARGEST_CURVATURE = 2**28
 CHEAP = 200
+# The share by which the slope falls in a move counts as this if it is less: the slope of an image
+# at its minimum is rounding alone.
+_LEAST_FALL = 0.05
 # Numbers of a slope of data in latents that are held at once (64 MiB).
 _HELD = 2**24
 
@@ -60,11 +66,11 @@ class LatentCurvature:
     own_BLL: Tensor
     stretch_B: Tensor
 
-    def decrement(self, slope_BL: Tensor, precision: Tensor) -> Tensor:
-        """Return g_z' (J_z' C J_z + Pi_z)^-1 g_z (B,); infinite where the matrix is singular."""
+    def solve(self, slope_BL: Tensor, precision: Tensor) -> Tensor:
+        """Return (J_z' C J_z + Pi_z)^-1 g_z (B, L); infinite where the matrix is singular."""
         factor_BLL, failed_B = self._factor(precision)
         solved_BL = torch.cholesky_solve(slope_BL[:, :, None], factor_BLL)[:, :, 0]
-        return torch.linalg.vecdot(slope_BL, solved_BL).masked_fill(failed_B > 0, torch.inf)
+        return solved_BL.masked_fill(failed_B[:, None] > 0, torch.inf)
 
     def inverse(self, precision: Tensor, damping: float, instead_LL: Tensor) -> Tensor:
         """Return the damped inverse (B, L, L), and a shared one where an image's is singular."""
@@ -87,30 +93,49 @@ class Certificate:
     def __init__(self, network: Network) -> None:
         self.network = network
 
-    def bound(
-        self,
-        terms: Sequence[Terms],
-        slopes: Sequence[Tensor],
-        curvature: LatentCurvature | None = None,
-    ) -> Tensor:
-        """Return the upper bound (B,) of the energy in nats that the states can still lose.
+    def plain_bound(self, slopes: Sequence[Tensor]) -> Tensor:
+        """Return the bound (B,) by the precisions alone.
 
         Args:
-            terms: every layer's energy and slopes at the states, data first.
             slopes: dE/du (B, D_l) from `error_slopes`; without the latent's, it is clamped.
-            curvature: from `latent_curvature`; without it, only the precisions bound A.
         """
-        hidden, precisions = self.network.depth - 1, self.network.log_precisions[1:]
-        errors_B = torch.zeros_like(terms[0].energy_B)
-        for slope, log_precision in zip(slopes[:hidden], precisions, strict=False):
-            errors_B = errors_B + torch.linalg.vecdot(slope, slope / log_precision.exp())
-        if len(slopes) == hidden:
-            return errors_B
-        latent_BL, precision = slopes[-1], self.network.least_prior_precision()
-        bound_B = errors_B + latent_BL.square().sum(1) / precision
-        if curvature is not None:
-            latent_B = curvature.decrement(latent_BL, precision)
-            bound_B = bound_B.minimum(curvature.stretch_B * (errors_B + latent_B))
+        precisions = [p.exp() for p in self.network.log_precisions[1:-1]]
+        precisions.append(self.network.least_prior_precision())
+        moves = [slope / pi for slope, pi in zip(slopes, precisions, strict=False)]
+        return dot(slopes, moves).nan_to_num(torch.inf, torch.inf)
+
+    def sharp_bound(
+        self,
+        states: Sequence[Tensor],
+        terms: Sequence[Terms],
+        slopes: Sequence[Tensor],
+        curvature: LatentCurvature,
+        mask_BD: Tensor | None,
+    ) -> Tensor:
+        """Return the bound (B,) by the precisions and the curvature of each image's latent.
+
+        It is larger where the activations' curvature takes away more than half of A along the
+        move P^-1 g: where the slope along this move does not fall by half at its end. The factor
+        is squared, because there the curvature also changes along the way.
+
+        Args:
+            states: (B, D_l) of all layers, data first; `terms` are theirs, and `slopes` too.
+        """
+        network = self.network
+        precisions = [p.exp() for p in network.log_precisions[1:-1]]
+        moves = [slope / pi for slope, pi in zip(slopes, precisions, strict=False)]
+        moves.append(curvature.solve(slopes[-1], network.least_prior_precision()))
+        decrement_B = dot(slopes, moves)
+        errors = [
+            state - term.prediction_BD - move
+            for state, term, move in zip(states[1:], terms[1:], moves, strict=False)
+        ]
+        latent_BL = states[-1] - moves[-1]
+        _, moved = determined_states(network, states[0], latent_BL, errors, mask_BD)
+        pull_BL = network.prior_terms(latent_BL)[1]
+        left_B = dot(error_slopes(network, moved, pull_BL, network.depth), moves)
+        fallen_B = (1 - left_B / decrement_B).nan_to_num(1.0).clamp(_LEAST_FALL, 0.5)
+        bound_B = curvature.stretch_B * decrement_B * (0.5 / fallen_B).square()
         return bound_B.nan_to_num(torch.inf, torch.inf)
 
     def latent_curvature(
@@ -168,25 +193,6 @@ class Certificate:
     def _norms(self) -> list[list[Tensor]]:
         """Return the norms of the maps out of each layer."""
         return [[_norm(layer) for _, layer in outputs] for outputs in self.network.outputs]
-
-
-def error_slopes(
-    network: Network, terms: Sequence[Terms], prior_pull_BL: Tensor, last_free: int
-) -> list[Tensor]:
-    """Return dE/du: the slopes (B, D_l) in the errors of layers 1 to L - 1, then in the latent.
-
-    Slopes are carried from the data up through all layers. A clamped latent has none.
-    """
-    slopes, carried = [], [-terms[0].signal_BD]
-    for i in range(1, network.depth):
-        arrived = network.adjoint(i, carried)
-        slopes.append(terms[i].pull_BD + arrived)
-        slope = terms[i].slope_BD
-        assert slope is not None
-        carried.append(arrived * slope)
-    if last_free == network.depth:
-        slopes.append(prior_pull_BL + network.adjoint(network.depth, carried))
-    return slopes
 
 
 def _squared_slopes(network: Network, terms: Sequence[Terms], root_BD: Tensor) -> Tensor:

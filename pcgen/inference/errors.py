@@ -17,11 +17,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pcgen.inference.certificate import LatentCurvature, error_slopes
+from pcgen.inference.certificate import LatentCurvature
+from pcgen.inference.coordinates import determined_states, error_slopes
 from pcgen.inference.directions import Conjugate
 from pcgen.inference.preconditioners import DAMPING, ErrorDiagonal
 from pcgen.inference.states import StateInference
-from pcgen.model.energy import Terms
 
 # Each image's own curvature is computed again after so many steps. It costs as much as about 12
 # steps. From 4 to 20 the whole time until the bound is met is nearly the same.
@@ -73,13 +73,9 @@ class ErrorInference(StateInference):
     def refines_at(self, step: int) -> bool:
         return step % REFINE_EVERY == 0 and self.certificate.is_cheap
 
-    def excess_bound(self, images: Tensor, sharp: bool) -> Tensor:
-        """Return the bound; with a sharp one, the images' own curvature improves their moves."""
-        terms = [terms.of(images) for terms in self.terms]
-        curvature = self.own_curvature(images, terms) if sharp else None
-        if curvature is not None and isinstance(self.direction, OwnCurvature):
+    def take_in(self, images: Tensor, curvature: LatentCurvature) -> None:
+        if isinstance(self.direction, OwnCurvature):
             self.direction.refine(images, curvature, self.network.latent_precision())
-        return self.bound(images, terms, curvature)
 
     def move(self, moves: list[Tensor]) -> None:
         self._advance(moves, [], torch.ones_like(self.energy_B))
@@ -113,18 +109,7 @@ class ErrorInference(StateInference):
         latent = self.states[-1]
         if self.last_free == self.network.depth:
             latent = torch.addcmul(latent, length_B[:, None], moves[-1])
-        self.states, self.terms = self._sweep(latent, errors)
+        self.states, self.terms = determined_states(
+            self.network, self.states[0], latent, errors, self.mask_BD
+        )
         self._add_up()
-
-    def _sweep(self, latent_BD: Tensor, errors: list[Tensor]) -> tuple[list[Tensor], list[Terms]]:
-        """Return the states and terms that a latent and errors determine."""
-        states = [*self.states[:-1], latent_BD]
-        terms: list[Terms] = []
-        energies = self.network.hidden_energies()
-        for i in range(self.network.depth - 1, 0, -1):
-            drive = self.network.drive(i, states)
-            terms.insert(0, energies[i - 1].terms_at_error(errors[i - 1], drive))
-            states[i] = terms[0].prediction_BD + errors[i - 1]
-        drive = self.network.drive(0, states)
-        terms.insert(0, self.energies[0].terms(states[0], drive, self.mask_BD))
-        return states, terms

@@ -9,7 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pcgen.inference.certificate import Certificate, LatentCurvature, error_slopes
+from pcgen.inference.certificate import Certificate, LatentCurvature
+from pcgen.inference.coordinates import error_slopes
 from pcgen.inference.directions import Direction
 from pcgen.model.energy import Terms
 from pcgen.model.network import Network
@@ -130,24 +131,24 @@ class StateInference:
         return False
 
     def excess_bound(self, images: Tensor, sharp: bool) -> Tensor:
+        network, certificate = self.network, self.certificate
         terms = [terms.of(images) for terms in self.terms]
-        sharp = sharp or not self.certificate.has_prior
-        return self.bound(images, terms, self.own_curvature(images, terms) if sharp else None)
-
-    def own_curvature(self, images: Tensor, terms: list[Terms]) -> LatentCurvature | None:
-        """Return the curvature of these images' latents; None if clamped, large or not known."""
-        if self.last_free < self.network.depth:
-            return None
+        slopes = error_slopes(network, terms, self.prior_pull_BD[images], self.last_free)
+        if not slopes:
+            return torch.zeros_like(terms[0].energy_B)
+        bound_B = certificate.plain_bound(slopes)
+        if self.last_free < network.depth or not (sharp or not certificate.has_prior):
+            return bound_B
         mask_BD = None if self.mask_BD is None else self.mask_BD[images]
-        return self.certificate.latent_curvature(terms, mask_BD)
+        curvature = certificate.latent_curvature(terms, mask_BD)
+        if curvature is None:
+            return bound_B
+        self.take_in(images, curvature)
+        states = [layer[images] for layer in self.states]
+        return bound_B.minimum(certificate.sharp_bound(states, terms, slopes, curvature, mask_BD))
 
-    def bound(
-        self, images: Tensor, terms: list[Terms], curvature: LatentCurvature | None
-    ) -> Tensor:
-        """Return the bound of these images' excess energy, in nats."""
-        pull_BD = self.prior_pull_BD[images]
-        slopes = error_slopes(self.network, terms, pull_BD, self.last_free)
-        return self.certificate.bound(terms, slopes, curvature)
+    def take_in(self, images: Tensor, curvature: LatentCurvature) -> None:
+        """Use the curvature of these images' latents for their next moves, if that helps."""
 
     def slopes(self) -> list[Tensor]:
         """Return dE/dx (B, D_l) of the free layers, from layer 1 upwards."""

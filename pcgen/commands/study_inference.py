@@ -1,0 +1,47 @@
+"""`pcgen.study_inference`: what solvers reach on the shipped models, and what they say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pcgen.commands.progress import Event, OnProgress, silent
+from pcgen.commands.session import session
+
+
+def study_inference(
+    models: Sequence[str] = (),
+    *,
+    limit: int = 100,
+    data_dir: str | Path | None = None,
+    on_progress: OnProgress = silent,
+) -> list[dict[str, Any]]:
+    """Return a row for each shipped model and solver: excess energies and converged shares.
+
+    Args:
+        models: names of shipped models; all of them without any.
+        limit: images of each model's test set.
+
+    Raises:
+        DataError: data that cannot be found.
+    """
+    import torch
+
+    from pcgen.studies.inference import MODELS, SOLVERS, inference_rows
+
+    rows: list[dict[str, Any]] = []
+    with session("cpu", data_dir=data_dir, on_progress=on_progress) as place, torch.no_grad():
+        for name, source in MODELS:
+            if models and name not in models:
+                continue
+
+            def tell(solver: str, done: int, name: str = name) -> None:
+                on_progress(Event(f"{name}: {solver}", done, len(SOLVERS)))
+
+            model = place.open_model(name, limit)
+            images = place.open_data(source, model, limit=limit)
+            rows += inference_rows(
+                name, model.network, model.recipe.inference.for_use(), images, tell
+            )
+    return rows

@@ -1,0 +1,1 @@
+"""Studies of how inference and learning work."""
