@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pcgen import shipped
 from pcgen.commands.arguments import require_choice, require_share
 from pcgen.commands.progress import Event, OnProgress, silent
-from pcgen.commands.session import Session, session
+from pcgen.commands.session import Session, diverging, session
 from pcgen.config import ARRAY
 from pcgen.errors import DataError, DivergenceError
 
@@ -203,9 +203,10 @@ def _run(
     store, done = job.begin(out, request.document(images), request.resume)
     draw = None if request.heatmaps is None else drawer(job.detector, images, request.heatmaps)
     try:
-        for step in job.steps(done, draw):
-            store.add(step.rows)
-            on_progress(Event("scoring", step.done, step.total))
+        with diverging():
+            for step in job.steps(done, draw):
+                store.add(step.rows)
+                on_progress(Event("scoring", step.done, step.total))
     except KeyboardInterrupt:
         if job.group is not None or out is None:
             raise

@@ -225,7 +225,7 @@ def session(
     from pcgen.distributed import joined
     from pcgen.model.products import restored_products
 
-    with restored_settings(), restored_products(), _diverging():
+    with restored_settings(), restored_products(), diverging():
         # torch lets cuDNN round the factors of convolutions, unless a recipe says that it may.
         choose_products("float32")
         if hint is None:
@@ -237,7 +237,7 @@ def session(
 
 
 @contextmanager
-def _diverging() -> Iterator[None]:
+def diverging() -> Iterator[None]:
     """Convert the failure of a factorisation within a block into a DivergenceError."""
     import torch
 

@@ -86,7 +86,7 @@ def test_numbers_that_are_not_finite_are_an_error_and_no_file_is_left(
 
 
 def test_a_python_function_raises_the_same_error(models: dict[str, Path]) -> None:
-    with pytest.raises(DivergenceError, match=r"digits\[0\]: energy is not finite"):
+    with pytest.raises(DivergenceError, match="not finite"):
         pcgen.reconstruct(models["model"], "digits:test", limit=3)
 
 
