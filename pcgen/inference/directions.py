@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from pcgen.model.energy import Terms
+
 
 class Direction(Protocol):
     """A rule for the states of one batch. Each batch has its own.
@@ -19,8 +21,13 @@ class Direction(Protocol):
 
     searches: bool
 
-    def __call__(self, slopes: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Return a move (B, D_l) of each free layer and the energy (B,) it is expected to win."""
+    def __call__(self, slopes: list[Tensor], terms: Sequence[Terms]) -> tuple[list[Tensor], Tensor]:
+        """Return a move (B, D_l) of each free layer and the energy (B,) it is expected to win.
+
+        Args:
+            slopes: of the energy in the free layers, layer 1 first.
+            terms: of every layer at the present states, data first.
+        """
 
     def restart(self, images_B: Tensor) -> None:
         """Forget the earlier moves of the marked images, whose last move was refused."""
@@ -45,7 +52,7 @@ class Descent:
         self.momentum = momentum
         self.velocity: list[Tensor] | None = None
 
-    def __call__(self, slopes: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+    def __call__(self, slopes: list[Tensor], terms: Sequence[Terms]) -> tuple[list[Tensor], Tensor]:
         if self.velocity is None:
             self.velocity = [-self.rate * slope for slope in slopes]
         else:
@@ -61,6 +68,10 @@ class Descent:
             self.velocity = [velocity[index] for velocity in self.velocity]
 
 
+Precondition = Callable[[list[Tensor], Sequence[Terms]], list[Tensor]]
+"""(slopes, terms of all layers) -> M^-1 slopes."""
+
+
 class Conjugate:
     """Preconditioned nonlinear conjugate gradients with a search for the length of each move.
 
@@ -74,14 +85,14 @@ class Conjugate:
 
     searches = True
 
-    def __init__(self, precondition: Callable[[list[Tensor]], list[Tensor]]) -> None:
+    def __init__(self, precondition: Precondition) -> None:
         self.precondition = precondition
         self.move: list[Tensor] | None = None
         self.slopes: list[Tensor] = []
         self.decrement_B: Tensor = torch.empty(0)
 
-    def __call__(self, slopes: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        steepest = self.precondition(slopes)
+    def __call__(self, slopes: list[Tensor], terms: Sequence[Terms]) -> tuple[list[Tensor], Tensor]:
+        steepest = self.precondition(slopes, terms)
         decrement_B = dot(slopes, steepest)
         if self.move is None:
             move = [-step for step in steepest]

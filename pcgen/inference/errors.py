@@ -14,6 +14,8 @@ moves are conjugate directions with a search for their length.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -50,7 +52,7 @@ class OwnCurvature(Conjugate):
         super().select(index)
         self.latent_BLL = None if self.latent_BLL is None else self.latent_BLL[index]
 
-    def _solve(self, slopes: list[Tensor]) -> list[Tensor]:
+    def _solve(self, slopes: list[Tensor], _: Sequence[Terms]) -> list[Tensor]:
         steps = self.typical(slopes)
         if self.latent_BLL is not None and len(slopes) > len(self.typical.hidden):
             steps[-1] = (slopes[-1][:, None] @ self.latent_BLL)[:, 0]

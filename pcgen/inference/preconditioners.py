@@ -7,6 +7,7 @@ image's path depends on the images beside it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from pcgen.errors import RecipeError
 from pcgen.model import products
+from pcgen.model.energy import Terms
 from pcgen.model.layers import Dense, Layer, TransposedConvolution
 from pcgen.model.network import Network
 
@@ -162,12 +164,23 @@ def torus_spectrum(layer: TransposedConvolution) -> Tensor:
 
 
 class BlockTridiagonal:
-    """The inverse of the whole Gauss-Newton curvature, averaged over typical latents.
+    """The inverse of the whole Gauss-Newton curvature, with each image's own coupling of layers.
 
-    The curvature couples neighbouring layers only, so multiplying by its inverse takes one sweep
-    from the latent to the data and one back (block Thomas algorithm; for linear networks this is
-    Kalman smoothing over layers). It is damped (Levenberg, 1944) where the network is not linear.
-    Skip connections count in the blocks of their layers; their coupling is left out.
+    Layers couple with their neighbours only, so the curvature is factored layer by layer, from the
+    data to the latent (for linear networks this is the Riccati recursion of optimal control):
+
+        D_l = pi_l + M_l,   M_1 = W_1' c W_1,   M_{l+1} = W_{l+1}' S_l K_l S_l W_{l+1}
+        K_l = pi_l - pi_l D_l^-1 pi_l = M_l D_l^-1 pi_l
+
+    with the data's curvature c and the slopes S_l of the activations. K_l is the cost of moving a
+    prediction when all layers below follow; it is small far from the data. So an average of M_l
+    over typical latents serves all images. Their coupling S_l W_{l+1} is taken at each image's own
+    states, because in a product of L couplings small errors would add up. The product of the
+    factors is positive whatever the slopes are.
+
+    The uppermost factor is left out where the latent is clamped. M_l is damped (Levenberg, 1944)
+    where the network is not linear. Skip connections count in the blocks of their layers; their
+    coupling is left out.
 
     Source: Innocenti et al. (2024) solve a linear network as one dense system. This is the sparse
     form of that system, used as a preconditioner for other networks too.
@@ -177,42 +190,50 @@ class BlockTridiagonal:
     """
 
     def __init__(self, network: Network) -> None:
-        matrices = [_matrix(layer) for layer in network.layers]
-        precisions = [p.exp() for p in network.log_precisions]
-        energies, curvatures = network.energies(), _mean_curvatures(network)
+        self.network = network
+        self.precisions = [p.exp() for p in network.log_precisions]
+        energies, states = network.energies(), network.states_from(network.typical_latents)
+        drives = [network.drive(i, states) for i in range(network.depth)]
+        owns = [e.mean_curvature(drive)[1] for e, drive in zip(energies, drives, strict=True)]
         linear = network.table.activation == network.table.output == "linear"
         self.inverse: list[Tensor] = []
-        self.coupling: list[Tensor] = []
-        carried = None
-        for i in reversed(range(network.depth)):
-            matrix, (cross, own) = matrices[i], curvatures[i]
-            block = _add_to_diagonal(_squared(matrix, own), precisions[i + 1])
-            for target, layer in network.outputs[i + 1][1:]:
-                block += _squared(_matrix(layer), curvatures[target][1])
+        cost: Tensor | None = None
+        for i, layer in enumerate(network.layers):
+            matrix, precision = _matrix(layer), self.precisions[i + 1]
+            if cost is None:
+                block = _squared(matrix, owns[0])
+            else:
+                block = products.transposed_product(matrix, products.product(cost, matrix))
+            for target, skip in network.outputs[i + 1][1:]:
+                block += _squared(_matrix(skip), owns[target])
             if not linear:
                 _add_to_diagonal(block, DAMPING * block.diagonal().mean())
             largest = (energies[i].bound() * matrix.square().sum(1)).sum() / len(block)
-            inverse = _inverse(
-                block if carried is None else block - carried, largest + precisions[i + 1].mean()
-            )
-            cross_weight = -cross[:, None] * matrix
-            coupling = products.product(cross_weight, inverse)
-            carried = products.linear(coupling, cross_weight)
-            self.inverse.insert(0, inverse)
-            self.coupling.insert(0, coupling)
+            scale = largest + precision.mean()
+            self.inverse.append(_inverse(_add_to_diagonal(block.clone(), precision), scale))
+            if i + 1 < network.depth:
+                slopes_RD = _slope(energies[i + 1].terms(states[i + 1], drives[i + 1], None))
+                cost = products.product(block, self.inverse[i]) * precision
+                cost = 0.5 * (cost + cost.T) * _second_moment(slopes_RD)
 
-    def __call__(self, slopes: list[Tensor]) -> list[Tensor]:
-        """Return H^-1 slope for layers 1 to L, or to L - 1 where the latent is clamped."""
-        depth = len(slopes)
-        remainders = list(slopes)
-        for i in range(depth - 1, 0, -1):
-            carried = products.minus_product(slopes[i - 1], remainders[i], self.coupling[i].T)
-            remainders[i - 1] = carried
-        solution = [products.product(remainders[0], self.inverse[0])]
-        for i in range(1, depth):
-            solved = products.product(remainders[i], self.inverse[i])
-            products.minus_product(solved, solution[-1], self.coupling[i], out=solved)
-            solution.append(solved)
+    def __call__(self, slopes: list[Tensor], terms: Sequence[Terms]) -> list[Tensor]:
+        """Return H^-1 slope for layers 1 to L, or to L - 1 where the latent is clamped.
+
+        Args:
+            terms: of all layers, data first, at the states where the slopes were taken.
+        """
+        layers, inverse = self.network.layers, self.inverse
+        # The derivatives d2E/da dx of the hidden layers.
+        crosses = [-_slope(t) * p for t, p in zip(terms[1:], self.precisions[1:], strict=False)]
+        solution: list[Tensor] = []
+        remainder = slopes[0]
+        for i in range(1, len(slopes)):
+            solution.append(products.product(remainder, inverse[i - 1]))
+            remainder = layers[i].pull_above(slopes[i], solution[-1] * crosses[i - 1])
+        solution.append(products.product(remainder, inverse[len(slopes) - 1]))
+        for i in range(len(slopes) - 1, 0, -1):
+            moved, below = layers[i].drive_move(solution[i]) * crosses[i - 1], solution[i - 1]
+            products.minus_product(below, moved, inverse[i - 1], out=below)
         return solution
 
 
@@ -336,6 +357,16 @@ def _matrix(layer: Layer) -> Tensor:
             "Use --set inference.solver=majorise or errors",
         )
     return layer.matrix()
+
+
+def _slope(terms: Terms) -> Tensor:
+    assert terms.slope_BD is not None
+    return terms.slope_BD
+
+
+def _second_moment(slopes_RD: Tensor) -> Tensor:
+    """Return the mean of s s' (D, D) over rows."""
+    return products.transposed_product(slopes_RD, slopes_RD) / len(slopes_RD)
 
 
 def _squared(matrix_DU: Tensor, curvature_D: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ def _descent(network: Network, table: InferenceTable) -> Method:
 
 def _majorise(network: Network, table: InferenceTable) -> Method:
     precondition = BlockDiagonal(network)
-    return Method(network, StateInference, lambda: Conjugate(precondition))
+    return Method(network, StateInference, lambda: Conjugate(lambda g, _: precondition(g)))
 
 
 def _newton(network: Network, table: InferenceTable) -> Method:

@@ -163,7 +163,7 @@ class StateInference:
     def step(self) -> Tensor:
         """Move the states once; return the energy (B,) that a full step should win."""
         slopes = self.slopes()
-        moves, expected_B = self.direction(slopes)
+        moves, expected_B = self.direction(slopes, self.terms)
         drive_moves = self.drive_moves(moves)
         if self.direction.searches:
             self._search(slopes, moves, drive_moves)

@@ -76,8 +76,9 @@ def test_newton_needs_one_step_on_a_linear_network() -> None:
 
 def test_block_tridiagonal_inverse_is_the_inverse_of_the_dense_hessian() -> None:
     network = oracle.network(activation="linear", latent=0.5, hidden=[3.0, 0.4], diagonal=True)
-    slopes = oracle.states(network, oracle.data(network))[1:]
-    found = torch.cat(BlockTridiagonal(network)(slopes), 1)
+    states = oracle.states(network, oracle.data(network))
+    slopes = states[1:]
+    found = torch.cat(BlockTridiagonal(network)(slopes, network.terms(states)), 1)
     expected = torch.linalg.solve(linear_hessian(network), torch.cat(slopes, 1).T).T
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
 
