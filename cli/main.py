@@ -25,6 +25,7 @@ COMMANDS = {
     "ood-score": "Score how unusual new data are; false alarms are limited.",
     "classify": "Label data with a classifier.",
     "bench": "Measure a table again, with its baselines.",
+    "study": "Measure how inference behaves, as against depth.",
     "report": "Write an HTML page of a run, a detector or scores.",
     "info": "Show what a checkpoint holds.",
     "datasets": "List the data sets and where they are.",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pcgen.commands.reconstruct import reconstruct as reconstruct
     from pcgen.commands.report import report as report
     from pcgen.commands.sample import sample as sample
+    from pcgen.commands.study_depth import study_depth as study_depth
     from pcgen.commands.train import train as train
     from pcgen.errors import CalibrationError as CalibrationError
     from pcgen.errors import CheckpointError as CheckpointError
@@ -74,6 +75,7 @@ _COMMANDS = (
     "reconstruct",
     "report",
     "sample",
+    "study_depth",
     "train",
 )
 _HOMES = {

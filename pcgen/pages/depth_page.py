@@ -1,0 +1,54 @@
+"""The page of the depth study: steps against depth on logarithmic axes, and all numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from pcgen.pages import page as html
+from pcgen.pages.charts import Series
+
+Rows = Sequence[dict[str, Any]]
+_COLUMNS = ("solver", "tolerance", "depth", "median", "worst", "exponent")
+
+
+def write(rows: Rows, folder: Path) -> Path:
+    """Write the page and `depth.json`, all rows of the study; return the page's path."""
+    return html.write_table(build(rows), rows, folder, "depth")
+
+
+def build(rows: Rows) -> html.Page:
+    """Return the page; the rows are in the order of the study."""
+    return html.Page(
+        title="Steps of inference against depth",
+        lead="The median image's steps until its energy stays within the tolerance of the least. "
+        "A straight line is a power law of the depth; a flat one does not depend on it.",
+        sections=[
+            _section(*where, list(part))
+            for where, part in groupby(
+                rows, key=lambda row: (row["network"], row["latent"], row["width"])
+            )
+        ],
+    )
+
+
+def _section(network: str, latent: str, width: int, rows: Rows) -> html.Section:
+    charts = [
+        html.Chart(
+            f"excess {tolerance:g}",
+            [_line(rows, solver, tolerance) for solver in dict.fromkeys(r["solver"] for r in rows)],
+            x_label="log2 of the depth",
+            y_label="steps",
+        )
+        for tolerance in dict.fromkeys(row["tolerance"] for row in rows)
+    ]
+    table = html.Table(_COLUMNS, [[row[name] for name in _COLUMNS] for row in rows])
+    return html.Section(f"{network}, latent {latent}, width {width}", [*charts, table])
+
+
+def _line(rows: Rows, solver: str, tolerance: float) -> Series:
+    own = [row for row in rows if (row["solver"], row["tolerance"]) == (solver, tolerance)]
+    return Series(solver, [(math.log2(r["depth"]), r["median"]) for r in own if r["median"]])
