@@ -89,18 +89,13 @@ def test_newton_needs_one_step_on_a_linear_chain_of_any_depth_with_both_ends_cla
 
 @pytest.mark.parametrize("clamp_latent", [False, True])
 def test_newton_needs_few_steps_on_a_deep_residual_network(clamp_latent: bool) -> None:
-    few, many = (
-        depth.problem("residual", "clamped" if clamp_latent else "free", layers, 8, images=4)
-        for layers in (4, 32)
-    )
-    for at in (few, many):
-        path = at.begin(prepare(at.network, NEWTON, reduced=False))
-        energies = []
-        for _ in range(25):
-            path.step()
-            energies.append(path.energy_B)
-        # With average slopes, or a latent taken as free, 32 layers need 12 to 18 steps.
-        assert (energies[7] <= 1.001 * energies[-1]).all()
+    at = depth.problem("residual", "clamped" if clamp_latent else "free", 32, 8, images=2)
+    path = at.begin(prepare(at.network, NEWTON, reduced=False))
+    energies = []
+    for _ in range(16):
+        path.step()
+        energies.append(path.energy_B)
+    assert (energies[7] <= 1.001 * energies[-1]).all()
 
 
 def test_block_tridiagonal_inverse_is_the_inverse_of_the_dense_hessian() -> None:
