@@ -24,6 +24,7 @@ from pcgen.inference.coordinates import determined_states, error_slopes
 from pcgen.inference.directions import Conjugate
 from pcgen.inference.preconditioners import DAMPING, ErrorDiagonal
 from pcgen.inference.states import StateInference
+from pcgen.model.energy import Terms
 
 # Each image's own curvature is computed again after so many steps. It costs as much as about 12
 # steps. From 4 to 20 the whole time until the bound is met is nearly the same.
