@@ -37,7 +37,7 @@ def one_network(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "NETWORKS": ("residual",),
         "LATENTS": ("clamped",),
-        "RATES": (0.3,),
+        "RATES": (0.2,),
     }.items():
         monkeypatch.setattr(depth, name, value)
     monkeypatch.setattr(depth, "_LONG", 15)
