@@ -9,7 +9,7 @@ from their prediction afterwards (`ancestral`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -23,6 +23,7 @@ from pcgen.inference.directions import dot
 from pcgen.inference.errors import ErrorInference
 from pcgen.inference.preconditioners import BlockDiagonal
 from pcgen.inference.states import StateInference
+from pcgen.model.energy import Terms
 from pcgen.model.network import Network
 from pcgen.sampling.langevin import SAMPLERS, Layers, Sampler, largest_step
 from pcgen.sampling.mass_matrices import ErrorMass, Mass, Unit
@@ -51,7 +52,7 @@ class _Still:
 
     searches = False
 
-    def __call__(self, slopes: list[Tensor]) -> tuple[list[Tensor], Tensor]:
+    def __call__(self, slopes: list[Tensor], terms: Sequence[Terms]) -> tuple[list[Tensor], Tensor]:
         raise AssertionError("a sampler moves these states")
 
     def restart(self, images_B: Tensor) -> None:

@@ -18,6 +18,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -122,7 +123,7 @@ def problem(kind: str, latent: str, depth: int, width: int, images: int) -> Prob
     pixels_BD = pixels_BD - pixels_BD.mean()
     ends_BD = pixels_BD @ _rotation(pixels_BD.shape[1], width, source)
     ends_BD = ends_BD / ends_BD.square().mean().sqrt()
-    data_BD, other_BD, typical_BD = ends_BD.split([images, images, TYPICAL])
+    data_BD, other_BD, typical_BD = torch.split(ends_BD, [images, images, TYPICAL])
     if latent == "clamped":
         network.typical_latents = typical_BD
         return Problem(network, data_BD, other_BD)
@@ -135,10 +136,10 @@ def problem(kind: str, latent: str, depth: int, width: int, images: int) -> Prob
 def methods(network: Network, solver: str) -> list[Method]:
     """Return the solver; `descent` and `nesterov` at every rate."""
     if solver == "descent":
-        return [_at(network, lambda rate=rate: Descent(rate, 0.0)) for rate in RATES]
+        return [_at(network, partial(Descent, rate, 0.0)) for rate in RATES]
     if solver == "nesterov":
-        return [_at(network, lambda rate=rate: Nesterov(rate)) for rate in RATES]
-    return [prepare(network, InferenceTable(solver=solver), reduced=False)]  # type: ignore[arg-type]
+        return [_at(network, partial(Nesterov, rate)) for rate in RATES]
+    return [prepare(network, InferenceTable(solver=solver), reduced=False)]
 
 
 def steps_needed(at: Problem, solver: str, least_B: Tensor, most: int) -> Tensor:
