@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .bench import _numbers, _words
-from .options import json_option, out_option, quiet_option
+from .options import data_dir_option, json_option, out_option, quiet_option
 from .output import write_json, write_rows
 from .progress import Story
 
@@ -21,6 +21,20 @@ _COLUMNS = (
     "median",
     "worst",
     "exponent",
+)
+
+
+_INFERENCE_COLUMNS = (
+    "model",
+    "hidden_precision",
+    "solver",
+    "energy",
+    "excess_median",
+    "excess_worst",
+    "above_least",
+    "converged",
+    "wrongly_converged",
+    "steps",
 )
 
 
@@ -87,3 +101,39 @@ def depth(
         write_json("study", {"table": rows})
     else:
         write_rows(rows, _COLUMNS, title="depth")
+
+
+@command.command("inference", short_help="Excess energies of every solver on the shipped models.")
+@click.option("--models", metavar="W,...", help="Names of shipped models. [default: all]")
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Images of each model's test set.",
+)
+@data_dir_option
+@json_option
+@quiet_option
+def inference(
+    models: str | None, limit: int, data_dir: Path | None, as_json: bool, quiet: bool
+) -> None:
+    """Follow where each solver ends down to a stationary point, in float64.
+
+    Excess energies are relative. `converged` is the share of images that the bound calls so, and
+    `wrongly_converged` the share of those that fall by more than the tolerance.
+    """
+    import pcgen
+
+    with Story(quiet) as story:
+        rows = pcgen.study_inference(
+            () if models is None else _words(models, "--models"),
+            limit=limit,
+            data_dir=data_dir,
+            on_progress=story,
+        )
+    if as_json:
+        write_json("study", {"table": rows})
+    else:
+        write_rows(rows, _INFERENCE_COLUMNS, title="inference")

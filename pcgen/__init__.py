@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pcgen.commands.report import report as report
     from pcgen.commands.sample import sample as sample
     from pcgen.commands.study_depth import study_depth as study_depth
+    from pcgen.commands.study_inference import study_inference as study_inference
     from pcgen.commands.train import train as train
     from pcgen.errors import CalibrationError as CalibrationError
     from pcgen.errors import CheckpointError as CheckpointError
@@ -76,6 +77,7 @@ _COMMANDS = (
     "report",
     "sample",
     "study_depth",
+    "study_inference",
     "train",
 )
 _HOMES = {

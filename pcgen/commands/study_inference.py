@@ -8,6 +8,7 @@ from typing import Any
 
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.session import session
+from pcgen.errors import RecipeError
 
 
 def study_inference(
@@ -24,12 +25,17 @@ def study_inference(
         limit: images of each model's test set.
 
     Raises:
+        RecipeError: a name that is not one of the models with a test set.
         DataError: data that cannot be found.
     """
     import torch
 
     from pcgen.studies.inference import MODELS, SOLVERS, inference_rows
 
+    known = [name for name, _ in MODELS]
+    for name in models:
+        if name not in known:
+            raise RecipeError(f"{name}: no such model here", f"There are: {', '.join(known)}")
     rows: list[dict[str, Any]] = []
     with session("cpu", data_dir=data_dir, on_progress=on_progress) as place, torch.no_grad():
         for name, source in MODELS:

@@ -43,7 +43,7 @@ def inference_rows(
         )
         ends.append(end)
         bottoms_B.append(_bottom(network, table, end))
-    least_B = torch.stack(bottoms_B).amin(0)
+    least_B = torch.stack(bottoms_B).nan_to_num(torch.inf).amin(0)
     for solver, end, bottom_B in zip(SOLVERS, ends, bottoms_B, strict=True):
         yield {
             "model": name,
@@ -55,19 +55,21 @@ def inference_rows(
 
 def _measured(
     end: Equilibrium, bottom_B: Tensor, least_B: Tensor, tolerance: float
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     energy_B = end.energy_B.double()
     excess_B = (energy_B - bottom_B) / energy_B.abs()
     wrong_B = end.converged_B & (excess_B > tolerance)
-    return {
-        "energy": float(energy_B.mean()),
-        "excess_median": float(excess_B.median()),
-        "excess_worst": float(excess_B.max()),
-        "above_least": float(((energy_B - least_B) / least_B.abs()).mean()),
-        "converged": float(end.converged_B.double().mean()),
-        "wrongly_converged": float(wrong_B.double().mean()),
-        "steps": float(end.steps_B.double().mean()),
+    numbers = {
+        "energy": energy_B.mean(),
+        "excess_median": excess_B.median(),
+        "excess_worst": excess_B.max(),
+        "above_least": ((energy_B - least_B) / least_B.abs()).mean(),
+        "converged": end.converged_B.double().mean(),
+        "wrongly_converged": wrong_B.double().mean(),
+        "steps": end.steps_B.double().mean(),
     }
+    # A solver that diverges has no energy.
+    return {name: float(x) if x.isfinite() else None for name, x in numbers.items()}
 
 
 def _bottom(network: Network, table: InferenceTable, end: Equilibrium) -> Tensor:
