@@ -50,8 +50,8 @@ CHEAP = 200
 # The share by which the slope falls in a move counts as this if it is less: the slope of an image
 # at its minimum is rounding alone.
 _LEAST_FALL = 0.05
-# Numbers of a slope of data in latents that are held at once (64 MiB).
-_HELD = 2**24
+# Numbers of a slope of data in latents that are held at once (16 MiB).
+_HELD = 2**22
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,10 @@ PROBES = 64
 # without a prior, have directions without any effect on the data, and moves along them would be
 # far too long.
 DAMPING = 1e-3
+# The damping of a free latent without a prior, as a share of the precision of the layer below. Its
+# curvature may be nearly 0 far from the data, and its moves then too long for all layers: 30 layers
+# of tanh ended at 4.88 nats instead of 1.70. From 0.001 to 1 they came to 1.70 in 20 steps.
+WITHOUT_PRIOR = 0.01
 # A convolution is written as a matrix if that has at most this many entries (64 MiB).
 LARGEST_MATRIX = 2**24
 
@@ -195,6 +199,9 @@ class BlockTridiagonal:
         drives = [network.drive(i, states) for i in range(network.depth)]
         owns = [e.mean_curvature(drive)[1] for e, drive in zip(energies, drives, strict=True)]
         linear = network.table.activation == network.table.output == "linear"
+        if not linear:
+            *_, below, prior = self.precisions
+            self.precisions[-1] = torch.where(prior > 0, prior, WITHOUT_PRIOR * below.mean())
         self.inverse: list[Tensor] = []
         cost: Tensor | None = None
         for i, layer in enumerate(network.layers):

@@ -56,9 +56,9 @@ def test_the_prior_pulls_the_equilibrium_to_the_latents_mean() -> None:
     network = oracle.network()
     fitted = fit_latent_prior(network, latents_of(network))
     data = oracle.data(network)
-    table = InferenceTable(solver="newton")
-    weak = infer(prepare(network, table), data, steps=60)
-    strong = infer(prepare(fitted, table), data, steps=60)
+    table = InferenceTable(solver="majorise")
+    weak = infer(prepare(network, table), data, steps=600)
+    strong = infer(prepare(fitted, table), data, steps=600)
     assert (strong.energy_B >= weak.energy_B - 1e-9).all()
     assert strong.states[-1].square().mean() < 4
 

@@ -34,10 +34,10 @@ def detectors(detector_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """
     folder = tmp_path_factory.mktemp("detector")
     file = checkpoint.load(shipped.find_model("digits-ood"))
-    recipe = with_settings(file.header["recipe"], ["inference.test_solver=newton"])
+    recipe = with_settings(file.header["recipe"], ["inference.test_solver=majorise"])
     checkpoint.save(folder / "model", file.tensors, file.header | {"recipe": recipe})
-    models = {"errors": "digits", "newton": folder / "model"}
-    detectors = {"majorise": open_detector(detector_file)}
+    models = {"errors": "digits", "majorise": folder / "model"}
+    detectors = {"newton": open_detector(detector_file)}
     for solver, model in models.items():
         pcgen.ood_calibrate(model, "digits", folder / solver, device="cpu")
         detectors[solver] = open_detector(folder / solver)
