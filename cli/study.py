@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,7 +12,7 @@ from .options import data_dir_option, json_option, out_option, quiet_option
 from .output import write_json, write_rows
 from .progress import Story
 
-_COLUMNS = (
+_DEPTH_COLUMNS = (
     "network",
     "latent",
     "width",
@@ -22,8 +23,6 @@ _COLUMNS = (
     "worst",
     "exponent",
 )
-
-
 _INFERENCE_COLUMNS = (
     "model",
     "hidden_precision",
@@ -97,10 +96,7 @@ def depth(
             out=out,
             on_progress=story,
         )
-    if as_json:
-        write_json("study", {"table": rows})
-    else:
-        write_rows(rows, _COLUMNS, title="depth")
+    _show("depth", rows, _DEPTH_COLUMNS, as_json)
 
 
 @command.command("inference", short_help="Excess energies of every solver on the shipped models.")
@@ -133,7 +129,11 @@ def inference(
             data_dir=data_dir,
             on_progress=story,
         )
+    _show("inference", rows, _INFERENCE_COLUMNS, as_json)
+
+
+def _show(study: str, rows: list[dict[str, Any]], columns: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         write_json("study", {"table": rows})
     else:
-        write_rows(rows, _INFERENCE_COLUMNS, title="inference")
+        write_rows(rows, columns, title=study)

@@ -39,7 +39,7 @@ from torch import Tensor
 from pcgen.inference.coordinates import determined_states, error_slopes
 from pcgen.inference.directions import dot
 from pcgen.inference.preconditioners import drive_slopes, torus_spectrum
-from pcgen.model.energy import Bernoulli, Gaussian, LayerEnergy, Terms
+from pcgen.model.energy import Bernoulli, Gaussian, LayerEnergy, Terms, slope_of
 from pcgen.model.layers import Dense, Layer, TransposedConvolution
 from pcgen.model.network import Network
 
@@ -168,7 +168,7 @@ class Certificate:
             for (target, _), norm in zip(self.network.outputs[i], self._norms[i], strict=True):
                 arrived_B = arrived_B + norm * reach[target]
             sigma_B = sigma_B + arrived_B.square() / self.network.log_precisions[i].exp().min()
-            reach.append(arrived_B * _slope(terms[i]).abs().amax(1))
+            reach.append(arrived_B * slope_of(terms[i]).abs().amax(1))
         return sigma_B
 
     @property
@@ -197,7 +197,7 @@ class Certificate:
 
 def _squared_slopes(network: Network, terms: Sequence[Terms], root_BD: Tensor) -> Tensor:
     """Return J_z' C J_z (B, L, L)."""
-    slopes = [root_BD, *(_slope(term) for term in terms[1:])]
+    slopes = [root_BD, *(slope_of(term) for term in terms[1:])]
     jacobian = drive_slopes(network, slopes, network.depth).view(-1, *root_BD.shape) * root_BD
     jacobian_BLD = jacobian.transpose(0, 1)
     return jacobian_BLD @ jacobian_BLD.mT
@@ -218,14 +218,9 @@ def _norm(layer: Layer) -> Tensor:
 def _data_curvature(energy: LayerEnergy, terms: Terms, mask_BD: Tensor | None) -> Tensor | None:
     """Return the curvature of each unit's energy in its drive (B, D); None if not known."""
     if isinstance(energy, Gaussian):
-        own_BD = energy.precision * _slope(terms).square()
+        own_BD = energy.precision * slope_of(terms).square()
     elif isinstance(energy, Bernoulli):
         own_BD = terms.prediction_BD * (1 - terms.prediction_BD)
     else:
         return None
     return own_BD if mask_BD is None else own_BD * mask_BD
-
-
-def _slope(terms: Terms) -> Tensor:
-    assert terms.slope_BD is not None
-    return terms.slope_BD

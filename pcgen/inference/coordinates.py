@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from pcgen.model.energy import Terms
+from pcgen.model.energy import Terms, slope_of
 from pcgen.model.network import Network
 
 
@@ -49,9 +49,7 @@ def error_slopes(
     for i in range(1, network.depth):
         arrived = network.adjoint(i, carried)
         slopes.append(terms[i].pull_BD + arrived)
-        slope = terms[i].slope_BD
-        assert slope is not None
-        carried.append(arrived * slope)
+        carried.append(arrived * slope_of(terms[i]))
     if last_free == network.depth:
         slopes.append(prior_pull_BL + network.adjoint(network.depth, carried))
     return slopes

@@ -24,7 +24,7 @@ from pcgen.inference.coordinates import determined_states, error_slopes
 from pcgen.inference.directions import Conjugate
 from pcgen.inference.preconditioners import DAMPING, ErrorDiagonal
 from pcgen.inference.states import StateInference
-from pcgen.model.energy import Terms
+from pcgen.model.energy import Terms, slope_of
 
 # Each image's own curvature is computed again after so many steps. It costs as much as about 12
 # steps. From 8 to 20 the whole time until the bound is met is the same within 10 %.
@@ -90,8 +90,7 @@ class ErrorInference(StateInference):
         if self.last_free < depth:
             whole.append(torch.zeros_like(self.states[-1]))
         for i in range(depth - 1, 0, -1):
-            slope = self.terms[i].slope_BD
-            assert slope is not None
+            slope = slope_of(self.terms[i])
             whole[i - 1] = torch.addcmul(moves[i - 1], slope, self.network.drive_move(i, whole))
         return [self.network.drive_move(0, whole)]
 

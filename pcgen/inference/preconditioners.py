@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pcgen.errors import RecipeError
 from pcgen.model import products
-from pcgen.model.energy import Terms
+from pcgen.model.energy import Terms, slope_of
 from pcgen.model.layers import Dense, Layer, TransposedConvolution
 from pcgen.model.network import Network
 
@@ -218,7 +218,7 @@ class BlockTridiagonal:
             scale = largest + precision.mean()
             self.inverse.append(_inverse(_add_to_diagonal(block.clone(), precision), scale))
             if i + 1 < network.depth:
-                slopes_RD = _slope(energies[i + 1].terms(states[i + 1], drives[i + 1], None))
+                slopes_RD = slope_of(energies[i + 1].terms(states[i + 1], drives[i + 1], None))
                 cost = products.product(block, self.inverse[i]) * precision
                 cost = 0.5 * (cost + cost.T) * _second_moment(slopes_RD)
 
@@ -230,7 +230,7 @@ class BlockTridiagonal:
         """
         layers, inverse = self.network.layers, self.inverse
         # The derivatives d2E/da dx of the hidden layers.
-        crosses = [-_slope(t) * p for t, p in zip(terms[1:], self.precisions[1:], strict=False)]
+        crosses = [-slope_of(t) * p for t, p in zip(terms[1:], self.precisions[1:], strict=False)]
         solution: list[Tensor] = []
         remainder = slopes[0]
         for i in range(1, len(slopes)):
@@ -363,11 +363,6 @@ def _matrix(layer: Layer) -> Tensor:
             "Use --set inference.solver=majorise or errors",
         )
     return layer.matrix()
-
-
-def _slope(terms: Terms) -> Tensor:
-    assert terms.slope_BD is not None
-    return terms.slope_BD
 
 
 def _second_moment(slopes_RD: Tensor) -> Tensor:

@@ -61,6 +61,12 @@ class Terms:
         )
 
 
+def slope_of(terms: Terms) -> Tensor:
+    """Return the activation's derivative (B, D) of a Gaussian layer."""
+    assert terms.slope_BD is not None
+    return terms.slope_BD
+
+
 class LayerEnergy(Protocol):
     """A layer's energy as a function of its value x and its drive a."""
 

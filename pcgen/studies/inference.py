@@ -12,7 +12,7 @@ from torch import Tensor
 from pcgen.config import InferenceTable
 from pcgen.data.images import Images
 from pcgen.inference.infer import Equilibrium, infer
-from pcgen.inference.solvers import prepare
+from pcgen.inference.solvers import Method, prepare
 from pcgen.model.network import Network
 
 SOLVERS = ("errors", "newton", "majorise", "descent")
@@ -32,7 +32,8 @@ def inference_rows(
 
     Every equilibrium is followed in float64, by `errors`, to the stationary point below it.
     """
-    network = network.to("cpu")
+    exact = network.to("cpu", torch.float64)
+    follow = prepare(exact, msgspec.structs.replace(table, solver="errors"), reduced=False)
     data_BD = images.rows(range(len(images))).pixels_BD.to(network.layers[0].weight)
     ends, bottoms_B = [], []
     for number, solver in enumerate(SOLVERS):
@@ -42,7 +43,7 @@ def inference_rows(
             prepare(network, chosen), data_BD, steps=table.test_steps, tolerance=table.tolerance
         )
         ends.append(end)
-        bottoms_B.append(_bottom(network, table, end))
+        bottoms_B.append(_bottom(follow, end))
     least_B = torch.stack(bottoms_B).nan_to_num(torch.inf).amin(0)
     for solver, end, bottom_B in zip(SOLVERS, ends, bottoms_B, strict=True):
         yield {
@@ -72,10 +73,8 @@ def _measured(
     return {name: float(x) if x.isfinite() else None for name, x in numbers.items()}
 
 
-def _bottom(network: Network, table: InferenceTable, end: Equilibrium) -> Tensor:
-    """Return the energy (B,) of the stationary points below an equilibrium, by float64."""
-    exact = network.to("cpu", torch.float64)
-    method = prepare(exact, msgspec.structs.replace(table, solver="errors"), reduced=False)
+def _bottom(method: Method, end: Equilibrium) -> Tensor:
+    """Return the energy (B,) of the stationary points below an equilibrium, by a float64 solver."""
     states = [layer.double() for layer in end.states]
     inference = method.at(states, None, clamp_latent=False)
     images = torch.arange(len(states[0]))
@@ -85,7 +84,7 @@ def _bottom(network: Network, table: InferenceTable, end: Equilibrium) -> Tensor
             bound_B = inference.excess_bound(images, True)
             if (bound_B <= _FOUND * inference.energy_B.abs()).all():
                 break
-    return inference.energy_B + exact.log_det()
+    return inference.energy_B + method.network.log_det()
 
 
 MODELS: Sequence[tuple[str, str]] = (
