@@ -28,6 +28,7 @@ NonNegative = Annotated[float, msgspec.Meta(ge=0, le=_LARGEST)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 CountOrZero = Annotated[int, msgspec.Meta(ge=0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Map = Annotated[list[Count], msgspec.Meta(min_length=3, max_length=3)]
 Kernel = Annotated[int, msgspec.Meta(ge=1, le=15)]
 
@@ -230,6 +231,12 @@ class InferenceTable(Table, frozen=True):
     """How `steps` changes in training: pairs [epoch, steps], as [[1, 5], [10, 20]] for 5 steps from
     epoch 1 on and 20 from epoch 10 on. If it is empty, and before its first epoch, `steps`
     holds."""
+    starts: Annotated[list[Share], msgspec.Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: [1.0]
+    )
+    """In training with a linear start: shares of it, from 0 to 1. Each image's latent begins at the
+    share with the least energy. With [0, 0.5, 1], a start that is too long does not keep itself
+    alive: the regression learns from where inference ends, which is near where it began."""
     test_steps: Count = 200
     """The most gradient evaluations when a trained model is used. The tolerance may stop it
     earlier."""
@@ -355,6 +362,10 @@ def from_dict(tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
         raise RecipeError(
             f"{where}: inference.schedule: epochs {', '.join(map(str, epochs))} do not rise",
             "Example: --set inference.schedule=[[1,5],[10,20]]",
+        )
+    if recipe.inference.starts != [1.0] and recipe.model.start != "linear":
+        raise RecipeError(
+            f"{where}: inference.starts: needs a linear start", "Use --set model.start=linear"
         )
     return recipe
 

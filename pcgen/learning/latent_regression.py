@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -81,6 +83,20 @@ class StartRegression:
         """Continue from what `tensors()` returned."""
         for name, tensor in self.tensors().items():
             tensor.copy_(tensors[name])
+
+
+def best_share(network: Network, data_BD: Tensor, shares: Sequence[float]) -> Tensor:
+    """Return of each image the share of its linear start with the least energy (B, D_latent).
+
+    The energy is that of the states that the latent predicts, without hidden errors.
+    """
+    whole_BD = network.start_latent(data_BD)
+    latents = torch.stack([share * whole_BD for share in shares])
+    energies = torch.stack(
+        [network.energy(network.states_from(latent_BD, data_BD)) for latent_BD in latents]
+    )
+    rows = torch.arange(len(data_BD), device=data_BD.device)
+    return latents[energies.argmin(0), rows]
 
 
 def _principal(centred_BD: Tensor) -> Tensor:

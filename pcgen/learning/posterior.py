@@ -63,6 +63,7 @@ class PosteriorLearning:
         for key, is_set in (
             ("learning.incremental", recipe.learning.incremental),
             ("inference.schedule", recipe.inference.schedule),
+            ("inference.starts", recipe.inference.starts != [1.0]),
         ):
             if is_set:
                 raise RecipeError(

@@ -18,7 +18,7 @@ from pcgen.errors import RecipeError, is_out_of_memory
 from pcgen.inference.solvers import prepare
 from pcgen.inference.states import Inference
 from pcgen.learning.gradients import precision_gradients, weight_gradients
-from pcgen.learning.latent_regression import StartRegression
+from pcgen.learning.latent_regression import StartRegression, best_share
 from pcgen.learning.mixture_em import step_mixture
 from pcgen.learning.optimiser import PrecisionSteps, WeightSteps
 from pcgen.learning.posterior import Drawn, PosteriorLearning
@@ -97,7 +97,10 @@ class PredictiveCoding(Learner):
 
     def first_latents(self, rows: Rows) -> Tensor | None:
         """Return where the rows' latents start (B, D_latent); None for the network's own start."""
-        return None
+        shares = self.recipe.inference.starts
+        if self.start is None or shares == [1.0]:
+            return None
+        return best_share(self.network, rows.pixels_BD.to(self.network.layers[0].weight), shares)
 
     def update(
         self, states: Equilibrium | Drawn, batch: Batch, contributions: list[Tensor]

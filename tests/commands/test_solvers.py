@@ -192,3 +192,18 @@ def test_a_schedule_that_is_no_pairs_of_counts_is_refused(schedule: object) -> N
 def test_a_sampler_refuses_a_schedule_which_it_would_not_follow(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"inference.schedule: goes with .*, not with kinetic"):
         pcgen.train("iris", tmp_path, settings=["inference.schedule=[[1,5]]"])
+
+
+@pytest.mark.parametrize("starts", [[], [1.5], [-0.5], 0.5])
+def test_starts_are_shares_from_0_to_1(starts: object) -> None:
+    with pytest.raises(RecipeError, match=r"recipe: inference.starts.*expected"):
+        from_dict({"model": {"start": "linear"}, "inference": {"starts": starts}})
+
+
+def test_starts_need_a_linear_start_and_a_solver_that_descends(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"inference.starts: needs a linear start"):
+        from_dict({"inference": {"starts": [0, 0.5, 1]}})
+    settings = ["inference.starts=[0,0.5,1]", "model.start=linear"]
+    with pytest.raises(RecipeError, match=r"inference.starts: goes with .*, not with kinetic"):
+        pcgen.train("iris", tmp_path, settings=settings)
+    pcgen.train("digits", tmp_path / "run", settings=[*QUICK, *settings])

@@ -7,7 +7,7 @@ import torch
 
 from pcgen.config import ModelTable
 from pcgen.device import generator
-from pcgen.learning.latent_regression import StartRegression
+from pcgen.learning.latent_regression import StartRegression, best_share
 from pcgen.model.network import build
 
 
@@ -23,3 +23,17 @@ def test_latents_that_are_linear_in_the_data_are_found(width: int) -> None:
         start.take_in(start.sums(data_BD, latent_BD), len(data_BD), update)
     found = network.start_latent(data_BD)
     assert (found - latent_BD).square().mean() < 1e-4 * latent_BD.var()
+
+
+def test_each_image_starts_at_the_share_of_least_energy() -> None:
+    network = build(ModelTable(layers=[1], start="linear"), 1, generator(0, "shares"))
+    layer = network.layers[0]
+    layer.weight.fill_(1.0)
+    layer.bias.zero_()
+    # The start doubles the data, so half of it explains them; a prior prefers less.
+    network.start.copy_(torch.tensor([[2.0], [0.0]]))
+    data_BD = torch.tensor([[1.0], [-3.0], [0.0]])
+    starts = best_share(network, data_BD, [0.0, 0.5, 1.0])
+    assert starts[:, 0].tolist() == [1.0, -3.0, 0.0]
+    network.log_precisions[-1].fill_(6.0)
+    assert best_share(network, data_BD, [0.0, 0.5, 1.0]).tolist() == [[0.0], [0.0], [0.0]]
