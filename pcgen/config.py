@@ -237,6 +237,10 @@ class InferenceTable(Table, frozen=True):
     """In training with a linear start: shares of it, from 0 to 1. Each image's latent begins at the
     share with the least energy. With [0, 0.5, 1], a start that is too long does not keep itself
     alive: the regression learns from where inference ends, which is near where it began."""
+    keep_latents: bool = False
+    """In training: keep where each image's latent ended (before the first epoch: the prior's mean),
+    as one more start in the next epoch. The start of least energy is taken. It needs memory for a
+    latent of every image."""
     test_steps: Count = 200
     """The most gradient evaluations when a trained model is used. The tolerance may stop it
     earlier."""

@@ -93,8 +93,18 @@ MAJORISE = {
     "learning": {"epochs": 1, "batch_size": 40, "incremental": True},
 }
 LEARNED = {
-    "model": {"layers": [8, 16], "precision": {"learned": True, "diagonal": True, "warmup": 0}},
-    "inference": {"solver": "newton", "steps": 5, "test_steps": 20},
+    "model": {
+        "layers": [8, 16],
+        "start": "linear",
+        "precision": {"learned": True, "diagonal": True, "warmup": 0},
+    },
+    "inference": {
+        "solver": "newton",
+        "steps": 5,
+        "test_steps": 20,
+        "starts": [0, 0.5, 1],
+        "keep_latents": True,
+    },
     "learning": {"epochs": 2, "batch_size": 50, "optimiser": "sgd", "momentum": 0.9},
 }
 SAMPLED = {

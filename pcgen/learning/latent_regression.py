@@ -85,13 +85,12 @@ class StartRegression:
             tensor.copy_(tensors[name])
 
 
-def best_share(network: Network, data_BD: Tensor, shares: Sequence[float]) -> Tensor:
-    """Return of each image the share of its linear start with the least energy (B, D_latent).
+def of_least_energy(network: Network, data_BD: Tensor, starts: Sequence[Tensor]) -> Tensor:
+    """Return of each image the one of several latents (B, D_latent) that has the least energy.
 
-    The energy is that of the states that the latent predicts, without hidden errors.
+    The energy is that of the states that a latent predicts, without hidden errors.
     """
-    whole_BD = network.start_latent(data_BD)
-    latents = torch.stack([share * whole_BD for share in shares])
+    latents = torch.stack([*starts])
     energies = torch.stack(
         [network.energy(network.states_from(latent_BD, data_BD)) for latent_BD in latents]
     )

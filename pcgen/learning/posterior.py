@@ -64,6 +64,7 @@ class PosteriorLearning:
             ("learning.incremental", recipe.learning.incremental),
             ("inference.schedule", recipe.inference.schedule),
             ("inference.starts", recipe.inference.starts != [1.0]),
+            ("inference.keep_latents", recipe.inference.keep_latents),
         ):
             if is_set:
                 raise RecipeError(

@@ -18,7 +18,7 @@ from pcgen.errors import RecipeError, is_out_of_memory
 from pcgen.inference.solvers import prepare
 from pcgen.inference.states import Inference
 from pcgen.learning.gradients import precision_gradients, weight_gradients
-from pcgen.learning.latent_regression import StartRegression, best_share
+from pcgen.learning.latent_regression import StartRegression, of_least_energy
 from pcgen.learning.mixture_em import step_mixture
 from pcgen.learning.optimiser import PrecisionSteps, WeightSteps
 from pcgen.learning.posterior import Drawn, PosteriorLearning
@@ -47,7 +47,7 @@ class PredictiveCoding(Learner):
     Attributes:
         start: the regression behind the linear start of the latent, where the recipe has one.
         posterior: the chains that draw the states, where the solver is a sampler.
-        method: the solver at the weights of the last batch.
+        kept_NL: where each image's latent ended; empty where the recipe does not keep it.
     """
 
     network: Network
@@ -68,6 +68,7 @@ class PredictiveCoding(Learner):
         self.start: StartRegression | None = None
         if network.start is not None:
             self.start = StartRegression(network, sample_BD.to(network.start))
+        self.kept_NL = network.layers[0].weight.new_zeros(0, network.sizes[network.latent])
         self.posterior: PosteriorLearning | None = None
         if recipe.inference.draws:
             self.posterior = PosteriorLearning(network, recipe)
@@ -80,6 +81,8 @@ class PredictiveCoding(Learner):
     def begin(self, images: Images, validation: Images | None) -> None:
         if self.posterior is not None:
             self.posterior.hold(len(images))
+        if self.recipe.inference.keep_latents and not len(self.kept_NL):
+            self.kept_NL = self.kept_NL.new_zeros(len(images), self.kept_NL.shape[1])
 
     def learn(self, batch: Batch) -> tuple[float, float]:
         data_BD = batch.rows.pixels_BD.to(self.network.layers[0].weight)
@@ -92,15 +95,21 @@ class PredictiveCoding(Learner):
             self.start.take_in(rest.pop(0), len(batch), self.updates)
         if self.posterior is not None:
             self.posterior.take_in(batch.whole_B, rest.pop(0))
+        if len(self.kept_NL):
+            self.kept_NL[batch.whole_B.to(self.kept_NL.device)] = rest.pop(0)
         energy, squared = numbers.tolist()
         return energy + len(batch) * float(self.network.log_det()), squared
 
     def first_latents(self, rows: Rows) -> Tensor | None:
         """Return where the rows' latents start (B, D_latent); None for the network's own start."""
-        shares = self.recipe.inference.starts
-        if self.start is None or shares == [1.0]:
+        table, data_BD = self.recipe.inference, rows.pixels_BD.to(self.network.layers[0].weight)
+        if table.starts == [1.0] and not table.keep_latents:
             return None
-        return best_share(self.network, rows.pixels_BD.to(self.network.layers[0].weight), shares)
+        whole_BD = self.network.start_latent(data_BD)
+        starts = [share * whole_BD for share in table.starts]
+        if table.keep_latents:
+            starts.append(self.kept_NL[rows.index_B.to(self.kept_NL.device)])
+        return of_least_energy(self.network, data_BD, starts)
 
     def update(
         self, states: Equilibrium | Drawn, batch: Batch, contributions: list[Tensor]
@@ -169,13 +178,15 @@ class PredictiveCoding(Learner):
         named = dict(super().tensors())
         for part in (self.start, self.posterior, self.weights, self.precisions):
             named |= {} if part is None else part.tensors()
-        return named
+        return named | ({"kept_latents": self.kept_NL} if len(self.kept_NL) else {})
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         super().load(tensors)
         for part in (self.start, self.posterior, self.weights, self.precisions):
             if part is not None:
                 part.load(tensors)
+        if self.recipe.inference.keep_latents:
+            self.kept_NL = tensors["kept_latents"].to(self.kept_NL)
 
     def _inferred(
         self, data_BD: Tensor, batch: Batch
@@ -239,4 +250,6 @@ class PredictiveCoding(Learner):
             parts.append(self.start.sums(data_BD[:own], latent_BD[:own]))
         if isinstance(states, Drawn):
             parts.append(batch.placed(states.ends_BK))
+        if len(self.kept_NL):
+            parts.append(batch.placed(latent_BD))
         return parts

@@ -184,6 +184,8 @@ def _require_latents_to_keep(network: Network, recipe: Recipe) -> None:
             "draws many",
             "Use --set inference.solver=errors",
         )
+    if recipe.inference.keep_latents:
+        raise RecipeError("inference.keep_latents: a memory keeps the latents in any case")
     if network.table.labels:
         raise RecipeError("learning.memory: a latent of an image, not of its label")
     if not isinstance(network.layers[-1], Dense):

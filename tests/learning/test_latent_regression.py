@@ -7,7 +7,7 @@ import torch
 
 from pcgen.config import ModelTable
 from pcgen.device import generator
-from pcgen.learning.latent_regression import StartRegression, best_share
+from pcgen.learning.latent_regression import StartRegression, of_least_energy
 from pcgen.model.network import build
 
 
@@ -33,7 +33,8 @@ def test_each_image_starts_at_the_share_of_least_energy() -> None:
     # The start doubles the data, so half of it explains them; a prior prefers less.
     network.start.copy_(torch.tensor([[2.0], [0.0]]))
     data_BD = torch.tensor([[1.0], [-3.0], [0.0]])
-    starts = best_share(network, data_BD, [0.0, 0.5, 1.0])
-    assert starts[:, 0].tolist() == [1.0, -3.0, 0.0]
+    starts = [share * network.start_latent(data_BD) for share in (0.0, 0.5, 1.0)]
+    best_BD = of_least_energy(network, data_BD, starts)
+    assert best_BD[:, 0].tolist() == [1.0, -3.0, 0.0]
     network.log_precisions[-1].fill_(6.0)
-    assert best_share(network, data_BD, [0.0, 0.5, 1.0]).tolist() == [[0.0], [0.0], [0.0]]
+    assert of_least_energy(network, data_BD, starts).tolist() == [[0.0], [0.0], [0.0]]

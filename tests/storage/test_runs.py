@@ -59,8 +59,9 @@ def same(a: Path, b: Path) -> bool:
         ["model.precision.learned=true", "model.precision.diagonal=true"],
         ["inference.solver=newton", "model.precision.hidden=1.0"],
         ["inference.schedule=[[2,1],[3,4]]", "learning.incremental=true"],
+        ["inference.starts=[0,0.5,1]", "inference.keep_latents=true"],
     ],
-    ids=["errors", "sgd", "incremental", "learned", "newton", "schedule"],
+    ids=["errors", "sgd", "incremental", "learned", "newton", "schedule", "kept latents"],
 )
 @pytest.mark.parametrize("stop_after", [2, 5, 9])
 def test_resumed_equals_uninterrupted(
