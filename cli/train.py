@@ -124,9 +124,40 @@ def command(
         result = pcgen.train(recipe, out, resume=resume, on_progress=story, **given)
     if not is_first_process():
         return
-    _show("train", result.document(), "Trained", as_json)
+    document = result.document()
+    credit = None if as_json else document.pop("credit")
+    _show("train", document, "Trained", as_json)
+    for line in credit_lines(credit) if credit else ():
+        click.echo(line)
     if not as_json:
         Story(quiet).say(f"Look at it: pcgen report {out}")
+
+
+def credit_lines(credit: dict[str, Any]) -> list[str]:
+    """Return sentences that tell how the weights get their gradient, as `pcgen train` prints."""
+    lines = []
+    if credit["hidden_share"] is not None:
+        lines.append(
+            f"Hidden layers hold {100 * credit['hidden_share']:.2g} % of the energy. "
+            f"The weight gradient of {credit['images']} images has cosine "
+            f"{credit['cosine_equilibrium']:.3f} with that of their equilibrium, "
+            f"{credit['cosine_backprop']:.3f} with backprop's."
+        )
+    counts = credit["parameters"]
+    start = "the linear start" if counts["start"] else "zero"
+    lines.append(
+        f"Decoded from the latent: mse {credit['mse']:.4e} from {start}"
+        + (f", {credit['mse_from_zero']:.4e} from zero." if counts["start"] else ".")
+    )
+    names = {
+        "weights": "weights and biases",
+        "start": "in the linear start",
+        "prior": "in the latent's prior",
+        "precisions": "precisions",
+    }
+    parts = [f"{counts[key]:,} {name}" for key, name in names.items() if counts[key]]
+    lines.append(f"Learned numbers: {counts['whole']:,} ({', '.join(parts)}).")
+    return lines
 
 
 def _show(name: str, document: dict[str, Any], title: str, as_json: bool) -> None:

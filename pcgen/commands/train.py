@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.recipes import resolve_recipe
 from pcgen.commands.session import Session, session
 from pcgen.config import ARRAY
-from pcgen.errors import DataError, RecipeError
+from pcgen.errors import DataError, PcgenError, RecipeError, is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +38,7 @@ class TrainResult:
         run: the run's folder.
         images_per_second: while this call trained, validation included.
         metrics: of the best epoch, on the validation split.
+        credit: the fields of `pcgen.learning.credit.Credit`; None for a classifier and a memory.
         notes: what a user should know about how the data were read.
     """
 
@@ -49,6 +50,7 @@ class TrainResult:
     images_per_second: float
     metrics: dict[str, Any]
     notes: Sequence[str] = ()
+    credit: dict[str, Any] | None = None
 
     def document(self) -> dict[str, Any]:
         """Return the document of `--json`."""
@@ -61,6 +63,7 @@ class TrainResult:
             "epochs": self.epochs,
             "images_per_second": self.images_per_second,
             "metrics": self.metrics,
+            "credit": self.credit,
             "notes": [*self.notes],
         }
 
@@ -159,6 +162,7 @@ def _train(
             seen += min(size, len(images) - (progress.batch - 1) * size)
             on_progress(_event(progress, len(images), own.inference))
         seconds = time.monotonic() - began
+        credit = _credit(place, folder.model, own, setup) if place.writes else None
     return TrainResult(
         folder.model,
         folder.path,
@@ -168,7 +172,35 @@ def _train(
         seen / seconds if seen else 0.0,
         run.best or {},
         place.notes,
+        credit,
     )
+
+
+def _credit(place: Session, model: Path, recipe: Recipe, setup: Setup) -> dict[str, Any] | None:
+    """Return how the weights of the run's model get their gradient, and store it in its header.
+
+    It depends on the model and the data alone, so a resumed run stores the same.
+    """
+    from pcgen.learning.credit import credit_of
+    from pcgen.storage import checkpoint
+
+    if recipe.classifier is not None or recipe.learning.memory:
+        return None
+    saved = checkpoint.load(model)
+    credit: dict[str, Any] | None = saved.header.get("credit")
+    if credit is None:
+        network = checkpoint.model_of(saved, place.device).network
+        images = setup.images if setup.validation is None else setup.validation
+        try:
+            credit = asdict(credit_of(network, recipe, images))
+        except (PcgenError, MemoryError, RuntimeError) as error:
+            # The model is finished and saved: a measure of it must not make the run fail.
+            if not isinstance(error, PcgenError) and not is_out_of_memory(error):
+                raise
+            place.note([f"how the weights get their gradient was not measured: {error}"])
+            return None
+        checkpoint.amend(saved, {"credit": credit})
+    return credit
 
 
 def _require_data_to_resume(recipe: Recipe, array: Data | None, out: Path) -> None:

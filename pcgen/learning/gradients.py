@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from pcgen.model.energy import Terms
+from pcgen.model.energy import Terms, slope_of
 from pcgen.model.network import Network
 
 
@@ -26,6 +28,23 @@ def weight_gradients(
         signal_BD = terms[skip.target].signal_BD
         gradients.extend(skip.layer.gradients(signal_BD, states[skip.source]))
     return gradients
+
+
+def backprop_gradients(network: Network, data_BD: Tensor, latent_BL: Tensor) -> list[Tensor]:
+    """Return the gradients of backprop, in the order of `Network.weights`, batch means.
+
+    The loss is the data layer's energy where the latent alone decides all other layers, so that
+    hidden errors are zero. One sweep carries its slopes up through all layers, which is not local.
+    """
+    states = network.states_from(latent_BL, data_BD)
+    terms = network.terms(states)
+    signals = [terms[0].signal_BD]
+    for i in range(1, network.latent):
+        signals.append(network.adjoint(i, signals) * slope_of(terms[i]))
+    # A label layer drives the latent, which is given here.
+    signals += [torch.zeros_like(term.signal_BD) for term in terms[network.latent :]]
+    carried = [replace(term, signal_BD=s) for term, s in zip(terms, signals, strict=True)]
+    return weight_gradients(network, states, carried)
 
 
 def precision_gradients(

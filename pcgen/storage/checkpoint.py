@@ -127,6 +127,17 @@ def save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None
         raise CheckpointError(error.message) from None
 
 
+def amend(saved: Checkpoint, entries: dict[str, Any]) -> None:
+    """Write a checkpoint again, with these entries added to its header.
+
+    Raises:
+        CheckpointError: as `save`.
+    """
+    computed = ("tensors", TENSORS, "sha256")
+    header = {key: value for key, value in saved.header.items() if key not in computed}
+    save(saved.path, saved.tensors, header | entries)
+
+
 def _shapes_and_types(table: dict[str, Any]) -> dict[str, Any]:
     return {name: {key: entry[key] for key in ("shape", "dtype")} for name, entry in table.items()}
 

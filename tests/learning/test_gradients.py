@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pcgen.learning.gradients import precision_gradients, weight_gradients
+from pcgen.learning.gradients import backprop_gradients, precision_gradients, weight_gradients
 from tests import oracle
 from tests.model.test_energy import KINDS
 
@@ -20,6 +20,20 @@ def test_weight_gradients_equal_autograd(kind: dict) -> None:
     for weight in network.weights():
         weight.requires_grad_(False)
     found = weight_gradients(network, states, network.terms(states))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *oracle.BUILDS.values()], ids=str)
+def test_backprop_gradients_equal_autograd_through_the_whole_decoder(kind: dict) -> None:
+    network = oracle.network(**kind)
+    data = oracle.data(network)
+    latent = oracle.states(network, data)[-1]
+    found = backprop_gradients(network, data, latent)
+    for weight in network.weights():
+        weight.requires_grad_()
+    energies = network.terms(network.states_from(latent, data))[0].energy_B
+    expected = torch.autograd.grad(energies.mean(), network.weights())
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b)
 
