@@ -76,8 +76,11 @@ class LatentCurvature:
         """Return the damped inverse (B, L, L), and a shared one where an image's is singular."""
         mean_B = self.own_BLL.diagonal(dim1=1, dim2=2).mean(1)
         factor_BLL, failed_B = self._factor(precision + damping * mean_B[:, None])
+        failed = failed_B[:, None, None] > 0
+        # A factor with a zero on its diagonal would be an error for the whole batch.
+        factor_BLL = torch.where(failed, torch.eye(len(instead_LL)).to(instead_LL), factor_BLL)
         inverse_BLL = torch.cholesky_inverse(factor_BLL)
-        return torch.where(failed_B[:, None, None] > 0, instead_LL, inverse_BLL)
+        return torch.where(failed, instead_LL, inverse_BLL)
 
     def _factor(self, diagonal: Tensor) -> tuple[Tensor, Tensor]:
         matrix_BLL = self.own_BLL.clone()

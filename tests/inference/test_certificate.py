@@ -128,3 +128,10 @@ def test_images_too_large_for_their_own_curvature_are_certified_by_the_prior_alo
     found = infer(prepare(without, ERRORS), data, steps=200, tolerance=1e-4)
     assert not found.converged_B.any()
     assert (found.excess_bound_B == torch.inf).all()
+
+
+def test_an_image_whose_latent_has_no_curvature_takes_the_shared_one() -> None:
+    own = torch.stack([2 * torch.eye(3), torch.zeros(3, 3)])
+    curvature = certificate.LatentCurvature(own, torch.ones(2))
+    inverse = curvature.inverse(torch.tensor(0.0), 0.0, 7 * torch.eye(3))
+    torch.testing.assert_close(inverse, torch.stack([0.5 * torch.eye(3), 7 * torch.eye(3)]))
