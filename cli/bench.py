@@ -55,6 +55,14 @@ COLUMNS = (
     "seconds",
     "source",
 )
+RECONSTRUCTION_COLUMNS = (
+    *COLUMNS[:6],
+    "difference",
+    "difference_low",
+    "difference_high",
+    *COLUMNS[6:],
+    "note",
+)
 OOD_COLUMNS = ("dataset", "method", "metric", "value", "ci_low", "ci_high", "against")
 
 
@@ -118,7 +126,10 @@ seeds_option = click.option(
 def reconstruction(
     data: str, seeds: int, device: str, data_dir: Path | None, as_json: bool, quiet: bool
 ) -> None:
-    """Compare test errors with an autoencoder's, PCA's and the published ones."""
+    """Compare test errors with decoders that learn by backprop, PCA and the published ones.
+
+    The differences are to the network's error, paired by seeds.
+    """
     import pcgen
 
     names = _words(data, "--data")
@@ -126,7 +137,7 @@ def reconstruction(
         rows = pcgen.bench_reconstruction(
             names, seeds=seeds, device=device, data_dir=data_dir, on_progress=story
         )
-    _show("reconstruction", rows, COLUMNS, as_json)
+    _show("reconstruction", rows, RECONSTRUCTION_COLUMNS, as_json)
 
 
 @command.command("sampling", short_help="Samples, with a VAE and PPCA.")

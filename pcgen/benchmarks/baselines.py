@@ -1,4 +1,4 @@
-"""Baselines of the tables: PCA, and a backprop autoencoder with the same decoder as the network."""
+"""Baselines of the tables: PCA, and decoders like the network's that learn by backprop."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -15,10 +16,15 @@ from pcgen.config import Recipe
 from pcgen.data.images import Images
 from pcgen.device import generator
 from pcgen.errors import RecipeError
+from pcgen.learning.gradients import backprop_gradients
+from pcgen.learning.posterior import Drawn
+from pcgen.learning.predictive_coding import Equilibrium, PredictiveCoding
 from pcgen.model.layers import Layer, Shape, TransposedConvolution
-from pcgen.model.network import build
+from pcgen.model.network import TYPICAL, Network, build
 
 _BATCH = 500
+# So high a precision keeps hidden errors at zero, to a millionth: the latent alone moves.
+_HELD = 1e6
 _MODULES: dict[str, Callable[[], nn.Module]] = {
     "linear": nn.Identity,
     "tanh": nn.Tanh,
@@ -90,7 +96,8 @@ def autoencoder(recipe: Recipe, shape: Shape) -> nn.Module:
     decoder: list[nn.Module] = []
     for layer in reversed(layers):
         decoder += [*_downwards(layer), hidden()]
-    return nn.Sequential(*encoder[:-1], *decoder[:-1], _MODULES[recipe.model.output]())
+    decoder[-1] = _MODULES[recipe.model.output]()
+    return nn.Sequential(nn.Sequential(*encoder[:-1]), nn.Sequential(*decoder))
 
 
 def _upwards(layer: Layer) -> list[nn.Module]:
@@ -146,6 +153,79 @@ def train_autoencoder(
         lambda: mean_squared_error(model, validation, device),
         on_epoch,
     )
+
+
+class AutoDecoder(PredictiveCoding):
+    """Learns a decoder by backprop from the latents that inference finds, without an encoder."""
+
+    def _gradients(self, states: Equilibrium | Drawn, learned: bool) -> list[Tensor | None]:
+        latent_BL = states.states[self.network.latent]
+        return [*backprop_gradients(self.network, states.states[0], latent_BL)]
+
+
+def held(recipe: Recipe, **learning: float) -> Recipe:
+    """Return the recipe with hidden errors held at zero, for `AutoDecoder` and `with_encoder`.
+
+    Args:
+        learning: keys of the learning table to replace.
+    """
+    change = msgspec.structs.replace
+    precision = change(recipe.model.precision, hidden=_HELD, learned=False)
+    return change(
+        recipe,
+        model=change(recipe.model, precision=precision),
+        inference=change(recipe.inference, solver="errors", test_solver=""),
+        learning=change(recipe.learning, **learning),
+    )
+
+
+class Encoded(Network):
+    """A decoder whose latent starts at the code of an encoder."""
+
+    encoder: Callable[[Tensor], Tensor]
+
+    @torch.no_grad()
+    def start_latent(self, data_BD: Tensor, mask_BD: Tensor | None = None) -> Tensor:
+        """Return the code (B, D_latent) of the data."""
+        assert mask_BD is None
+        return self.encoder(data_BD)[:, _channels_last(self.layers[-1].above)]
+
+
+@torch.no_grad()
+def with_encoder(recipe: Recipe, model: nn.Module, images: Images, prior: float) -> Encoded:
+    """Return an autoencoder as a network, for inference of its code.
+
+    Args:
+        recipe: from `held`.
+        model: from `train_autoencoder`.
+        images: the first ones give the typical codes with which inference is prepared.
+        prior: the precision of the code's prior; 0 for none.
+    """
+    encoder, decoder = model.children()
+    kinds = nn.Linear | nn.ConvTranspose2d
+    maps = [module for module in decoder.children() if isinstance(module, kinds)]
+    own = build(recipe.model, images.shape, generator(recipe.seed)).to(maps[0].weight.device)
+    for i, (layer, module) in enumerate(zip(own.layers, reversed(maps), strict=True)):
+        weight, bias = module.weight, module.bias
+        assert bias is not None
+        assert layer.bias is not None
+        if not isinstance(layer, TransposedConvolution):
+            weight = weight[:, _channels_last(layer.above)]
+            order = _channels_last(layer.below) if i else slice(None)
+            weight, bias = weight[order], bias[order]
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    own.log_precisions[-1].fill_(prior).log_()
+    network = Encoded(own.table, own.layers, own.log_precisions)
+    network.encoder = encoder
+    data_BD = images.rows(range(min(TYPICAL, len(images)))).pixels_BD.to(own.layers[0].weight)
+    network.typical_latents[: len(data_BD)] = network.start_latent(data_BD)
+    return network
+
+
+def _channels_last(shape: Shape) -> Tensor:
+    """Return the order in which a network's hidden layer has the units of an autoencoder's map."""
+    return torch.arange(math.prod(shape)).view(shape).permute(1, 2, 0).flatten()
 
 
 def mean_squared_error(

@@ -24,6 +24,7 @@ class Measured:
         parameters: number of weights and biases.
         published: the value in the literature.
         source: where that value is from.
+        note: how the method's settings were chosen.
     """
 
     method: str
@@ -33,6 +34,7 @@ class Measured:
     parameters: int | None = None
     published: float | None = None
     source: str = "measured"
+    note: str = ""
 
     def row(self, dataset: str) -> dict[str, Any]:
         """Return the row of the table, with a 95 % interval where there are several seeds."""
@@ -49,7 +51,15 @@ class Measured:
             "seconds": self.seconds or None,
             "seeds": len(self.values) or None,
             "parameters": self.parameters,
+            **({"note": self.note} if self.note else {}),
         }
+
+    def against(self, other: Measured) -> dict[str, float | None]:
+        """Return the mean difference to another method over the seeds, with its 95 % interval."""
+        differences = [a - b for a, b in zip(self.values, other.values, strict=True)]
+        low, high = interval(differences)
+        mean = statistics.fmean(differences)
+        return {"difference": mean, "difference_low": low, "difference_high": high}
 
 
 def interval(values: Sequence[float]) -> tuple[float | None, float | None]:

@@ -21,7 +21,8 @@ from pcgen.learning.predictive_coding import PredictiveCoding
 from pcgen.learning.train import Training
 from pcgen.model.network import Network
 
-Model = TypeVar("Model", bound=nn.Module)
+Model = TypeVar("Model")
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def seeded(recipe: Recipe, seed: int) -> Recipe:
@@ -37,16 +38,31 @@ def train_network(
     tell: Tell = lambda stage, done, total: None,
 ) -> Network:
     """Return the network of the best epoch; of the last epoch if the recipe trains by sampling."""
+    return train_by(PredictiveCoding, recipe, images, validation, device, tell)[0]
+
+
+def train_by(
+    learner: type[PredictiveCoding],
+    recipe: Recipe,
+    images: Images,
+    validation: Images,
+    device: torch.device,
+    tell: Tell,
+) -> tuple[Network, float]:
+    """Return the network of a learner's best epoch, and its error on the validation split.
+
+    It is the network of the last epoch if the recipe trains by sampling.
+    """
     sample_BD = sample(images, recipe.seed)
     network = initial_network(recipe, sample_BD, images.shape, images.class_count).to(device)
     best, least = network.to(device), math.inf
-    for progress in Training(PredictiveCoding(network, recipe, sample_BD)).run(images, validation):
+    for progress in Training(learner(network, recipe, sample_BD)).run(images, validation):
         done = (progress.epoch - 1) * len(images) + progress.images
         tell(f"training, seed {recipe.seed}", done, progress.epochs * len(images))
         metrics = progress.validation
         if metrics is not None and (metrics.mse < least or recipe.inference.draws):
             best, least = network.to(device), metrics.mse
-    return best
+    return best, least
 
 
 def best_rate(
@@ -55,8 +71,8 @@ def best_rate(
     stage: str,
     epochs: int,
     tell: Tell,
-) -> tuple[Model, float]:
-    """Return the model of the rate with the least validation loss, and its training seconds.
+) -> tuple[Model, float, float]:
+    """Return the model of the rate with the least validation loss, its seconds, and the rate.
 
     Args:
         train: returns the model of a rate and its loss; calls its second argument at each epoch.
@@ -69,13 +85,13 @@ def best_rate(
 
         began = time.monotonic()
         model, loss = train(rate, on_epoch)
-        trained.append((loss, model, time.monotonic() - began))
-    _, model, seconds = min(trained, key=lambda entry: entry[0])
-    return model, seconds
+        trained.append((loss, model, time.monotonic() - began, rate))
+    _, model, seconds, rate = min(trained, key=lambda entry: entry[0])
+    return model, seconds, rate
 
 
 def train_by_backprop(
-    model: Model,
+    model: Module,
     optimiser: torch.optim.Optimizer,
     recipe: Recipe,
     images: Images,
@@ -83,7 +99,7 @@ def train_by_backprop(
     loss: Callable[[Tensor], Tensor],
     validate: Callable[[], float],
     on_epoch: Callable[[int], None],
-) -> tuple[Model, float]:
+) -> tuple[Module, float]:
     """Return a copy of the model at its best epoch, and the validation loss of that epoch.
 
     Args:

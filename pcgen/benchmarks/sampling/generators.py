@@ -88,7 +88,7 @@ def best_vae(
 ) -> tuple[VAE, float]:
     """Return the VAE of the rate that is best on the validation split, and its training seconds."""
     train = partial(train_vae, recipe, images, validation, epochs)
-    return best_rate(RATES, train, "VAE", epochs, tell)
+    return best_rate(RATES, train, "VAE", epochs, tell)[:2]
 
 
 def _vaes(recipe: Recipe, images: Images, validation: Images, tell: Tell) -> list[Generator]:
