@@ -19,6 +19,7 @@ from pcgen.data.images import Images, Rows
 from pcgen.inference.infer import infer
 from pcgen.inference.solvers import prepare
 from pcgen.learning.gradients import backprop_gradients, weight_gradients
+from pcgen.learning.latent_regression import of_least_energy
 from pcgen.learning.validate import measure
 from pcgen.model.network import Network
 
@@ -39,7 +40,7 @@ class Credit:
         images: of the batch.
         hidden_share: the hidden layers' part of the whole energy (data, hidden layers and prior;
             without the term of learned precisions) where inference with the training solver and
-            its last epoch's steps ends.
+            its last epoch's steps ends. It begins where training does, without kept latents.
         cosine_equilibrium: of the weight gradient there with that of the batch's equilibrium.
         equilibrium_converged: the share of the images whose equilibrium is certified.
         cosine_backprop: of the same gradient with backprop's at the same latent.
@@ -107,7 +108,13 @@ def _shares(network: Network, recipe: Recipe, rows: Rows) -> _Shares:
         one_hot_BK = functional.one_hot(rows.labels_B[rows.ok], network.sizes[-1])
         labels_BK = one_hot_BK.to(data_BD)
     steps = table.steps_in(recipe.learning.epochs)
-    trained = prepare(network, table).begin(data_BD, steps=steps, labels_BK=labels_BK)
+    starts = [share * network.start_latent(data_BD) for share in table.starts]
+    trained = prepare(network, table).begin(
+        data_BD,
+        latent_BD=of_least_energy(network, data_BD, starts),
+        steps=steps,
+        labels_BK=labels_BK,
+    )
     latent_BL = trained.states[network.latent]
     hidden = sum(term.energy_B.sum() for term in trained.terms[1 : network.latent])
     gradient = weight_gradients(network, trained.states, trained.terms)

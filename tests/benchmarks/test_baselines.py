@@ -154,7 +154,7 @@ def test_a_network_is_compared_with_an_autoencoder_and_pca(monkeypatch: pytest.M
     resolve = benchmarks.resolve_recipe
 
     def short(name: str) -> Recipe:
-        return resolve(resolve(name), settings=["learning.epochs=1"])
+        return resolve(resolve(name), settings=["learning.epochs=1", "inference.test_steps=20"])
 
     monkeypatch.setattr(benchmarks, "resolve_recipe", short)
     rows = benchmarks.bench_reconstruction(["digits"], seeds=2)

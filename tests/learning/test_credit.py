@@ -73,6 +73,12 @@ def test_the_hidden_share_is_that_of_the_energies_where_training_ends(
     assert found.hidden_share > 0.01
 
 
+def test_inference_begins_where_training_does(network: Network, images: Images) -> None:
+    plain, zero = (credit(network, images, steps=1, starts=[x]) for x in (1.0, 0.0))
+    assert credit(network, images, steps=1, starts=[0.0, 1.0]) not in (plain, zero)
+    assert plain.hidden_share != zero.hidden_share
+
+
 def test_training_to_the_equilibrium_has_its_gradient(network: Network, images: Images) -> None:
     few, many = credit(network, images, steps=1), credit(network, images, steps=400)
     assert many.cosine_equilibrium == pytest.approx(1.0, abs=1e-4)
