@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from .options import (
-    ROWS,
-    data_dir_option,
-    device_option,
-    json_option,
-    jsonl_option,
-    limit_option,
-    out_option,
-    quiet_option,
-)
+from .options import ROWS, limit_option, out_option, rows_options
 from .output import write_result, write_rows
 from .progress import Story
 
@@ -29,22 +21,8 @@ _COLUMNS = ("id", "status", "class", "energy")
 @click.argument("data")
 @out_option(f"{ROWS} [default: a new labels.csv]")
 @limit_option
-@device_option
-@data_dir_option
-@json_option
-@jsonl_option
-@quiet_option
-def command(
-    model: str,
-    data: str,
-    out: Path | None,
-    limit: int | None,
-    device: str,
-    data_dir: Path | None,
-    as_json: bool,
-    as_jsonl: bool,
-    quiet: bool,
-) -> None:
+@rows_options
+def command(out: Path | None, as_json: bool, as_jsonl: bool, quiet: bool, **options: Any) -> None:
     """Label DATA with the classifier MODEL, with the energy of each label.
 
     \b
@@ -57,16 +35,9 @@ def command(
     import pcgen
     from pcgen.commands.outputs import default_output
 
+    out = out or (None if as_jsonl else default_output("classify"))
     with Story(quiet) as story:
-        result = pcgen.classify(
-            model,
-            data,
-            out=out or (None if as_jsonl else default_output("classify")),
-            limit=limit,
-            device=device,
-            data_dir=data_dir,
-            on_progress=story,
-        )
+        result = pcgen.classify(out=out, on_progress=story, **options)
     if not as_json and not as_jsonl:
         write_rows(list(result.rows())[:_SHOWN], _COLUMNS, title="First inputs")
     write_result("classify", "Classified", result, story, as_json=as_json, as_jsonl=as_jsonl)

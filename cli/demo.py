@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .options import json_option, out_option, quiet_option
-from .output import write_json, write_pairs
+from .output import write_document
 from .progress import Story
 
 
@@ -25,7 +25,4 @@ def command(out: Path, as_json: bool, quiet: bool) -> None:
 
     with Story(quiet) as story:
         result = pcgen.demo(out, on_progress=story)
-    if as_json:
-        write_json("demo", result.document())
-    else:
-        write_pairs(result.document(), "Done")
+    write_document("demo", result.document(), "Done", as_json)

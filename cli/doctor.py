@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from .options import json_option
-from .output import write_json, write_rows
+from .output import write_table
 
 
 @click.command("doctor")
@@ -14,8 +14,4 @@ def command(as_json: bool) -> None:
     """Show versions, devices, the state of torchvision, and missing data."""
     import pcgen
 
-    rows = pcgen.doctor()
-    if as_json:
-        write_json("doctor", {"doctor": rows})
-    else:
-        write_rows(rows)
+    write_table("doctor", "doctor", pcgen.doctor(), as_json)

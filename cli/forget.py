@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .options import device_option, json_option, out_option
-from .output import write_json, write_pairs
+from .output import write_document
 
 
 @click.command("forget")
@@ -32,7 +32,4 @@ def command(
     import pcgen
 
     result = pcgen.forget(model, items, out, device=device)
-    if as_json:
-        write_json("forget", result.document())
-    else:
-        write_pairs(result.document(), "Forgotten")
+    write_document("forget", result.document(), "Forgotten", as_json)

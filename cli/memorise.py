@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from .options import (
-    data_dir_option,
-    device_option,
-    json_option,
-    limit_option,
-    out_option,
-    quiet_option,
-)
-from .output import write_json, write_pairs
+from .options import limit_option, out_option, run_options
+from .output import write_document
 from .progress import Story
 
 
@@ -23,20 +17,8 @@ from .progress import Story
 @click.argument("data")
 @out_option("File of the new memory.")
 @limit_option
-@device_option
-@data_dir_option
-@json_option
-@quiet_option
-def command(
-    model: str,
-    data: str,
-    out: Path | None,
-    limit: int | None,
-    device: str,
-    data_dir: Path | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@run_options
+def command(out: Path | None, as_json: bool, quiet: bool, **options: Any) -> None:
     """Store the images of DATA in the memory MODEL, in one step.
 
     \b
@@ -50,10 +32,5 @@ def command(
     import pcgen
 
     with Story(quiet) as story:
-        result = pcgen.memorise(
-            model, data, out, limit=limit, device=device, data_dir=data_dir, on_progress=story
-        )
-    if as_json:
-        write_json("memorise", result.document())
-    else:
-        write_pairs(result.document(), "Memorised")
+        result = pcgen.memorise(out=out, on_progress=story, **options)
+    write_document("memorise", result.document(), "Memorised", as_json)

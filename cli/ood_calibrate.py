@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from .options import data_dir_option, device_option, json_option, names_option, quiet_option
-from .output import write_json, write_pairs
+from .options import run_options, words_option
+from .output import write_document
 from .progress import Story
 
 # The default of ood-score.
@@ -29,28 +30,14 @@ _FPR = 0.05
     metavar="MODEL",
     help="A trained classifier; its scores (msp, odin, ...) are stored too.",
 )
-@click.option(
+@words_option(
     "--score",
     "scores",
     metavar="NAME,...",
-    callback=names_option,
     help="Your own scores (pcgen.register_score), stored too.",
 )
-@device_option
-@data_dir_option
-@json_option
-@quiet_option
-def command(
-    model: str,
-    data: str,
-    out: Path,
-    classifier: str | None,
-    scores: tuple[str, ...],
-    device: str,
-    data_dir: Path | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@run_options
+def command(out: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     """Make a detector: MODEL with its scores of known DATA.
 
     \b
@@ -64,23 +51,12 @@ def command(
     import pcgen
 
     with Story(quiet) as story:
-        result = pcgen.ood_calibrate(
-            model,
-            data,
-            out,
-            classifier=classifier,
-            scores=scores,
-            device=device,
-            data_dir=data_dir,
-            on_progress=story,
-        )
+        result = pcgen.ood_calibrate(out=out, on_progress=story, **options)
     document = result.document()
-    if as_json:
-        write_json("ood-calibrate", document)
-    else:
-        write_pairs(document, "Calibrated")
+    write_document("ood-calibrate", document, "Calibrated", as_json)
+    if not as_json:
         for warning in document["warnings"]:
             story.say(f"Note: {warning}")
         least = document["least_fpr"]["pac"]
-        options = "" if least <= _FPR else f" --fpr {least:g}"
-        story.say(f"Use it: pcgen ood-score {out} INPUT... --out scores.csv{options}")
+        rate = "" if least <= _FPR else f" --fpr {least:g}"
+        story.say(f"Use it: pcgen ood-score {out} INPUT... --out scores.csv{rate}")

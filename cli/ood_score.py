@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import (
-    ROWS,
-    data_dir_option,
-    device_option,
-    is_first_process,
-    json_option,
-    jsonl_option,
-    names_option,
-    quiet_option,
-)
+from .options import ROWS, is_first_process, rows_options, words_option
 from .output import write_json, write_json_lines, write_pairs, write_rows
 from .progress import Story
 
@@ -52,11 +43,10 @@ def _format(ctx: click.Context, param: click.Parameter, out: Path | None) -> Pat
     metavar="FILE",
     help=f"{ROWS} FILE.meta.json is written beside it. [default: a new scores.csv]",
 )
-@click.option(
+@words_option(
     "--score",
     "scores",
     metavar="NAME,...",
-    callback=names_option,
     help="Scores to write; the first decides. [default: all, pc-fisher first]",
 )
 @click.option(
@@ -94,28 +84,15 @@ def _format(ctx: click.Context, param: click.Parameter, out: Path | None) -> Pat
 )
 @click.option("--resume", is_flag=True, help="Continue the same command after an interruption.")
 @click.option("--fail-on-ood", is_flag=True, help="Exit with code 3 if an input is flagged.")
-@device_option
-@data_dir_option
-@json_option
-@jsonl_option
-@quiet_option
+@rows_options
 def command(
-    detector: str,
-    inputs: tuple[str, ...],
     out: Path | None,
-    scores: tuple[str, ...],
-    fpr: float,
-    guarantee: Any,
-    fdr: float | None,
-    heatmaps: Path | None,
-    resize: bool,
     resume: bool,
     fail_on_ood: bool,
-    device: str,
-    data_dir: Path | None,
     as_json: bool,
     as_jsonl: bool,
     quiet: bool,
+    **options: Any,
 ) -> int:
     """Score how unusual each INPUT is: p-value, verdict, and the layer that is surprised most.
 
@@ -132,22 +109,10 @@ def command(
     import pcgen
     from pcgen.commands.outputs import default_output
 
+    out = out or (None if as_jsonl else default_output("ood-score"))
     with Story(quiet or not is_first_process()) as story:
         result = pcgen.ood_score(
-            detector,
-            inputs,
-            out or (None if as_jsonl else default_output("ood-score")),
-            scores=scores,
-            fpr=fpr,
-            guarantee=guarantee,
-            fdr=fdr,
-            heatmaps=heatmaps,
-            resize=resize,
-            resume=resume,
-            device=device,
-            data_dir=data_dir,
-            argv=sys.argv,
-            on_progress=story,
+            out=out, resume=resume, argv=sys.argv, on_progress=story, **options
         )
     document = result.document()
     if is_first_process():

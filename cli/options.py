@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,6 +53,15 @@ limit_option = click.option(
 )
 
 
+def together(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:
+    """Return several options as one decorator; the help lists them in this order."""
+    return lambda function: reduce(lambda inner, option: option(inner), options[::-1], function)
+
+
+run_options = together(device_option, data_dir_option, json_option, quiet_option)
+rows_options = together(device_option, data_dir_option, json_option, jsonl_option, quiet_option)
+
+
 def out_option(help: str, default: str | None = None) -> Callable[[Function], Function]:
     """Return the --out option of a command."""
     return click.option(
@@ -64,12 +74,46 @@ def out_option(help: str, default: str | None = None) -> Callable[[Function], Fu
     )
 
 
-def names_option(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Return the names of a comma-separated option, each once; none where it is not given."""
-    names = tuple(dict.fromkeys(filter(None, map(str.strip, (value or "").split(",")))))
-    if value is not None and not names:
+def count_option(
+    *names: str, help: str, default: int, least: int = 1
+) -> Callable[[Function], Function]:
+    """Return an option that is a number of things, at least so many."""
+    kind = click.IntRange(least)
+    return click.option(
+        *names, type=kind, default=default, show_default=True, metavar="N", help=help
+    )
+
+
+def words_option(
+    *names: str, help: str, default: str | None = None, metavar: str = "W,..."
+) -> Callable[[Function], Function]:
+    """Return an option that is a tuple of words, written with commas between them."""
+    shown = default is not None
+    return click.option(
+        *names, callback=_words, default=default, show_default=shown, metavar=metavar, help=help
+    )
+
+
+def numbers_option(*names: str, help: str, default: str) -> Callable[[Function], Function]:
+    """Return an option that is a tuple of numbers above 0, written with commas between them."""
+    return click.option(
+        *names, callback=_numbers, default=default, show_default=True, metavar="N,...", help=help
+    )
+
+
+def _words(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Return the words of an option, each once; none where it is not given."""
+    words = tuple(dict.fromkeys(filter(None, map(str.strip, (value or "").split(",")))))
+    if value is not None and not words:
         raise click.BadParameter("nothing named", ctx, param)
-    return names
+    return words
+
+
+def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    words = _words(ctx, param, value)
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
+        raise click.BadParameter(f"{value}: not numbers above 0", ctx, param)
+    return tuple(map(int, words))
 
 
 def settings_of(environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -38,6 +38,29 @@ def write_json(command: str, document: Mapping[str, Any]) -> None:
     click.echo(json.dumps(_plain(envelope(command, document)), indent=2, allow_nan=False))
 
 
+def write_document(command: str, document: Mapping[str, Any], title: str, as_json: bool) -> None:
+    """Print a document as JSON, or as pairs for people."""
+    if as_json:
+        write_json(command, document)
+    else:
+        write_pairs(document, title)
+
+
+def write_table(
+    command: str,
+    key: str,
+    rows: Sequence[Mapping[str, Any]],
+    as_json: bool,
+    columns: Sequence[str] = (),
+    title: str = "",
+) -> None:
+    """Print rows as JSON, under a key of its document, or as a table for people."""
+    if as_json:
+        write_json(command, {key: rows})
+    else:
+        write_rows(rows, columns, title)
+
+
 def write_json_lines(rows: Iterable[Mapping[str, Any]]) -> None:
     """Print a JSON line for each row."""
     for row in rows:
@@ -61,10 +84,8 @@ def write_result(
     document = result.document()
     if as_jsonl:
         write_json_lines(result.rows())
-    elif as_json:
-        write_json(command, document)
     else:
-        write_pairs(document, title)
+        write_document(command, document, title, as_json)
     if document["unreadable"]:
         story.say(f"Could not be read: {document['unreadable']}. Which: add --jsonl")
 

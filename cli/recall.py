@@ -7,16 +7,7 @@ from typing import Any
 
 import click
 
-from .options import (
-    data_dir_option,
-    device_option,
-    json_option,
-    jsonl_option,
-    limit_option,
-    out_option,
-    quiet_option,
-    seed_option,
-)
+from .options import limit_option, out_option, rows_options, seed_option
 from .output import write_result
 from .progress import Story
 
@@ -60,20 +51,8 @@ from .progress import Story
 @out_option("Folder for the picture, the arrays and the rows. [default: a new one]")
 @limit_option
 @seed_option
-@device_option
-@data_dir_option
-@json_option
-@jsonl_option
-@quiet_option
-def command(
-    model: str,
-    data: str,
-    out: Path | None,
-    as_json: bool,
-    as_jsonl: bool,
-    quiet: bool,
-    **given: Any,
-) -> None:
+@rows_options
+def command(out: Path | None, as_json: bool, as_jsonl: bool, quiet: bool, **options: Any) -> None:
     """Restore images that MODEL has memorised from damaged copies.
 
     \b
@@ -89,7 +68,6 @@ def command(
     from pcgen.commands.outputs import default_output
 
     out = out or (None if as_jsonl else default_output("recall"))
-
     with Story(quiet) as story:
-        result = pcgen.recall(model, data, out=out, on_progress=story, **given)
+        result = pcgen.recall(out=out, on_progress=story, **options)
     write_result("recall", "Recalled", result, story, as_json=as_json, as_jsonl=as_jsonl)

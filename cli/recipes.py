@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from .options import json_option
-from .output import write_json, write_rows
+from .output import write_json, write_table
 from .train import complete_recipe
 
 
@@ -19,11 +19,7 @@ def command(name: str | None, as_json: bool) -> None:
         return
     import pcgen
 
-    rows = pcgen.recipes()
-    if as_json:
-        write_json("recipes", {"recipes": rows})
-    else:
-        write_rows(rows)
+    write_table("recipes", "recipes", pcgen.recipes(), as_json)
 
 
 def _show_one(name: str, as_json: bool) -> None:

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from .options import (
-    data_dir_option,
-    device_option,
-    is_first_process,
-    json_option,
-    jsonl_option,
-    limit_option,
-    out_option,
-    quiet_option,
-)
+from .options import is_first_process, limit_option, out_option, rows_options
 from .output import write_result
 from .progress import Story
 
@@ -25,22 +17,8 @@ from .progress import Story
 @click.argument("data")
 @out_option("Folder for the picture, the arrays and the rows. [default: a new one]")
 @limit_option
-@device_option
-@data_dir_option
-@json_option
-@jsonl_option
-@quiet_option
-def command(
-    model: str,
-    data: str,
-    out: Path | None,
-    limit: int | None,
-    device: str,
-    data_dir: Path | None,
-    as_json: bool,
-    as_jsonl: bool,
-    quiet: bool,
-) -> None:
+@rows_options
+def command(out: Path | None, as_json: bool, as_jsonl: bool, quiet: bool, **options: Any) -> None:
     """Infer the states of DATA under MODEL and decode them.
 
     \b
@@ -53,16 +31,10 @@ def command(
     import pcgen
     from pcgen.commands.outputs import default_output
 
+    out = out or (None if as_jsonl else default_output("reconstruct"))
     with Story(quiet or not is_first_process()) as story:
-        result = pcgen.reconstruct(
-            model,
-            data,
-            out=out or (None if as_jsonl else default_output("reconstruct")),
-            limit=limit,
-            device=device,
-            data_dir=data_dir,
-            on_progress=story,
+        result = pcgen.reconstruct(out=out, on_progress=story, **options)
+    if is_first_process():
+        write_result(
+            "reconstruct", "Reconstructed", result, story, as_json=as_json, as_jsonl=as_jsonl
         )
-    if not is_first_process():
-        return
-    write_result("reconstruct", "Reconstructed", result, story, as_json=as_json, as_jsonl=as_jsonl)

@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import click
 
-from .options import (
-    data_dir_option,
-    device_option,
-    json_option,
-    limit_option,
-    out_option,
-    quiet_option,
-    seed_option,
-)
-from .output import write_json, write_pairs
+from .options import limit_option, out_option, run_options, seed_option
+from .output import write_document
 from .progress import Story
 
 
 @click.command("sample")
 @click.argument("model")
 @click.option(
-    "-n", "count", type=int, default=100, show_default=True, metavar="N", help="Number of samples."
+    "-n", "n", type=int, default=100, show_default=True, metavar="N", help="Number of samples."
 )
 @out_option("File for the samples: .png, .npz, or .csv for a table. [default: a new samples.png]")
 @click.option(
@@ -75,30 +67,8 @@ from .progress import Story
 )
 @limit_option
 @seed_option
-@device_option
-@data_dir_option
-@json_option
-@quiet_option
-def command(
-    model: str,
-    count: int,
-    out: Path | None,
-    mode: Literal["ancestral", "chain"],
-    chains: int | None,
-    burn_in: int,
-    thin: int,
-    label: str | None,
-    noise: bool | None,
-    given: str | None,
-    mask: str | None,
-    settings: tuple[str, ...],
-    limit: int | None,
-    seed: int | None,
-    device: str,
-    data_dir: Path | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@run_options
+def command(model: str, out: Path | None, as_json: bool, quiet: bool, **options: Any) -> None:
     """Draw N new images or rows from MODEL.
 
     \b
@@ -114,30 +84,9 @@ def command(
     import pcgen
     from pcgen.commands.outputs import default_output
 
+    out = out or default_output("sample", model)
     with Story(quiet) as story:
-        result = pcgen.sample(
-            model,
-            count,
-            out=out or default_output("sample", model),
-            mode=mode,
-            chains=chains,
-            burn_in=burn_in,
-            thin=thin,
-            label=label,
-            noise=noise,
-            given=given,
-            mask=mask,
-            limit=limit,
-            settings=settings,
-            seed=seed,
-            device=device,
-            data_dir=data_dir,
-            on_progress=story,
-        )
-    document = result.document()
-    if as_json:
-        write_json("sample", document)
-    else:
-        write_pairs(document, "Sampled")
+        result = pcgen.sample(model, out=out, on_progress=story, **options)
+    write_document("sample", result.document(), "Sampled", as_json)
     if result.warning:
         story.say(f"Warning: {result.warning}")

@@ -8,17 +8,8 @@ from typing import Any
 
 import click
 
-from .options import (
-    data_dir_option,
-    device_option,
-    is_first_process,
-    json_option,
-    out_option,
-    quiet_option,
-    seed_option,
-    settings_of,
-)
-from .output import write_json, write_pairs, write_rows
+from .options import is_first_process, out_option, run_options, seed_option, settings_of
+from .output import write_document, write_table
 from .progress import Story
 
 
@@ -57,10 +48,7 @@ def complete_recipe(
 )
 @click.option("--show-settings", is_flag=True, help="Show every setting with its source, and stop.")
 @seed_option
-@device_option
-@data_dir_option
-@json_option
-@quiet_option
+@run_options
 def command(
     recipe: str | None,
     out: Path | None,
@@ -70,10 +58,9 @@ def command(
     check: bool,
     show_settings: bool,
     seed: int | None,
-    device: str,
-    data_dir: Path | None,
     as_json: bool,
     quiet: bool,
+    **place: Any,
 ) -> None:
     """Train a model from RECIPE: a name (pcgen recipes) or a TOML file.
 
@@ -107,17 +94,11 @@ def command(
 
     import pcgen
 
-    given: dict[str, Any] = {
-        "data": data,
-        "settings": words,
-        "seed": seed,
-        "device": device,
-        "data_dir": data_dir,
-    }
+    given = {"data": data, "settings": words, "seed": seed, **place}
     if check:
         assert recipe is not None
         checked = pcgen.check(recipe, on_progress=Story(quiet), **given)
-        _show("train", checked.document(), "Nothing written.", as_json)
+        write_document("train", checked.document(), "Nothing written.", as_json)
         return
     assert out is not None
     with Story(quiet or not is_first_process()) as story:
@@ -126,7 +107,7 @@ def command(
         return
     document = result.document()
     credit = None if as_json else document.pop("credit")
-    _show("train", document, "Trained", as_json)
+    write_document("train", document, "Trained", as_json)
     for line in credit_lines(credit) if credit else ():
         click.echo(line)
     if not as_json:
@@ -158,13 +139,6 @@ def credit_lines(credit: dict[str, Any]) -> list[str]:
     parts = [f"{counts[key]:,} {name}" for key, name in names.items() if counts[key]]
     lines.append(f"Learned numbers: {counts['whole']:,} ({', '.join(parts)}).")
     return lines
-
-
-def _show(name: str, document: dict[str, Any], title: str, as_json: bool) -> None:
-    if as_json:
-        write_json(name, document)
-    else:
-        write_pairs(document, title)
 
 
 def _layers(
@@ -199,10 +173,8 @@ def _show_settings(recipe: str, environment: list[str], flags: list[str], as_jso
         }
         for key, value in _leaves(config.to_dict(config.from_dict(whole, recipe))).items()
     ]
-    if as_json:
-        write_json("train", {"settings": rows})
-    else:
-        write_rows([{**row, "value": str(row["value"])} for row in rows])
+    shown = rows if as_json else [{**row, "value": str(row["value"])} for row in rows]
+    write_table("train", "settings", shown, as_json)
 
 
 def _leaves(tables: dict[str, Any], prefix: str = "") -> dict[str, Any]:

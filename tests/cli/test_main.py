@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+import pcgen
 from pcgen.cli import failures
 from pcgen.cli.main import COMMANDS, LazyGroup, cli
 from pcgen.errors import DataError, PcgenError, PcgenWarning, RecipeError
@@ -51,6 +53,20 @@ def test_every_command_explains_itself(name: str) -> None:
     assert result.exit_code == 0
     assert f"Usage: pcgen {name}" in result.output.replace("Usage: cli", "Usage: pcgen")
     assert len(result.output.splitlines()) >= 6
+
+
+def test_every_option_is_an_argument_of_the_function_of_the_same_name() -> None:
+    of_the_command = {"as_json", "as_jsonl", "quiet", "fail_on_ood", "quick"}
+    of_the_command |= {"check", "show_settings"}  # of train, which has a function for the first
+    context = click.Context(cli)
+    for name in set(COMMANDS) - {"completion", "info", "recipes"}:
+        command = cli.get_command(context, name)
+        assert command is not None
+        inner = command.commands if isinstance(command, click.Group) else {"": command}
+        for table, one in inner.items():
+            function = getattr(pcgen, f"{name}_{table}".strip("_").replace("-", "_"))
+            options = {option.name for option in one.params} - of_the_command
+            assert options <= set(inspect.signature(function).parameters), one.name
 
 
 def test_every_file_of_the_command_line_is_a_listed_command_or_shared() -> None:
