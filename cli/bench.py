@@ -92,9 +92,7 @@ def reconstruction(**options: Any) -> None:
 @command.command("sampling", short_help="Samples, with a VAE and PPCA.")
 @_data_option("iris,mnist")
 @words_option(
-    "--methods",
-    "parts",
-    help="Parts of the table: samples, chains, likelihood. [default: all]",
+    "--methods", "parts", help="Parts of the table: samples, chains, likelihood. [default: all]"
 )
 @count_option("--limit", "samples", default=10_000, least=100, help="Samples of each method.")
 @data_dir_option
@@ -170,9 +168,7 @@ def ood(as_json: bool, **options: Any) -> None:
 
 @command.command("speed", short_help="Seconds, with other libraries.")
 @words_option(
-    "--workloads",
-    default="W1,W2,W3,W4",
-    help="Workloads; docs/results/speed.md describes them.",
+    "--workloads", default="W1,W2,W3,W4", help="Workloads; docs/results/speed.md describes them."
 )
 @count_option("--samples", default=20, help="Repeat every timing N times.")
 @numbers_option(

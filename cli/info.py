@@ -28,10 +28,6 @@ def command(file: str, as_json: bool) -> None:
     tensors = header.pop("tensors", {})
     # A classifier's recipe has a model too, by default: it is not what was trained.
     kind = "model" if tables.get("classifier") is None else "classifier"
-    recipe = {
-        "recipe": tables.get("name"),
-        "seed": tables.get("seed"),
-        kind: tables.get(kind),
-    }
+    recipe = {"recipe": tables.get("name"), "seed": tables.get("seed"), kind: tables.get(kind)}
     write_pairs({**header, **recipe, "tensors": len(tensors)})
     click.echo(f"All of it: pcgen info {file} --json", err=True)

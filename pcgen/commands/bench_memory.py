@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pcgen.commands.progress import Event, OnProgress, silent
+from pcgen.commands.progress import OnProgress, silent, stages
 from pcgen.commands.recipes import resolve_recipe
 from pcgen.commands.session import session
 from pcgen.errors import DataError
@@ -67,7 +67,7 @@ def bench_memory(
             corruptions,
             seeds=seeds,
             published_steps=published_steps,
-            tell=lambda stage, done, total: on_progress(Event(stage, done, total)),
+            tell=stages(on_progress),
         ):
             rows.append(row)
             if out is not None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcgen import shipped
-from pcgen.commands.progress import Event, OnProgress, silent
+from pcgen.commands.arguments import require_known
+from pcgen.commands.progress import Event, OnProgress, silent, stages
 from pcgen.commands.recipes import resolve_recipe
 from pcgen.commands.session import Session, session
-from pcgen.errors import DataError, RecipeError
+from pcgen.errors import DataError
 
 if TYPE_CHECKING:
     from pcgen.benchmarks.ood.families import Recipes
@@ -54,13 +55,8 @@ def bench_ood(
     from pcgen.benchmarks.ood.benchmark import benchmark
     from pcgen.benchmarks.ood.families import FAMILIES
 
-    _require_known(methods or (), FAMILIES)
+    require_known("methods", methods or (), FAMILIES)
     folder = None if out is None else Path(out)
-    options: dict[str, Any] = {"seeds": seeds, "limit": limit, "with_left_out": left_out}
-    options |= {
-        "families": tuple(methods or FAMILIES),
-        "keep": None if folder is None else folder / "scores",
-    }
     outcomes = []
     files = [] if folder is None else [folder / "index.html"]
     with session(device, data_dir=data_dir, writes=files, on_progress=on_progress) as place:
@@ -68,25 +64,23 @@ def bench_ood(
             images = place.open_recipe_data(own.network.data)
             test = place.open_recipe_data(own.network.data, split="test")
             opened = partial(_unusual, place, test, on_progress)
-
-            def tell(stage: str, done: int, total: int, name: str = name) -> None:
-                on_progress(Event(f"{name}: {stage}", done, total))
-
-            options |= {"device": place.device, "tell": tell}
-            outcomes.append(benchmark(name, images, test, opened, own, **options))
+            outcome = benchmark(
+                *(name, images, test, opened, own),
+                seeds=seeds,
+                device=place.device,
+                tell=stages(on_progress, name),
+                limit=limit,
+                with_left_out=left_out,
+                families=tuple(methods or FAMILIES),
+                keep=None if folder is None else folder / "scores",
+            )
+            outcomes.append(outcome)
     rows = [row for outcome in outcomes for row in outcome.rows]
     if folder is not None:
         from pcgen.pages import ood_page
 
         ood_page.write(outcomes, rows, folder)
     return rows
-
-
-def _require_known(methods: Sequence[str], families: Iterable[str]) -> None:
-    """Raise RecipeError if a method is no family of scores."""
-    unknown = [name for name in methods if name not in families]
-    if unknown:
-        raise RecipeError(f"no methods {', '.join(unknown)}", f"There are: {', '.join(families)}")
 
 
 def _unusual(place: Session, test: Images, on_progress: OnProgress, name: str) -> Images | None:

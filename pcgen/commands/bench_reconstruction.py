@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pcgen import shipped
-from pcgen.commands.progress import Event, OnProgress, silent
+from pcgen.commands.progress import OnProgress, silent, stages
 from pcgen.commands.recipes import resolve_recipe
 from pcgen.commands.session import session
 
@@ -37,10 +37,7 @@ def bench_reconstruction(
     rows = []
     with session(device, data_dir=data_dir, on_progress=on_progress) as place:
         for name, recipe in recipes.items():
-
-            def tell(stage: str, done: int, total: int, name: str = name) -> None:
-                on_progress(Event(f"{name}: {stage}", done, total))
-
+            tell = stages(on_progress, name)
             images = place.open_recipe_data(recipe.data)
             test = place.open_recipe_data(recipe.data, split="test")
             rows += reconstruction_rows(name, recipe, images, test, seeds, place.device, tell)

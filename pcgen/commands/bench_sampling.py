@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pcgen.commands.progress import Event, OnProgress, silent
+from pcgen.commands.progress import OnProgress, silent, stages
 from pcgen.commands.session import Session, open_classifier, open_model, session
 from pcgen.errors import RecipeError
 
@@ -44,28 +44,18 @@ def bench_sampling(
     rows: list[dict[str, Any]] = []
     with session("cpu", data_dir=data_dir, on_progress=on_progress) as place, torch.no_grad():
         for name in data:
-
-            def tell(stage: str, done: int, total: int, name: str = name) -> None:
-                on_progress(Event(f"{name}: {stage}", done, total))
-
-            rows += _rows(place, name, samples, parts, tell)
+            rows += _rows(place, name, samples, parts)
     return rows
 
 
-def _rows(
-    place: Session,
-    name: str,
-    samples: int,
-    parts: Sequence[str],
-    tell: Callable[[str, int, int], None],
-) -> list[dict[str, Any]]:
+def _rows(place: Session, name: str, samples: int, parts: Sequence[str]) -> list[dict[str, Any]]:
     """Return the rows of one data set."""
     from pcgen.benchmarks.sampling.benchmark import image_rows
     from pcgen.benchmarks.sampling.emd import table_rows
     from pcgen.benchmarks.sampling.likelihood import likelihood_rows
     from pcgen.benchmarks.sampling.speed import chain_rows
 
-    model = open_model(_SAMPLERS[name])
+    model, tell = open_model(_SAMPLERS[name]), stages(place.on_progress, name)
     recipe, network = model.recipe, model.network
     images = place.open_recipe_data(recipe.data)
     if images.is_table:

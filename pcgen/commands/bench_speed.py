@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pcgen.commands.progress import Event, OnProgress, silent
+from pcgen.commands.arguments import require_known
+from pcgen.commands.progress import OnProgress, silent, stages
 from pcgen.commands.session import session
-from pcgen.errors import RecipeError
 
 
 def bench_speed(
@@ -43,13 +43,7 @@ def bench_speed(
     from pcgen.benchmarks.speed.workloads import WORKLOADS
     from pcgen.pages import speed_page
 
-    unknown = [name for name in workloads if name not in WORKLOADS]
-    if unknown:
-        raise RecipeError(f"no workload {', '.join(unknown)}", f"There are: {', '.join(WORKLOADS)}")
-
-    def tell(stage: str, done: int, total: int) -> None:
-        on_progress(Event(stage, done, total))
-
+    require_known("workload", workloads, WORKLOADS)
     rows: list[dict[str, Any]] = []
     files = [] if out is None else [Path(out) / "index.html"]
     with session(device, writes=files) as chosen, torch.no_grad():
@@ -57,7 +51,7 @@ def bench_speed(
         if chosen.device.type != "cpu":
             places = [Place(1, str(chosen.device))]
         folder = Path() if peers is None else Path(peers)
-        for row in speed_rows(workloads, samples, places, folder, tell):
+        for row in speed_rows(workloads, samples, places, folder, stages(on_progress)):
             rows.append(row)
             if out is not None:  # After every row: a run of an hour that is stopped keeps its rows.
                 speed_page.write(rows, Path(out))

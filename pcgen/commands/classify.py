@@ -2,61 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcgen import shipped
-from pcgen.commands.outputs import require_results
+from pcgen.commands.outputs import RowsResult, require_results
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.session import session
 
 if TYPE_CHECKING:
-    from pcgen.classification.network import ClassifierModel
     from pcgen.data.sources import Data
 
 
 @dataclass(frozen=True, slots=True)
-class ClassifyResult:
+class ClassifyResult(RowsResult):
     """The labels of data.
 
     Attributes:
-        inputs: a row per input.
-        preprocessing: how the inputs were brought to the classifier.
         accuracy: share of the readable inputs that are labelled rightly; None if the data have no
             labels, or a class of another name than the model's (a note names it).
-        out: the file of the rows, if there is one.
-        notes: what a user should know about how the data were read.
     """
 
-    model: ClassifierModel
-    device: str
-    inputs: list[dict[str, Any]]
-    preprocessing: dict[str, Any]
     accuracy: float | None
-    out: Path | None
-    notes: Sequence[str] = ()
 
     def document(self) -> dict[str, Any]:
         """Return the document of `--json`."""
-        readable = [row for row in self.inputs if row["status"] == "ok"]
-        return {
-            "model": str(self.model.path),
-            "seed": self.model.recipe.seed,
-            "device": self.device,
-            "count": len(readable),
-            "unreadable": len(self.inputs) - len(readable),
-            "accuracy": self.accuracy,
-            "energy": sum(row["energy"] for row in readable) / len(readable),
-            "preprocessing": self.preprocessing,
-            "notes": [*self.notes],
-            "out": None if self.out is None else str(self.out),
-        }
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return a row for every input, in input order, unreadable ones included."""
-        return self.inputs
+        energies = [row["energy"] for row in self.inputs if row["status"] == "ok"]
+        return self.described(
+            count=len(energies), accuracy=self.accuracy, energy=sum(energies) / len(energies)
+        )
 
 
 def classify(
@@ -107,8 +82,8 @@ def classify(
         labels, reason = in_classes_of(images, loaded.classes)
         place.note([reason] if reason else [])
         accuracy = None if labels is None else _accuracy(rows, labels.tolist())
-        found = (rows, images.preprocessing, accuracy, path, place.notes)
-        return ClassifyResult(loaded, str(place.device), *found)
+        read = (rows, images.preprocessing, path, place.notes)
+        return ClassifyResult(loaded, str(place.device), *read, accuracy)
 
 
 def _accuracy(rows: list[dict[str, Any]], labels: list[int]) -> float:

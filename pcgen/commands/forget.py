@@ -12,11 +12,7 @@ from pcgen.errors import DataError
 
 
 def forget(
-    model: str | Path,
-    items: Sequence[int],
-    out: str | Path,
-    *,
-    device: str = "auto",
+    model: str | Path, items: Sequence[int], out: str | Path, *, device: str = "auto"
 ) -> MemoryEditResult:
     """Remove stored images from a memory by their numbers; save it as another file.
 

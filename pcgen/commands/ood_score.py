@@ -191,11 +191,7 @@ def _score(
 
 
 def _run(
-    job: Job,
-    images: Sequence[Images],
-    request: _Request,
-    out: Path | None,
-    on_progress: OnProgress,
+    job: Job, images: Sequence[Images], request: _Request, out: Path | None, on_progress: OnProgress
 ) -> tuple[dict[str, Any], Callable[[], Iterator[Row]]]:
     """Score all inputs; return the metadata and a function that yields the rows."""
     from pcgen.pages.heatmaps import drawer

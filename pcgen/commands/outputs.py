@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcgen.errors import DataError, DivergenceError, OutputError
-from pcgen.storage.files import require_writable
+from pcgen.storage.files import replacing, require_writable
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pcgen.config import InferenceTable
+    from pcgen.storage.checkpoint import LoadedModel
 
 _DEFAULTS = {
     "classify": "labels.csv",
@@ -22,6 +27,68 @@ _DEFAULTS = {
     "reconstruct": "reconstructions",
     "sample": "samples.png",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class RowsResult:
+    """The result of a command that answers input by input.
+
+    Attributes:
+        inputs: a row per input.
+        preprocessing: how the inputs were brought to the model.
+        out: the file or the folder of the results, if there is one.
+        notes: what a user should know about how the data were read.
+    """
+
+    model: LoadedModel[Any]
+    device: str
+    inputs: list[dict[str, Any]]
+    preprocessing: dict[str, Any]
+    out: Path | None
+    notes: Sequence[str]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row for every input, in input order, unreadable ones included."""
+        return self.inputs
+
+    def described(self, **found: Any) -> dict[str, Any]:
+        """Return what was found, between the keys that every such document has."""
+        return {
+            "model": str(self.model.path),
+            "seed": self.model.recipe.seed,
+            "device": self.device,
+            **found,
+            "unreadable": sum(row["status"] != "ok" for row in self.inputs),
+            "preprocessing": self.preprocessing,
+            "notes": [*self.notes],
+            "out": None if self.out is None else str(self.out),
+        }
+
+
+def result_files(out: Path | None, name: str) -> list[Path]:
+    """Return the files of a folder of results: rows, arrays and the picture."""
+    return [] if out is None else [out / f"{name}.{end}" for end in ("jsonl", "npz", "png")]
+
+
+def write_results(
+    files: Sequence[Path],
+    rows: Sequence[dict[str, Any]],
+    arrays: Mapping[str, Tensor],
+    picture: Callable[[], bytes] | None,
+) -> Path | None:
+    """Write the files of `result_files`; return the picture's, None if there is no picture.
+
+    Raises:
+        RunError: a folder that cannot be written.
+    """
+    import numpy as np
+
+    with replacing(*(files if picture else files[:2])) as opened:
+        opened[0].write("".join(json.dumps(row) + "\n" for row in rows).encode())
+        np.savez_compressed(opened[1], **{name: x.numpy() for name, x in arrays.items()})  # type: ignore[arg-type]
+        if picture:
+            opened[2].write(picture())
+    return files[2] if picture else None
 
 
 def default_output(command: str, model: str | Path | None = None, folder: Path = Path()) -> Path:

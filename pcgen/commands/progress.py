@@ -36,5 +36,15 @@ class Event:
 OnProgress = Callable[[Event], None]
 
 
+def stages(on_progress: OnProgress, subject: str = "") -> Callable[[str, int, int], None]:
+    """Return a function that tells of a stage, how much of it is done, and how much there is.
+
+    Args:
+        subject: of all the stages, for instance a data set.
+    """
+    start = f"{subject}: " if subject else ""
+    return lambda stage, done, total: on_progress(Event(start + stage, done, total))
+
+
 def silent(event: Event) -> None:
     """Ignore the event."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pcgen import shipped
 from pcgen.commands.arguments import require_choice
-from pcgen.commands.outputs import require_results
+from pcgen.commands.outputs import RowsResult, require_results, result_files, write_results
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.session import Session, session
 from pcgen.errors import DataError, RecipeError
@@ -19,12 +18,11 @@ from pcgen.errors import DataError, RecipeError
 if TYPE_CHECKING:
     from pcgen.data.images import Images
     from pcgen.data.sources import Data
-    from pcgen.memory.restore import Restored
     from pcgen.storage.checkpoint import Model
 
 
 @dataclass(frozen=True, slots=True)
-class RecallResult:
+class RecallResult(RowsResult):
     """The images that cues recalled.
 
     Attributes:
@@ -32,53 +30,29 @@ class RecallResult:
         prior: on the latent.
         stored: number of images in the memory.
         metrics: means over the readable inputs.
-        inputs: a row per input.
-        preprocessing: how the inputs were brought to the memory.
         picture: the file that shows cues and recalled images, if one was written.
-        out: the folder of the files, if there is one.
-        notes: what a user should know about how the data were read.
     """
 
-    model: Model
-    device: str
     seed: int
     corrupt: tuple[str, ...]
     prior: str
     stored: int
     metrics: dict[str, Any]
-    inputs: list[dict[str, Any]]
-    preprocessing: dict[str, Any]
     picture: Path | None
-    out: Path | None = None
-    notes: Sequence[str] = ()
 
     def document(self) -> dict[str, Any]:
         """Return the document of `--json`."""
         metrics = dict(self.metrics)
         converged, steps = metrics.pop("converged"), metrics.pop("steps_allowed")
-        return {
-            "model": str(self.model.path),
-            "seed": self.seed,
-            "device": self.device,
-            "inference": {
-                "solver": self.model.recipe.inference.for_use("errors").solver,
-                "steps": steps,
-                "converged": converged,
-            },
-            "corrupt": list(self.corrupt),
-            "prior": self.prior,
-            "stored": self.stored,
+        solver = self.model.recipe.inference.for_use("errors").solver
+        return self.described(
+            inference={"solver": solver, "steps": steps, "converged": converged},
+            corrupt=list(self.corrupt),
+            prior=self.prior,
+            stored=self.stored,
             **metrics,
-            "unreadable": sum(row["status"] != "ok" for row in self.inputs),
-            "preprocessing": self.preprocessing,
-            "notes": [*self.notes],
-            "picture": None if self.picture is None else str(self.picture),
-            "out": None if self.out is None else str(self.out),
-        }
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Return a row for every input, in input order, unreadable ones included."""
-        return self.inputs
+            picture=None if self.picture is None else str(self.picture),
+        ) | {"seed": self.seed}
 
 
 def recall(
@@ -131,7 +105,7 @@ def recall(
         raise RecipeError(f"steps {steps!r}: at least 1")
     folder = None if out is None else Path(out)
     request = _Request(tuple(corrupt), original, noise, prior, steps, limit, seed)
-    files = [] if folder is None else _files(folder)
+    files = result_files(folder, "recalled")
     reads = [shipped.find_model(model), data, original, [*corrupt]]
     with session(
         device, data_dir=data_dir, reads=reads, writes=files, on_progress=on_progress
@@ -192,20 +166,26 @@ def _recall(
         on_batch=lambda done: on_progress(Event("recalling", done, len(images))),
     )
     require_results(restored.rows, images.source)
-    return RecallResult(
-        loaded,
-        str(place.device),
-        seed,
-        request.corrupt,
-        request.prior,
-        len(loaded.latents),
-        restored.metrics | {"steps_allowed": table.test_steps},
-        restored.rows,
-        images.preprocessing,
-        None if out is None else _write(out, restored, images, loaded, request.corrupt),
-        out,
-        place.notes,
-    )
+
+    def picture() -> bytes:
+        from pcgen.pages import pictures
+
+        title = f"{images.source}, {' '.join(request.corrupt)}"
+        if restored.metrics["mse"] is not None:
+            title += f": mse {restored.metrics['mse']:.2g}"
+        names = zip(("cue", "recalled", "original"), restored.pictures.values(), strict=False)
+        rows = [pictures.Row(name, x.reshape(-1, *loaded.shape)) for name, x in names]
+        return pictures.grid_png(rows, title=title)
+
+    written = None
+    if out is not None:
+        is_shown = not images.is_table and len(restored.pictures["cues"]) > 0
+        shown = picture if is_shown else None
+        written = write_results(place.files, restored.rows, restored.pictures, shown)
+    read = (restored.rows, images.preprocessing, out, place.notes)
+    metrics = restored.metrics | {"steps_allowed": table.test_steps}
+    how = (seed, request.corrupt, request.prior, len(loaded.latents))
+    return RecallResult(loaded, str(place.device), *read, *how, metrics, written)
 
 
 def require_stored_size(images: Images, model: Model) -> None:
@@ -219,40 +199,3 @@ def require_stored_size(images: Images, model: Model) -> None:
             f"{'x'.join(map(str, model.shape[1:]))}",
             "A resized image is not the one that was stored: bring cues of the memory's size",
         )
-
-
-def _files(out: Path) -> list[Path]:
-    """Return the files of a folder: rows, arrays and the picture."""
-    return [out / f"recalled.{ending}" for ending in ("jsonl", "npz", "png")]
-
-
-def _write(
-    out: Path, restored: Restored, images: Images, model: Model, corrupt: Sequence[str]
-) -> Path | None:
-    """Write the rows, the arrays and the grid cue | recalled | original; return the grid.
-
-    Raises:
-        RunError: a folder that cannot be written.
-    """
-    import numpy as np
-
-    from pcgen.pages import pictures
-    from pcgen.storage.files import replacing
-
-    shown = {"cue": restored.cues_BD, "recalled": restored.recalled_BD}
-    arrays = {"cues": restored.cues_BD.numpy(), "recalled": restored.recalled_BD.numpy()}
-    if restored.originals_BD is not None:
-        shown["original"] = restored.originals_BD
-        arrays["originals"] = restored.originals_BD.numpy()
-    has_picture = not images.is_table and len(restored.cues_BD) > 0
-    paths = _files(out) if has_picture else _files(out)[:2]
-    with replacing(*paths) as files:
-        files[0].write("".join(json.dumps(row) + "\n" for row in restored.rows).encode())
-        np.savez_compressed(files[1], **arrays)  # type: ignore[arg-type]
-        if has_picture:
-            title = f"{images.source}, {' '.join(corrupt)}"
-            if restored.metrics["mse"] is not None:
-                title += f": mse {restored.metrics['mse']:.2g}"
-            rows = [pictures.Row(name, x.reshape(-1, *model.shape)) for name, x in shown.items()]
-            files[2].write(pictures.grid_png(rows, title=title))
-    return paths[2] if has_picture else None

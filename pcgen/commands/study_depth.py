@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pcgen.commands.arguments import require_known
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.session import session
-from pcgen.errors import RecipeError
 
 
 def study_depth(
@@ -43,9 +43,7 @@ def study_depth(
     from pcgen.studies.depth import SOLVERS, rows
 
     chosen = SOLVERS if solvers is None else tuple(solvers)
-    unknown = [name for name in chosen if name not in SOLVERS]
-    if unknown:
-        raise RecipeError(f"no solver {', '.join(unknown)}", f"There are: {', '.join(SOLVERS)}")
+    require_known("solver", chosen, SOLVERS)
     table: list[dict[str, Any]] = []
     total = 8 * len(widths) * len(chosen) * (len(depths) + 1)
     with session("cpu", writes=[] if out is None else [Path(out) / "index.html"]), torch.no_grad():

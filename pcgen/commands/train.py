@@ -132,11 +132,7 @@ def train(
 
 
 def _train(
-    place: Session,
-    recipe: Recipe | None,
-    out: Path,
-    array: Data | None,
-    on_progress: OnProgress,
+    place: Session, recipe: Recipe | None, out: Path, array: Data | None, on_progress: OnProgress
 ) -> TrainResult:
     """Train a recipe, or resume the folder's run without one."""
     from pcgen.storage.runs import Run, RunFolder
@@ -217,8 +213,7 @@ def _require_data_to_resume(recipe: Recipe, array: Data | None, out: Path) -> No
         )
     if recipe.data.source != ARRAY and array is not None:
         raise RecipeError(
-            f"{out}: was trained on {recipe.data.source}, not on an array",
-            "Resume without data",
+            f"{out}: was trained on {recipe.data.source}, not on an array", "Resume without data"
         )
 
 

@@ -90,11 +90,7 @@ BUILT_IN = {
         DataSet("iris", "sklearn", (1, 1, 4), {"train": 150}),
         _idx("mnist", "MNIST", _MNIST_LIKE, download="MNIST"),
         _idx(
-            "fashion-mnist",
-            "FashionMNIST",
-            _MNIST_LIKE,
-            classes=_FASHION,
-            download="FashionMNIST",
+            "fashion-mnist", "FashionMNIST", _MNIST_LIKE, classes=_FASHION, download="FashionMNIST"
         ),
         _idx("kmnist", "KMNIST", _MNIST_LIKE, classes=None, download="KMNIST"),
         _idx(

@@ -10,13 +10,7 @@ from torch import Tensor
 from pcgen.data.files import Files
 from pcgen.errors import DataError
 
-_SPLITS = {
-    "train": "train",
-    "test": "test",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-}
+_SPLITS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
 
 
 def _wrapper_depth(names: Sequence[str]) -> int:

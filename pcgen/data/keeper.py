@@ -28,10 +28,7 @@ class Keeper:
     pictures: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def keep(
-        self,
-        read: Rows,
-        columns: dict[str, Tensor | list[Any]],
-        pictures: dict[str, Tensor],
+        self, read: Rows, columns: dict[str, Tensor | list[Any]], pictures: dict[str, Tensor]
     ) -> None:
         """Add the next batch.
 

@@ -30,16 +30,13 @@ class Restored:
     Attributes:
         metrics: means over the readable images; errors are None without originals.
         rows: one for every input, in order, with its status.
-        cues_BD: the first cues, for a picture; hidden pixels are grey.
-        recalled_BD: the images recalled from these cues.
-        originals_BD: the undamaged images, where they are known.
+        pictures: the first images (B, D), for a picture: `cues`, in which hidden pixels are grey,
+            the images `recalled` from them and, where they are known, the `originals`.
     """
 
     metrics: dict[str, Any]
     rows: list[dict[str, Any]]
-    cues_BD: Tensor
-    recalled_BD: Tensor
-    originals_BD: Tensor | None
+    pictures: dict[str, Tensor]
 
 
 def restore(
@@ -97,13 +94,9 @@ def restore(
         if not images.is_table:
             recalled.images_BD.clamp_(0, 1)
         _keep(keeper, read, cues, recalled, truth_BD)
-    return Restored(
-        _metrics(keeper.rows, time.monotonic() - began),
-        keeper.rows,
-        keeper.first("cues"),
-        keeper.first("recalled"),
-        None if originals is None else keeper.first("originals"),
-    )
+    names = ["cues", "recalled"] + ["originals"] * (originals is not None)
+    kept = {name: keeper.first(name) for name in names}
+    return Restored(_metrics(keeper.rows, time.monotonic() - began), keeper.rows, kept)
 
 
 def _truth(originals: Images, numbers: list[int]) -> Tensor:

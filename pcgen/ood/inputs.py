@@ -20,10 +20,7 @@ RESIZE = (
 
 
 def open_like(
-    detector: Detector,
-    inputs: Data | Sequence[Data],
-    resize: bool,
-    data_dir: str | Path | None,
+    detector: Detector, inputs: Data | Sequence[Data], resize: bool, data_dir: str | Path | None
 ) -> list[Images]:
     """Return the inputs, prepared like the calibration images.
 

@@ -161,13 +161,7 @@ class Job:
         tally = Tally.of(undecided())
         verdicts = decide(*tally.arrays, self.threshold, self.question.fdr)
         metadata = metadata_of(
-            self.detector,
-            self.inputs,
-            self.question,
-            tally,
-            verdicts,
-            argv=argv,
-            complete=complete,
+            self.detector, self.inputs, self.question, tally, verdicts, argv=argv, complete=complete
         )
         return metadata, lambda: with_verdicts(undecided(), verdicts)
 

@@ -171,8 +171,8 @@ def test_errors_are_of_all_and_of_the_hidden_pixels(memory: Memory) -> None:
     # The visible half is exact.
     assert found.metrics["mse"] == pytest.approx(0.5 * found.metrics["mse_hidden"], rel=1e-4)
     assert found.metrics["count"] == len(found.rows) == 12
-    assert found.originals_BD is not None
+    assert "originals" in found.pictures
     with torch.no_grad():
         bare = restore(memory, data, corruption_of(["none"], SHAPE), TABLE)
     assert bare.metrics["mse"] is None
-    assert bare.originals_BD is None
+    assert "originals" not in bare.pictures

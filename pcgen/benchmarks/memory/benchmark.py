@@ -35,11 +35,7 @@ from pcgen.model.network import Network
 
 _PAPER = "Pinchetti et al. 2025, table 3"
 # Mean squared error x 1e-4 over all pixels; the steps and rates were tuned on these very values.
-_PUBLISHED_NOISE = {
-    50: (6.06, 5.91, 5.95),
-    100: (6.99, 6.76, 6.16),
-    250: (9.95, 10.14, 8.90),
-}
+_PUBLISHED_NOISE = {50: (6.06, 5.91, 5.95), 100: (6.99, 6.76, 6.16), 250: (9.95, 10.14, 8.90)}
 _PUBLISHED_MASK = {50: (0.06, 0.01, 0.00), 100: (1.15, 1.01, 0.11), 250: (39.1, 3.74, 0.22)}
 _PUBLISHED = {"noise:0.2": _PUBLISHED_NOISE, "mask:bottom": _PUBLISHED_MASK}
 

@@ -106,8 +106,7 @@ def _columns(scorer: Any, images: Images, device: torch.device) -> Columns:
     if unreadable:
         row, reason = unreadable[0]
         raise DataError(
-            f"{images.source}: {images.id(row)}: {reason}",
-            "The benchmark needs every image",
+            f"{images.source}: {images.id(row)}: {reason}", "The benchmark needs every image"
         )
     return {name: columns[name] for name in scorer.names}
 

@@ -56,11 +56,7 @@ class Peer(contextlib.AbstractContextManager["Peer"]):
     """
 
     def __init__(
-        self,
-        name: str,
-        root: Path,
-        threads: int = 1,
-        command: Sequence[str | Path] | None = None,
+        self, name: str, root: Path, threads: int = 1, command: Sequence[str | Path] | None = None
     ) -> None:
         """Start the worker with its peer's Python, or with another command."""
         self.name = name

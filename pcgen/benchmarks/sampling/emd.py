@@ -77,10 +77,7 @@ def _larger_rows(
         resampled = real_ND[torch.randint(len(real_ND), (count,), generator=source)]
         again.append(earth_movers_distance(resampled, repeated))
     metric = f"emd, {_LARGER} samples a row"
-    return [
-        row("pcn", metric, samples, dataset),
-        row("data resampled", metric, again, dataset),
-    ]
+    return [row("pcn", metric, samples, dataset), row("data resampled", metric, again, dataset)]
 
 
 def _halves_rows(dataset: str, recipe: Recipe, images: Images, tell: Tell) -> list[dict[str, Any]]:

@@ -12,12 +12,7 @@ from typing import Any
 
 from pcgen.benchmarks.peers.process import PROTOCOL, Peer, PeerError
 from pcgen.benchmarks.speed.cells import BATCH, EQUILIBRIUM, ERROR, Cell, Place, rows_of
-from pcgen.benchmarks.speed.tuning import (
-    MOST_STEPS,
-    SOLVERS,
-    equilibrium_settings,
-    error_settings,
-)
+from pcgen.benchmarks.speed.tuning import MOST_STEPS, SOLVERS, equilibrium_settings, error_settings
 from pcgen.benchmarks.speed.workloads import MOST_UPDATES, WORKLOADS, Setting, Workload, setup
 from pcgen.benchmarks.table import Tell
 from pcgen.device import processor

@@ -198,12 +198,7 @@ def fit_experts(data_ND: Tensor, labels_N: Tensor | None, seed: int = 0) -> Expe
 
 
 def _of_class(
-    seen_NP: Tensor,
-    outside_N: Tensor,
-    all_PP: Tensor,
-    window: Window,
-    seed: int,
-    single: bool,
+    seen_NP: Tensor, outside_N: Tensor, all_PP: Tensor, window: Window, seed: int, single: bool
 ) -> LinearNetworks:
     """Return the networks of one class.
 

@@ -138,11 +138,7 @@ def octaves_of(factors: int) -> list[int]:
 
 
 def fit_networks(
-    seen_NP: Tensor,
-    outside_N: Tensor,
-    member_N: Tensor,
-    class_PP: Tensor,
-    window: Window,
+    seen_NP: Tensor, outside_N: Tensor, member_N: Tensor, class_PP: Tensor, window: Window
 ) -> LinearNetworks:
     """Return a network for each group of one class's images.
 
