@@ -135,16 +135,10 @@ def _every_auroc(outcome: Outcome) -> Iterator[html.Section]:
     for kind, heading in _KINDS.items():
         chosen = [pair for pair in outcome.pairs if pair.unusual.kind == kind]
         if chosen:
-            rows = [
-                [
-                    name,
-                    *(
-                        pair.exact[name]["auroc"].value if name in pair.exact else None
-                        for pair in chosen
-                    ),
-                ]
-                for name in chosen[0].exact
-            ]
+            rows: list[list[Any]] = []
+            for name in chosen[0].exact:
+                found = [pair.exact.get(name) for pair in chosen]
+                rows.append([name, *(exact and exact["auroc"].value for exact in found)])
             table = html.Table(["AUROC", *(pair.unusual.name for pair in chosen)], rows)
             yield html.Section(f"{outcome.known}: {heading}", [table])
 

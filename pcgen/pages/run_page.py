@@ -55,27 +55,25 @@ def build(run: Path) -> html.Page:
 
 def cards(lines: Lines, header: dict[str, Any]) -> list[html.Card]:
     """Return the key figures of a run: those of the kept model, and the speed of training."""
-    best = header.get("metrics", {})
-    figures = []
-    if (mse := best.get("mse")) is not None:
-        figures.append(
-            html.Card("MSE per pixel", _thousandths(mse), "decoded from the latent, validation")
-        )
-    if (mse := best.get("mse_last_hidden")) is not None:
-        figures.append(
-            html.Card("MSE, last hidden layer", _thousandths(mse), "decoded one layer up")
-        )
-    if (accuracy := best.get("accuracy")) is not None:
-        figures.append(html.Card("Accuracy", f"{100 * accuracy:.2f} %", "validation"))
-    if (energy := best.get("energy")) is not None:
-        figures.append(html.Card("Energy", f"{energy:.4g}", "nats per image"))
-    if (parameters := header.get("parameters")) is not None:
-        sizes = " - ".join(map(str, reversed(header.get("sizes", []))))
-        figures.append(html.Card("Weights", f"{parameters:,}", sizes))
+    best, parameters = header.get("metrics", {}), header.get("parameters")
+    sizes = " - ".join(map(str, reversed(header.get("sizes", []))))
+    figures = [
+        ("MSE per pixel", best.get("mse"), _thousandths, "decoded from the latent, validation"),
+        (
+            "MSE, last hidden layer",
+            best.get("mse_last_hidden"),
+            _thousandths,
+            "decoded one layer up",
+        ),
+        ("Accuracy", best.get("accuracy"), lambda share: f"{100 * share:.2f} %", "validation"),
+        ("Energy", best.get("energy"), "{:.4g}".format, "nats per image"),
+        ("Weights", parameters, "{:,}".format, sizes),
+    ]
+    shown = [html.Card(name, text(x), note) for name, x, text, note in figures if x is not None]
     if seconds := sum(line["seconds"] for line in lines):
         pace = sum(line["images"] for line in lines) / seconds
-        figures.append(html.Card("Training", _duration(seconds), f"{pace:,.0f} images/s"))
-    return figures
+        shown.append(html.Card("Training", _duration(seconds), f"{pace:,.0f} images/s"))
+    return shown
 
 
 def charts(lines: Lines) -> list[html.Chart]:
@@ -122,18 +120,9 @@ def _epochs(lines: Lines) -> html.Table:
     rows = []
     for line in shown:
         held_out = line["validation"] or {}
-        rows.append(
-            [
-                line["epoch"],
-                line["energy"],
-                held_out.get("energy"),
-                held_out.get("mse"),
-                held_out.get("mse_last_hidden"),
-                held_out.get("converged"),
-                held_out.get("accuracy"),
-                line["seconds"],
-            ]
-        )
+        names = ("energy", "mse", "mse_last_hidden", "converged", "accuracy")
+        own = [held_out.get(name) for name in names]
+        rows.append([line["epoch"], line["energy"], *own, line["seconds"]])
     header = ["epoch", "energy", "energy (val.)", "MSE", "MSE last hidden", "converged"]
     header += ["accuracy", "seconds"]
     # A network and a classifier have different columns: drop those without a number.

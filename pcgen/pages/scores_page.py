@@ -209,17 +209,8 @@ def _maps(summary: Summary, folders: Sequence[Path]) -> list[html.Picture | html
 
 
 def _worst(summary: Summary) -> html.Table:
-    rows = [
-        [
-            row["id"],
-            row["score"],
-            row["p_value"],
-            row["q_value_bh"],
-            row["is_ood"],
-            row.get("surprised_layer"),
-        ]
-        for row in summary.worst
-    ]
+    names = ("id", "score", "p_value", "q_value_bh", "is_ood")
+    rows = [[*(row[name] for name in names), row.get("surprised_layer")] for row in summary.worst]
     return html.Table(["input", "score", "p-value", "q-value", "flagged", "layer"], rows)
 
 

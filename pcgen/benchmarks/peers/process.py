@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +42,7 @@ def python_of(root: Path, name: str) -> Path:
 
 
 class Peer(contextlib.AbstractContextManager["Peer"]):
-    """One library's worker, running on `threads` processors of this machine.
-
-    Only processor affinity limits jax: its thread pool has a thread for each processor that it may
-    use, whatever OMP_NUM_THREADS is, and XLA's own flags leave some of its work on all of them.
+    """One library's worker, told to run on so many processors of this machine.
 
     Example:
         with Peer("pcx", Path(), threads=1) as peer:
@@ -64,16 +61,20 @@ class Peer(contextlib.AbstractContextManager["Peer"]):
         if command is None and not os.access(python, os.X_OK):
             raise PeerError(f"{name}: no environment at {python.parents[1]}", "make peers")
         words = list(command or (python, PROTOCOL, f"{name}_worker"))
+        # Another library's Python must not see the user's settings of Python; this one needs them:
+        # PYTHONPATH may be where it finds pcgen.
+        is_own = Path(words[0]) == Path(sys.executable)
+        kept = {k: x for k, x in os.environ.items() if is_own or not k.startswith("PYTHON")}
+        own = {"OMP_NUM_THREADS": str(threads), "XLA_FLAGS": FLAGS.get(name, "")}
         # A file and not a pipe: nobody reads it while the worker runs, and a full pipe would hang.
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
-        with _affinity(threads):
-            self._process = subprocess.Popen(  # noqa: S603
-                words,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._stderr,
-                env=_environment(name, threads, same_python=Path(words[0]) == Path(sys.executable)),
-            )
+        self._process = subprocess.Popen(  # noqa: S603
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env={**kept, "JAX_PLATFORMS": "cpu", **own},
+        )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
@@ -86,7 +87,7 @@ class Peer(contextlib.AbstractContextManager["Peer"]):
         Raises:
             PeerError: it died, did not answer in time or with a JSON object, or reported an error.
         """
-        request = str(message["do"])
+        request = message["do"]
         deadline = time.monotonic() + timeout
         timer = threading.Timer(timeout, self._process.kill)
         timer.start()
@@ -98,13 +99,12 @@ class Peer(contextlib.AbstractContextManager["Peer"]):
                 if time.monotonic() >= deadline:
                     raise self._error(f"no answer to '{request}' within {timeout:g} seconds")
                 raise self._error(f"died at '{request}' (exit code {code})")
-            answer = self._read(line)
+            return self._read(line)
         except BaseException:
             self._stop()
             raise
         finally:
             timer.cancel()
-        return answer
 
     def _send(self, message: Mapping[str, Any]) -> None:
         with contextlib.suppress(BrokenPipeError):  # the answer is missing, for the true reason
@@ -146,36 +146,3 @@ class Peer(contextlib.AbstractContextManager["Peer"]):
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-
-
-def _environment(name: str, threads: int, same_python: bool) -> dict[str, str]:
-    """Return the worker's environment variables.
-
-    The user's settings of Python go only to a worker that runs in this Python: PYTHONPATH may be
-    where it finds pcgen. Another library's Python must not see them.
-    """
-    kept = {
-        key: value
-        for key, value in os.environ.items()
-        if same_python or not key.startswith("PYTHON")
-    }
-    own = {"OMP_NUM_THREADS": str(threads), "XLA_FLAGS": FLAGS.get(name, "")}
-    return {**kept, "JAX_PLATFORMS": "cpu", **own}
-
-
-@contextlib.contextmanager
-def _affinity(threads: int) -> Iterator[None]:
-    """Limit this thread, and so the process that it starts here, to that many processors.
-
-    The child could do this itself in a `preexec_fn`, but that may deadlock beside torch's threads.
-    On a system without affinity (macOS) nothing is limited.
-    """
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(allowed)[:threads])
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)

@@ -80,7 +80,15 @@ class Worker:
 
 
 def serve(module: str) -> None:
-    """Answer each line of standard input until it ends or asks to quit."""
+    """Answer each line of standard input until it ends or asks to quit.
+
+    Only processor affinity limits jax: its thread pool has a thread for each processor that it may
+    use, whatever OMP_NUM_THREADS is, and XLA's own flags leave some of its work on all of them. On
+    a system without affinity (macOS) nothing is limited.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        allowed = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, allowed[: int(os.environ["OMP_NUM_THREADS"])])
     # Libraries print at import and C++ prints at any time: only answers go to standard output.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
