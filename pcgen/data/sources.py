@@ -121,19 +121,15 @@ def open_inputs(
     inputs: Data | Sequence[Data],
     *,
     data_dir: str | Path | None = None,
-    like: Shape,
-    like_scale: Sequence[Any] | None = None,
-    native_size: tuple[int, int] | None = None,
     memory: int = 2**26,
-    columns: Sequence[str] | None = None,
-    threshold: float | None = None,
-    labels: str | None = None,
     value_range: Sequence[float] | None = None,
+    **rules: Any,
 ) -> list[Images]:
     """Return the data of each input, in order; pictures in a row are joined to one table.
 
     Args:
         inputs: names, paths or arrays, or a single one; see `open_data` for these and the rest.
+        rules: other arguments of `open_data` that say what a model takes.
 
     Raises:
         DataError: an input that cannot be found, read, or brought to the shape.
@@ -146,21 +142,11 @@ def open_inputs(
 
     is_single = isinstance(inputs, str | Path) or _as_array(inputs) is not None
     several = cast("Sequence[Data]", [inputs] if is_single else inputs)
-    request = DataRequest(
-        "pictures",
-        like=like,
-        like_scale=like_scale,
-        native_size=native_size,
-        memory=memory,
-        columns=columns,
-        threshold=threshold,
-        labels=labels,
-        value_range=_as_range(value_range),
-    )
+    request = DataRequest("pictures", memory=memory, value_range=_as_range(value_range), **rules)
     tables = []
     for are_pictures, group in groupby(several, is_picture):
         members = list(group)
-        if are_pictures and like_scale is None and len(members) > 1:
+        if are_pictures and request.like_scale is None and len(members) > 1:
             files = FolderFiles(None, [str(path) for path in members])
             tables.append(_finish(open_files(files, "pictures", request), request))
         else:

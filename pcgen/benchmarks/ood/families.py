@@ -77,21 +77,6 @@ def pc(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scor
     return scorer
 
 
-def convnet(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scorer:
-    """Return the scores of a convnet trained by backprop."""
-    return _classifier(recipes.classifier, known, device, tell)
-
-
-def mlp(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scorer:
-    """Return the scores of a dense classifier with about the network's number of weights."""
-    return _classifier(dense_recipe(recipes, known, "backprop"), known, device, tell)
-
-
-def discriminative_pcn(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scorer:
-    """Return the scores of the same dense classifier, trained by local errors."""
-    return _classifier(dense_recipe(recipes, known, "pc"), known, device, tell)
-
-
 def ppca(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scorer:
     """Return the likelihood of PPCA with as many components as the network has latent units."""
     return PPCAScorer.fit(known.kept, units(recipes.network.model.layers[0]))
@@ -164,10 +149,15 @@ def train_classifier(recipe: Recipe, known: Known, device: torch.device, tell: T
     return best
 
 
-def _classifier(recipe: Recipe, known: Known, device: torch.device, tell: Tell) -> Scorer:
-    recipe = seeded(recipe, known.seed)
-    network = train_classifier(recipe, known, device, tell)
-    return ClassifierScorer.fit(network, known.kept, recipe.inference)
+def classifier(recipe_of: Callable[[Recipes, Known], Recipe]) -> Family:
+    """Return the family of the scores of a classifier that a recipe trains."""
+
+    def train(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scorer:
+        recipe = seeded(recipe_of(recipes, known), known.seed)
+        network = train_classifier(recipe, known, device, tell)
+        return ClassifierScorer.fit(network, known.kept, recipe.inference)
+
+    return Family(train, lambda recipes, known: to_dict(recipe_of(recipes, known)), named=True)
 
 
 def _network(recipes: Recipes, known: Known) -> Any:
@@ -176,15 +166,9 @@ def _network(recipes: Recipes, known: Known) -> Any:
 
 FAMILIES = {
     "pc": Family(pc, _network),
-    "convnet": Family(convnet, lambda recipes, known: to_dict(recipes.classifier), named=True),
-    "mlp": Family(
-        mlp, lambda recipes, known: to_dict(dense_recipe(recipes, known, "backprop")), named=True
-    ),
-    "discriminative-pcn": Family(
-        discriminative_pcn,
-        lambda recipes, known: to_dict(dense_recipe(recipes, known, "pc")),
-        named=True,
-    ),
+    "convnet": classifier(lambda recipes, known: recipes.classifier),
+    "mlp": classifier(lambda recipes, known: dense_recipe(recipes, known, "backprop")),
+    "discriminative-pcn": classifier(lambda recipes, known: dense_recipe(recipes, known, "pc")),
     "autoencoder": Family(autoencoder, _network),
     "ppca": Family(ppca, lambda recipes, known: units(recipes.network.model.layers[0])),
     "trivial": Family(trivial, lambda recipes, known: None),

@@ -23,6 +23,8 @@ from pcgen.ood.scoring import Columns, joined, scored
 from pcgen.storage.files import replacing
 
 KNOWN, PART_A, PART_B = "known", "part A", "part B"
+# What a file of scores says about them.
+_KEPT = ("family", "names", "components", "seconds", "per_second", "facts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,28 +152,17 @@ def _read(path: Path, fingerprint: str) -> FamilyScores | None:
                 sets.setdefault(name, {})[column] = file[f"column{i}"].astype(np.float64)
     except (OSError, ValueError, KeyError, EOFError):
         return None
-    return FamilyScores(
-        header["family"],
-        tuple(header["names"]),
-        tuple(header["components"]),
-        sets,
-        header["seconds"],
-        header["per_second"],
-        header["facts"],
-    )
+    kept = {name: header[name] for name in _KEPT}
+    lists = {name: tuple(header[name]) for name in ("names", "components")}
+    return FamilyScores(sets=sets, **kept | lists)
 
 
 def _write(path: Path, fingerprint: str, scores: FamilyScores) -> None:
     columns = [(name, column) for name, table in scores.sets.items() for column in table]
     header = {
         "fingerprint": fingerprint,
-        "family": scores.family,
-        "names": scores.names,
-        "components": scores.components,
         "columns": columns,
-        "seconds": scores.seconds,
-        "per_second": scores.per_second,
-        "facts": scores.facts,
+        **{name: getattr(scores, name) for name in _KEPT},
     }
     arrays: dict[str, Any] = {
         f"column{i}": scores.sets[name][column] for i, (name, column) in enumerate(columns)
