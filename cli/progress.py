@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Seconds between two lines where standard error is no terminal, and between two looks at the bar.
 _BETWEEN_LINES = 5.0
 _BETWEEN_LOOKS = 0.1
+# The figures of an event, with their formats.
+_DIGITS = {"energy": ".4g", "mse": ".3e", "acceptance": ".2f", "ess": ".0f", "accuracy": ".4f"}
 
 
 class Story:
@@ -113,18 +115,8 @@ class Story:
 
 
 def _figures(event: Event) -> list[str]:
-    figures = []
-    if event.energy is not None:
-        figures.append(f"energy {event.energy:.4g}")
-    if event.mse is not None:
-        figures.append(f"mse {event.mse:.3e}")
-    if event.acceptance is not None:
-        figures.append(f"acceptance {event.acceptance:.2f}")
-    if event.ess is not None:
-        figures.append(f"ess {event.ess:.0f}")
-    if event.accuracy is not None:
-        figures.append(f"accuracy {event.accuracy:.4f}")
-    return figures
+    figures = {name: getattr(event, name) for name in _DIGITS}
+    return [f"{name} {x:{_DIGITS[name]}}" for name, x in figures.items() if x is not None]
 
 
 def _clock_face(seconds: float) -> str:

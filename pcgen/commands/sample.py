@@ -281,8 +281,8 @@ def _visible(model: Model, mask: str) -> Tensor:
     """Return the mask (C, H, W) of a model's data: 1 where visible, 0 where hidden."""
     import torch
 
-    visible = torch.ones(model.shape)
-    _, height, width = model.shape
+    from pcgen.memory.corruptions import half
+
     if model.scale is not None:
         columns = model.header["data"].get("columns") or []
         names = [name.strip() for name in mask.split(",")]
@@ -291,18 +291,12 @@ def _visible(model: Model, mask: str) -> Tensor:
             raise RecipeError(
                 f"--mask {mask}: no column {unknown[0]}", f"There are: {', '.join(columns)}"
             )
+        visible = torch.ones(model.shape)
         visible[0, 0, [columns.index(name) for name in names]] = 0
-    elif mask == "top":
-        visible[:, : height // 2] = 0
-    elif mask == "bottom":
-        visible[:, height // 2 :] = 0
-    elif mask == "left":
-        visible[:, :, : width // 2] = 0
-    elif mask == "right":
-        visible[:, :, width // 2 :] = 0
-    else:
+        return visible
+    if mask not in MASKS:
         raise RecipeError(f"--mask {mask}: one of {', '.join(MASKS)}")
-    return visible
+    return half(mask, model.shape).expand(model.shape).float()
 
 
 def _write(out: Path, data_BD: Tensor, model: Model, columns: int) -> None:

@@ -7,9 +7,9 @@ import hashlib
 import os
 import threading
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 from pcgen.data.decode import MAX_BYTES, SUFFIXES, require_known_kind
 from pcgen.data.reading import (
@@ -31,30 +31,47 @@ _OTHERS_PER_PICTURE = 10
 _MAX_TEXT = 2**26
 
 
-class Files(Protocol):
+class Files(ABC):
     """Files in sorted order; `names` are their paths inside the folder or zip."""
 
-    @property
-    def names(self) -> Sequence[str]: ...
+    names: Sequence[str]
 
-    def head(self, keep: Sequence[int]) -> Files:
-        """Return the files of these numbers alone."""
-
-    def bytes_of(self, row: int) -> bytes:
-        """Return a file's bytes.
+    @abstractmethod
+    def content(self, name: str, limit: int) -> bytes:
+        """Return the bytes of a file, of which there may be so many.
 
         Raises:
             UnreadableError: the file cannot be read; the message is the reason.
         """
 
-    def text_of(self, name: str) -> str | None:
-        """Return the content of a text file among the pictures, or None."""
-
+    @abstractmethod
     def digest(self) -> bytes:
         """Return a hash of names and sizes, and of some content or (in a zip) check sums."""
 
+    def head(self, keep: Sequence[int]) -> Files:
+        """Return the files of these numbers alone."""
+        fewer = copy.copy(self)
+        fewer.names = [self.names[i] for i in keep]
+        return fewer
 
-class FolderFiles:
+    def bytes_of(self, row: int) -> bytes:
+        """Return a picture's bytes.
+
+        Raises:
+            UnreadableError: the file cannot be read; the message is the reason.
+        """
+        require_known_kind(self.names[row])
+        return self.content(self.names[row], MAX_BYTES)
+
+    def text_of(self, name: str) -> str | None:
+        """Return the content of a text file among the pictures, or None."""
+        try:
+            return self.content(name, _MAX_TEXT).decode()
+        except (UnicodeDecodeError, UnreadableError):
+            return None
+
+
+class FolderFiles(Files):
     """Pictures in a folder and its sub-folders, or in a list of paths."""
 
     def __init__(self, root: Path | None, names: Sequence[str]) -> None:
@@ -92,32 +109,19 @@ class FolderFiles:
             names.append(f"{Path(error.filename).relative_to(root).as_posix()}/")
         return cls(root, sorted(names))
 
-    def head(self, keep: Sequence[int]) -> FolderFiles:
-        """Return the files of these numbers alone."""
-        return FolderFiles(self.root, [self.names[i] for i in keep])
-
     def _path(self, name: str) -> Path:
         return Path(name) if self.root is None else self.root / name
 
-    def bytes_of(self, row: int) -> bytes:
-        """Return a file's bytes."""
-        name = self.names[row]
+    def content(self, name: str, limit: int) -> bytes:
+        """Return the bytes of a file."""
         if name.endswith("/"):
             raise UnreadableError("a folder that cannot be opened")
-        require_known_kind(name)
         try:
-            return read_bytes(self._path(name), MAX_BYTES)
+            return read_bytes(self._path(name), limit)
         except OSError as error:
             raise UnreadableError((error.strerror or str(error)).lower()) from None
         except ValueError:
             raise UnreadableError("no path can hold a NUL byte") from None
-
-    def text_of(self, name: str) -> str | None:
-        """Return the content of a text file among the pictures, or None."""
-        try:
-            return read_bytes(self._path(name), _MAX_TEXT).decode()
-        except (OSError, UnicodeDecodeError, UnreadableError):
-            return None
 
     def digest(self) -> bytes:
         """Return a hash of the names and sizes, and of the content of 64 files spread evenly."""
@@ -138,7 +142,7 @@ class FolderFiles:
         return hashed.digest()
 
 
-class ZipFiles:
+class ZipFiles(Files):
     """Pictures in a zip, read without unpacking it."""
 
     def __init__(self, path: Path) -> None:
@@ -158,22 +162,12 @@ class ZipFiles:
         self._lock = threading.Lock()
         named = {_within(member, path): member for member in self._archive.infolist()}
         self._by_name = named
-        self.names: Sequence[str] = sorted(
-            name for name in map(_without_slash, named) if is_picture(name)
-        )
+        # Without its slash, a folder's name is one under which no member is found.
+        paths = (name.removesuffix("/") for name in named)
+        self.names = sorted(name for name in paths if is_picture(name))
 
-    def head(self, keep: Sequence[int]) -> ZipFiles:
-        """Return the files of these numbers alone."""
-        fewer = copy.copy(self)
-        fewer.names = [self.names[i] for i in keep]
-        return fewer
-
-    def bytes_of(self, row: int) -> bytes:
-        """Return a member's bytes."""
-        require_known_kind(self.names[row])
-        return self._unpack(self.names[row], MAX_BYTES)
-
-    def _unpack(self, name: str, limit: int) -> bytes:
+    def content(self, name: str, limit: int) -> bytes:
+        """Return the bytes of a member."""
         member = self._by_name.get(name)
         if member is None:
             raise UnreadableError("not a file")
@@ -186,13 +180,6 @@ class ZipFiles:
                 return self._archive.read(member)
         except Exception as error:  # zipfile, zlib and the system each have their own
             raise UnreadableError(f"damaged in the zip: {first_line(error)}") from None
-
-    def text_of(self, name: str) -> str | None:
-        """Return the content of a text file among the pictures, or None."""
-        try:
-            return self._unpack(name, _MAX_TEXT).decode()
-        except (UnreadableError, UnicodeDecodeError):
-            return None
 
     def digest(self) -> bytes:
         """Return a hash of the names, sizes and check sums."""
@@ -219,11 +206,6 @@ def _within(member: zipfile.ZipInfo, path: Path) -> str:
             "Such a zip is broken or hostile: unpack what you need and name the folder",
         )
     return name
-
-
-def _without_slash(name: str) -> str:
-    """Return a folder's name without the slash, under which no member is found."""
-    return name.removesuffix("/")
 
 
 def _require_searchable(root: Path, prefix: str, pictures: int, others: int) -> None:

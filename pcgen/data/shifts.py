@@ -28,26 +28,6 @@ CONTRAST = 0.3
 """Share of each pixel's distance from the image's mean that low contrast keeps."""
 
 
-def hflip(pixels: Tensor, numbers_B: Tensor, seed: int) -> Tensor:
-    """Return the images mirrored left to right."""
-    return pixels.flip(3)
-
-
-def vflip(pixels: Tensor, numbers_B: Tensor, seed: int) -> Tensor:
-    """Return the images upside down."""
-    return pixels.flip(2)
-
-
-def rot90(pixels: Tensor, numbers_B: Tensor, seed: int) -> Tensor:
-    """Return the images a quarter turn counterclockwise; they must be square."""
-    return pixels.rot90(1, (2, 3))
-
-
-def negative(pixels: Tensor, numbers_B: Tensor, seed: int) -> Tensor:
-    """Return one minus the pixels."""
-    return 1 - pixels
-
-
 def constant(pixels: Tensor, numbers_B: Tensor, seed: int) -> Tensor:
     """Return images of one value for each channel, drawn uniformly from [0, 1) for each image."""
     return _uniform(pixels.shape[1], numbers_B, seed, "constant")[..., None, None].expand_as(pixels)
@@ -76,10 +56,11 @@ def low_contrast(pixels: Tensor, numbers_B: Tensor, seed: int) -> Tensor:
 
 
 SHIFTS: dict[str, Shift] = {
-    "hflip": hflip,
-    "vflip": vflip,
-    "rot90": rot90,
-    "negative": negative,
+    "hflip": lambda pixels, numbers_B, seed: pixels.flip(3),  # left to right
+    "vflip": lambda pixels, numbers_B, seed: pixels.flip(2),  # upside down
+    # A quarter turn counterclockwise; the images must be square.
+    "rot90": lambda pixels, numbers_B, seed: pixels.rot90(1, (2, 3)),
+    "negative": lambda pixels, numbers_B, seed: 1 - pixels,
     "constant": constant,
     "noise": noise,
     "shuffle": shuffle,

@@ -135,7 +135,7 @@ def _number(word: str, value: str, largest: float, *, whole: bool = False) -> fl
 
 def _mask(word: str, value: str, shape: Shape) -> Draw:
     if value in _HALVES:
-        visible_HW = _half(value, shape)
+        visible_HW = half(value, shape)
         return lambda shape, source: visible_HW
     if value.endswith("%"):
         share = _number(word, value[:-1], 100) / 100
@@ -145,7 +145,8 @@ def _mask(word: str, value: str, shape: Shape) -> Draw:
     return lambda shape, source: visible_HW
 
 
-def _half(side: str, shape: Shape) -> Tensor:
+def half(side: str, shape: Shape) -> Tensor:
+    """Return which pixels (H, W) are visible if the bottom, top, left or right half is hidden."""
     visible_HW = torch.ones(shape[1:], dtype=torch.bool)
     middle_y, middle_x = shape[1] // 2, shape[2] // 2
     rows = {"bottom": slice(middle_y, None), "top": slice(middle_y)}.get(side, slice(None))

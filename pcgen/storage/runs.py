@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -52,32 +52,17 @@ class Interrupted(KeyboardInterrupt):
         self.run = run
 
 
-@dataclass(frozen=True, slots=True)
 class RunFolder:
     """The paths of a run's files."""
 
-    path: Path
-
-    @property
-    def recipe(self) -> Path:
-        return self.path / "recipe.toml"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def last(self) -> Path:
-        return self.path / "last.safetensors"
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model.safetensors"
-
-    @property
-    def files(self) -> list[Path]:
-        environment = self.path / "environment.json"
-        return [self.recipe, environment, self.metrics, self.last, self.model]
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.toml"
+        self.metrics = path / "metrics.jsonl"
+        self.last = path / "last.safetensors"
+        self.model = path / "model.safetensors"
+        self.environment = path / "environment.json"
+        self.files = [self.recipe, self.environment, self.metrics, self.last, self.model]
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -107,7 +92,7 @@ class RunFolder:
         write_whole(run.metrics, b"")
         write_whole(run.recipe, to_toml(recipe).encode())
         environment = json.dumps(describe_environment(device), indent=2)
-        write_whole(path / "environment.json", environment.encode())
+        write_whole(run.environment, environment.encode())
         return run
 
     @property
