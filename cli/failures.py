@@ -102,14 +102,11 @@ def _say(kind: str, message: str, hint: str, *, as_json: bool) -> None:
         document = {"error": {"kind": kind, "message": message, "hint": hint}}
         click.echo(json.dumps(document), err=True)
         return
+    colour = False if os.environ.get("NO_COLOR") else None
     start = "" if kind == "interrupted" else click.style("Error: ", fg="red")
-    click.echo(start + printable(message), err=True, color=_colour())
+    click.echo(start + printable(message), err=True, color=colour)
     if hint:
         click.echo(printable(hint), err=True)
-
-
-def _colour() -> bool | None:
-    return False if os.environ.get("NO_COLOR") else None
 
 
 def _confess(error: Exception, *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pcgen import shipped
 from pcgen.commands.outputs import RowsResult, require_results
 from pcgen.commands.progress import Event, OnProgress, silent
-from pcgen.commands.session import session
+from pcgen.commands.session import open_classifier, session
 
 if TYPE_CHECKING:
     from pcgen.data.sources import Data
@@ -69,7 +69,7 @@ def classify(
     with session(
         device, data_dir=data_dir, reads=reads, writes=files, on_progress=on_progress
     ) as place:
-        loaded = place.open_classifier(model, BATCH)
+        loaded = place.ready(open_classifier(model, place.device), BATCH)
         images = place.open_data(data, loaded, limit=limit)
 
         def tell(done: int) -> None:

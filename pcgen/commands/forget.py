@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pcgen import shipped
 from pcgen.commands.memorise import MemoryEditResult, memory_file, save_memory
-from pcgen.commands.session import session
+from pcgen.commands.session import open_memory, session
 from pcgen.errors import DataError
 
 
@@ -29,7 +29,7 @@ def forget(
 
     path = memory_file(out)
     with session(device, reads=[shipped.find_model(model)], writes=[path]) as place:
-        loaded = place.open_memory(model, BATCH)
+        loaded = place.ready(open_memory(model, place.device), BATCH)
         assert loaded.latents is not None
         numbers = sorted(set(items))
         outside = [item for item in numbers if not 0 <= item < len(loaded.latents)]

@@ -11,7 +11,7 @@ from pcgen import shipped
 from pcgen.commands.outputs import require_finite
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.recall import require_stored_size
-from pcgen.commands.session import session
+from pcgen.commands.session import open_memory, session
 
 if TYPE_CHECKING:
     from pcgen.data.sources import Data
@@ -90,7 +90,7 @@ def memorise(
     with session(
         device, data_dir=data_dir, reads=reads, writes=[path], on_progress=on_progress
     ) as place:
-        loaded = place.open_memory(model, BATCH)
+        loaded = place.ready(open_memory(model, place.device), BATCH)
         assert loaded.latents is not None
         images = place.open_data(data, loaded, limit=limit)
         require_stored_size(images, loaded)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pcgen import shipped
 from pcgen.commands.progress import Event, OnProgress, silent
-from pcgen.commands.session import open_classifier, session
+from pcgen.commands.session import open_classifier, open_model, session
 
 if TYPE_CHECKING:
     from pcgen.data.sources import Data
@@ -127,7 +127,7 @@ def ood_calibrate(
     with session(
         device, data_dir=data_dir, reads=[models, data], writes=[path], on_progress=on_progress
     ) as place:
-        loaded = place.open_model(model, BATCH)
+        loaded = place.ready(open_model(model, place.device), BATCH)
         images = place.open_data(data, loaded)
         if images.is_table:
             require_complete(images)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pcgen import shipped
 from pcgen.commands.arguments import require_choice, require_share
 from pcgen.commands.progress import Event, OnProgress, silent
-from pcgen.commands.session import Session, diverging, session
+from pcgen.commands.session import Session, diverging, open_detector, session
 from pcgen.config import ARRAY
 from pcgen.errors import DataError, DivergenceError
 
@@ -128,7 +128,8 @@ def ood_score(
     with session(
         device, data_dir=data_dir, hint=hint, reads=reads, writes=files, on_progress=on_progress
     ) as place:
-        loaded = place.open_detector(detector, BATCH)
+        loaded = open_detector(detector, place.device)
+        place.ready(loaded.model, BATCH)
         question = Question(tuple(scores) or loaded.names, fpr, guarantee, fdr)
         request = _Request(inputs, scores, resize, resume, maps, argv, hint)
         return _score(place, loaded, question, request, path, on_progress)

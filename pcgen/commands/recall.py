@@ -12,7 +12,7 @@ from pcgen import shipped
 from pcgen.commands.arguments import require_choice
 from pcgen.commands.outputs import RowsResult, require_results, result_files, write_results
 from pcgen.commands.progress import Event, OnProgress, silent
-from pcgen.commands.session import Session, session
+from pcgen.commands.session import Session, open_memory, session
 from pcgen.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _recall(
     from pcgen.memory.recall import BATCH, Memory
     from pcgen.memory.restore import restore
 
-    loaded = place.open_memory(model, BATCH)
+    loaded = place.ready(open_memory(model, place.device), BATCH)
     assert loaded.latents is not None
     corruption = corruption_of(request.corrupt, loaded.shape)
 

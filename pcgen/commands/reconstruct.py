@@ -15,7 +15,7 @@ from pcgen.commands.outputs import (
     write_results,
 )
 from pcgen.commands.progress import Event, OnProgress, silent
-from pcgen.commands.session import Session, session
+from pcgen.commands.session import Session, open_model, session
 
 if TYPE_CHECKING:
     from pcgen.data.sources import Data
@@ -96,7 +96,7 @@ def _reconstruct(
     from pcgen import reconstruction as task
     from pcgen.learning.validate import BATCH
 
-    loaded = place.open_model(model, BATCH)
+    loaded = place.ready(open_model(model, place.device), BATCH)
     images = place.open_data(data, loaded, limit=limit)
     group, total = place.group, len(images)
     processes = 1 if group is None else group.size

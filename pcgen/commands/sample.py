@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pcgen import shipped
 from pcgen.commands.arguments import require_choice
 from pcgen.commands.progress import Event, OnProgress, silent
-from pcgen.commands.session import Session, session
+from pcgen.commands.session import Session, open_model, session
 from pcgen.errors import DivergenceError, RecipeError
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _sample(
 
     from pcgen.sampling import draw as task
 
-    loaded, n = place.open_model(model, min(request.n, task.BATCH)), request.n
+    loaded, n = place.ready(open_model(model, place.device), min(request.n, task.BATCH)), request.n
     task.require_prior(loaded.network)
     if out is not None:
         _require_kind(out, loaded)

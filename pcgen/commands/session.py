@@ -58,25 +58,8 @@ class Session:
         """Return whether this process writes the files."""
         return self.group is None or self.group.writes
 
-    def open_model(self, model: str | Path, batch: int) -> Model:
-        """Return a predictive coding network, ready for batches of so many images."""
-        return self._ready(open_model(model, self.device), batch)
-
-    def open_classifier(self, model: str | Path, batch: int) -> ClassifierModel:
-        """Return a classifier, ready for batches of so many images."""
-        return self._ready(open_classifier(model, self.device), batch)
-
-    def open_memory(self, model: str | Path, batch: int) -> Model:
-        """Return a memory, ready for batches of so many images."""
-        return self._ready(open_memory(model, self.device), batch)
-
-    def open_detector(self, detector: str | Path, batch: int) -> Detector:
-        """Return a detector, ready for batches of so many images."""
-        loaded = open_detector(detector, self.device)
-        self._ready(loaded.model, batch)
-        return loaded
-
-    def _ready(self, loaded: AnyModel, batch: int) -> AnyModel:
+    def ready(self, loaded: AnyModel, batch: int) -> AnyModel:
+        """Return a model, ready for batches of so many images; see `prepare`."""
         self.prepare(loaded.network, loaded.recipe.inference, batch)
         return loaded
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pcgen.commands.progress import Event, OnProgress, silent
-from pcgen.commands.session import session
+from pcgen.commands.session import open_model, session
 from pcgen.errors import RecipeError
 
 
@@ -45,7 +45,7 @@ def study_inference(
             def tell(solver: str, done: int, name: str = name) -> None:
                 on_progress(Event(f"{name}: {solver}", done, len(SOLVERS)))
 
-            model = place.open_model(name, limit)
+            model = place.ready(open_model(name, place.device), limit)
             images = place.open_data(source, model, limit=limit)
             rows += inference_rows(
                 name, model.network, model.recipe.inference.for_use(), images, tell

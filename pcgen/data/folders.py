@@ -110,11 +110,13 @@ class FileStore:
     def _refusal(self, channels: int, height: int, width: int) -> str:
         """Return why a picture cannot be brought to the store's shape; empty if it can."""
         new_channels, new_height, new_width = self.shape
-        if refusal := self.request.refusal_of_size(height, width):
+        request = self.request
+        if refusal := request.refusal_of_size(height, width):
             return refusal
-        if not self.request.resizes and (height, width) != (new_height, new_width):
+        is_resized = request.size is not None or request.like is not None
+        if not is_resized and (height, width) != (new_height, new_width):
             return f"is {height}x{width}, the others {new_height}x{new_width}: set data.size"
-        if not self.request.recolours and channels > new_channels:
+        if request.channels is None and request.like is None and channels > new_channels:
             return "is coloured, the others grey: set data.channels"
         scale = max(new_height / height, new_width / width)
         if height * scale * width * scale > max(MAX_PIXELS, height * width):

@@ -98,11 +98,6 @@ def _is_whole(name: str) -> bool:
     return name.isascii() and name.removeprefix("-").isdigit() and len(name) < 19
 
 
-def class_names(images: Images) -> list[str]:
-    """Return the names of the classes; their numbers where they have none."""
-    return images.classes or [str(number) for number in range(images.class_count)]
-
-
 def matched(names: Sequence[str], known: Sequence[str]) -> list[int | None]:
     """Return for each name its position among the known ones; None for an unknown name.
 
@@ -132,7 +127,7 @@ def in_classes_of(images: Images, known: Sequence[str]) -> tuple[Tensor | None, 
     """
     if images.labels is None:
         return None, ""
-    names = class_names(images)
+    names = images.classes or [str(number) for number in range(images.class_count)]
     numbers = matched(names, known)
     used = sorted(set(images.labels.tolist()))
     unknown = [names[label] for label in used if numbers[label] is None]

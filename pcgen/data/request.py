@@ -44,16 +44,6 @@ class DataRequest:
         """Return the length of the model's rows where it takes plain numbers, else None."""
         return self.like[2] if self.like is not None and self.like[:2] == (1, 1) else None
 
-    @property
-    def resizes(self) -> bool:
-        """Return whether images of any size can be brought to one."""
-        return self.size is not None or self.like is not None
-
-    @property
-    def recolours(self) -> bool:
-        """Return whether coloured images can become grey."""
-        return self.channels is not None or self.like is not None
-
     def refusal_of_size(self, height: int, width: int) -> str:
         """Return why an image of this own size is refused; empty if it is not."""
         if self.native_size is None or self.native_size == (height, width):

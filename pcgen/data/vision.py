@@ -36,34 +36,29 @@ def torchvision() -> ModuleType:
     """
     try:
         return _import()
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            raise _import_error(error) from None
-    except ImportError as error:
-        raise _import_error(error) from None
+    except DataError as error:
+        if "torchvision::nms" not in error.message:
+            raise
     for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
         del sys.modules[name]
     library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for signature in _SIGNATURES:
         library.define(signature)  # type: ignore[no-untyped-call]
     _defined.append(library)
-    try:
-        return _import()
-    except (RuntimeError, ImportError) as error:
-        raise _import_error(error) from None
+    return _import()
 
 
 def _import() -> ModuleType:
-    import torchvision
-    import torchvision.datasets
-
+    try:
+        import torchvision
+        import torchvision.datasets
+    except (RuntimeError, ImportError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"torchvision cannot be imported: {reason}", "Show versions: pcgen doctor"
+        ) from None
     module: ModuleType = torchvision
     return module
-
-
-def _import_error(error: Exception) -> DataError:
-    reason = str(error).splitlines()[0]
-    return DataError(f"torchvision cannot be imported: {reason}", "Show versions: pcgen doctor")
 
 
 def state() -> str:
@@ -111,21 +106,16 @@ def pixels(dataset: str, split: str, root: Path) -> tuple[NDArray[Any], NDArray[
     Raises:
         DataError: the files are damaged.
     """
+    kind = getattr(torchvision().datasets, dataset)
+    part = {"split": split} if dataset == "SVHN" else {"train": split == "train"}
     try:
-        data_set = _dataset(dataset, split, root)
+        data_set = kind(root, **part, download=False)
     except (RuntimeError, OSError, ValueError, EOFError) as error:
         raise DataError(
             f"{root}: damaged: {error}", "Remove the files; they are then downloaded again"
         ) from None
     labels = data_set.targets if hasattr(data_set, "targets") else data_set.labels
     return np.asarray(data_set.data), np.asarray(labels)
-
-
-def _dataset(dataset: str, split: str, root: Path) -> Any:
-    kind = getattr(torchvision().datasets, dataset)
-    if dataset == "SVHN":
-        return kind(root, split=split, download=False)
-    return kind(root, train=split == "train", download=False)
 
 
 def blurred(pixels_BCHW: torch.Tensor, sigma: float) -> torch.Tensor:

@@ -34,9 +34,10 @@ def build(run: Path) -> html.Page:
     folder, recipe = runs.RunFolder.existing(run)
     lines = runs.read_metrics(run)
     header = checkpoint.read_header(folder.model) if folder.model.exists() else {}
+    files = [(path, path.stem) for path in sorted(run.glob("*.png"))]
     sections = [
         html.Section("Training", charts(lines), _progress(lines, recipe)),
-        html.Section("Pictures", _pictures(run)),
+        html.Section("Pictures", pictures(files, [run])),
         _scores(run / "scores.csv"),
         html.Section("Epochs", [_epochs(lines)] if lines else []),
         html.Section("Model and data", [html.Facts(_model_facts(header))] if header else []),
@@ -130,10 +131,6 @@ def _epochs(lines: Lines) -> html.Table:
     header, rows = [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
     left_out = len(lines) - len(shown)
     return html.Table(header, rows, f"{left_out} epochs in between left out." if left_out else "")
-
-
-def _pictures(run: Path) -> list[html.Picture | html.Table]:
-    return pictures([(path, path.stem) for path in sorted(run.glob("*.png"))], [run])
 
 
 def _scores(path: Path) -> html.Section:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from pcgen.errors import CalibrationError, RunError
-from pcgen.ood.detector import Detector, load
+from pcgen.ood.detector import Detector
 from pcgen.ood.rows import most_unusual
 from pcgen.pages import page as html
 from pcgen.pages.charts import Bar, Series
@@ -132,7 +132,9 @@ def scores_page(path: Path, folders: Sequence[Path]) -> html.Page:
     ]
     sections = [
         html.Section(
-            "Settings", [html.Facts(_settings(metadata))], _sentences(metadata["warnings"])
+            "Settings",
+            [html.Facts(_settings(metadata))],
+            " ".join(f"{text[:1].upper()}{text[1:]}." for text in metadata["warnings"]),
         ),
         html.Section("By source", [groups_table(summary)]),
         html.Section("Distribution", _distribution(summary)),
@@ -159,10 +161,6 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise RunError(
             f"{path}: no {metadata_path(path).name} beside it", "Make both: pcgen ood-score"
         ) from None
-
-
-def _sentences(warnings: Sequence[str]) -> str:
-    return " ".join(f"{warning[:1].upper()}{warning[1:]}." for warning in warnings)
 
 
 def _settings(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -212,16 +210,6 @@ def _worst(summary: Summary) -> html.Table:
     names = ("id", "score", "p_value", "q_value_bh", "is_ood")
     rows = [[*(row[name] for name in names), row.get("surprised_layer")] for row in summary.worst]
     return html.Table(["input", "score", "p-value", "q-value", "flagged", "layer"], rows)
-
-
-def write_detector(path: Path, out: Path) -> Path:
-    """Write the page of a detector and return its path.
-
-    Raises:
-        CheckpointError: the file is not a detector.
-        RunError: the page cannot be written.
-    """
-    return html.write(detector_page(load(path)), out)
 
 
 def detector_page(detector: Detector) -> html.Page:
