@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,8 @@ from .failures import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from pcgen.commands.outputs import RowsResult
 
     from .progress import Story
 
@@ -67,18 +69,8 @@ def write_json_lines(rows: Iterable[Mapping[str, Any]]) -> None:
         click.echo(json.dumps(_plain(row), allow_nan=False))
 
 
-class Result(Protocol):
-    """What a command found, input by input."""
-
-    def document(self) -> dict[str, Any]:
-        """Return the document of `--json`, in which `unreadable` inputs are counted."""
-
-    def rows(self) -> Iterable[Mapping[str, Any]]:
-        """Return a row for every input."""
-
-
 def write_result(
-    command: str, title: str, result: Result, story: Story, *, as_json: bool, as_jsonl: bool
+    command: str, title: str, result: RowsResult, story: Story, *, as_json: bool, as_jsonl: bool
 ) -> None:
     """Print a result in the form asked for; say how many inputs could not be read."""
     document = result.document()

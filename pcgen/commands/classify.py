@@ -26,12 +26,11 @@ class ClassifyResult(RowsResult):
 
     accuracy: float | None
 
-    def document(self) -> dict[str, Any]:
-        """Return the document of `--json`."""
+    def found(self) -> dict[str, Any]:
+        """Return the keys of the document that are the command's own."""
         energies = [row["energy"] for row in self.inputs if row["status"] == "ok"]
-        return self.described(
-            count=len(energies), accuracy=self.accuracy, energy=sum(energies) / len(energies)
-        )
+        energy = sum(energies) / len(energies)
+        return {"count": len(energies), "accuracy": self.accuracy, "energy": energy}
 
 
 def classify(

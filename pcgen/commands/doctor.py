@@ -6,13 +6,7 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGES = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "scikit-learn",
-    "safetensors",
-    "msgspec",
-    "rich",
+    *("torch", "torchvision", "numpy", "scikit-learn", "safetensors", "msgspec", "rich"),
     "click",
 )
 

@@ -51,13 +51,17 @@ class RowsResult:
         """Return a row for every input, in input order, unreadable ones included."""
         return self.inputs
 
-    def described(self, **found: Any) -> dict[str, Any]:
-        """Return what was found, between the keys that every such document has."""
+    def found(self) -> dict[str, Any]:
+        """Return the keys of the document that are the command's own."""
+        raise NotImplementedError
+
+    def document(self) -> dict[str, Any]:
+        """Return the document of `--json`."""
         return {
             "model": str(self.model.path),
             "seed": self.model.recipe.seed,
             "device": self.device,
-            **found,
+            **self.found(),
             "unreadable": sum(row["status"] != "ok" for row in self.inputs),
             "preprocessing": self.preprocessing,
             "notes": [*self.notes],

@@ -40,19 +40,20 @@ class RecallResult(RowsResult):
     metrics: dict[str, Any]
     picture: Path | None
 
-    def document(self) -> dict[str, Any]:
-        """Return the document of `--json`."""
+    def found(self) -> dict[str, Any]:
+        """Return the keys of the document that are the command's own."""
         metrics = dict(self.metrics)
         converged, steps = metrics.pop("converged"), metrics.pop("steps_allowed")
         solver = self.model.recipe.inference.for_use("errors").solver
-        return self.described(
-            inference={"solver": solver, "steps": steps, "converged": converged},
-            corrupt=list(self.corrupt),
-            prior=self.prior,
-            stored=self.stored,
+        return {
+            "seed": self.seed,
+            "inference": {"solver": solver, "steps": steps, "converged": converged},
+            "corrupt": list(self.corrupt),
+            "prior": self.prior,
+            "stored": self.stored,
             **metrics,
-            picture=None if self.picture is None else str(self.picture),
-        ) | {"seed": self.seed}
+            "picture": None if self.picture is None else str(self.picture),
+        }
 
 
 def recall(

@@ -33,15 +33,15 @@ class ReconstructResult(RowsResult):
     metrics: dict[str, Any]
     picture: Path | None
 
-    def document(self) -> dict[str, Any]:
-        """Return the document of `--json`."""
+    def found(self) -> dict[str, Any]:
+        """Return the keys of the document that are the command's own."""
         metrics = self.metrics
         inference = inference_document(self.model.recipe.inference, metrics["converged"])
-        return self.described(
-            inference=inference | {"mean_steps": metrics["steps"]},
+        return {
+            "inference": inference | {"mean_steps": metrics["steps"]},
             **{key: metrics[key] for key in ("count", "mse", "mse_last_hidden", "energy")},
-            picture=None if self.picture is None else str(self.picture),
-        )
+            "picture": None if self.picture is None else str(self.picture),
+        }
 
 
 def reconstruct(

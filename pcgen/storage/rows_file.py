@@ -11,25 +11,13 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from pcgen.errors import RunError
 from pcgen.storage.files import writing
 from pcgen.storage.locks import locked
 
 Row = dict[str, Any]
-
-
-class RowStore(Protocol):
-    """A place for the rows of a running job."""
-
-    def add(self, rows: Iterable[Row]) -> None: ...
-
-    def rows(self) -> Iterator[Row]: ...
-
-    def close(self) -> None: ...
-
-    def remove(self) -> None: ...
 
 
 class RowsInMemory:
@@ -154,6 +142,10 @@ class RowsFile:
         """Delete the file."""
         self.close()
         self.path.unlink(missing_ok=True)
+
+
+RowStore = RowsInMemory | RowsFile
+"""A place for the rows of a running job."""
 
 
 def _complete_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -50,13 +50,7 @@ _PRIORS: dict[Prior, str] = {"mixture": "", "gaussian": "Gaussian prior alone"}
 
 # Columns beside the error, each the mean over the seeds.
 _MEANS = (
-    "mse_hidden",
-    "exact",
-    "known",
-    "known_others",
-    "auroc",
-    "steps",
-    "most_steps",
+    *("mse_hidden", "exact", "known", "known_others", "auroc", "steps", "most_steps"),
     "training",
 )
 

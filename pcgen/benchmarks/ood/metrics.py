@@ -23,12 +23,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 METRICS = (
-    "auroc",
-    "aupr_ood",
-    "aupr_id",
-    "fpr95_ood_positive",
-    "fpr95_id_positive",
-    "tpr_at_1",
+    *("auroc", "aupr_ood", "aupr_id", "fpr95_ood_positive", "fpr95_id_positive", "tpr_at_1"),
     "tpr_at_5",
 )
 REPLICATES = 200

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from pcgen.benchmarks.sampling.generation import (
 from pcgen.benchmarks.sampling.generators import Generator, generators
 from pcgen.benchmarks.sampling.rows import row
 from pcgen.benchmarks.table import Tell
+from pcgen.classification.network import Classifier
 from pcgen.config import Recipe
 from pcgen.data.images import Images, Rows, split
 from pcgen.model.network import Network
@@ -26,21 +27,13 @@ _COMPARED = 1000
 _NEAR = 0.01
 
 
-class Features(Protocol):
-    """A classifier that gives its features and logits."""
-
-    def features(self, data_BD: Tensor) -> Tensor: ...
-
-    def logits_of(self, features_BF: Tensor) -> Tensor: ...
-
-
 def image_rows(
     dataset: str,
     recipe: Recipe,
     network: Network,
     images: Images,
     test: Images,
-    classifier: Features,
+    classifier: Classifier,
     samples: int,
     tell: Tell,
 ) -> list[dict[str, Any]]:
@@ -65,7 +58,7 @@ def image_rows(
 class _Judge:
     """Compares samples with test images, by a classifier's features, and with training images."""
 
-    def __init__(self, classifier: Features, real: Rows, train_BD: Tensor, dataset: str) -> None:
+    def __init__(self, classifier: Classifier, real: Rows, train_BD: Tensor, dataset: str) -> None:
         self.classifier, self.train_BD, self.dataset = classifier, train_BD, dataset
         self.real, self.labels_B = real.pixels_BD, real.labels_B
         self.features_BF, self.logits_BK = self._of(real.pixels_BD)
