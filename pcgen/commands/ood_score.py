@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pcgen import shipped
 from pcgen.commands.arguments import require_choice, require_share
 from pcgen.commands.progress import Event, OnProgress, silent
-from pcgen.commands.session import Session, diverging, open_detector, session
+from pcgen.commands.session import diverging, open_detector, session
 from pcgen.config import ARRAY
 from pcgen.errors import DataError, DivergenceError
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from pcgen.data.images import Images
     from pcgen.data.sources import Data
     from pcgen.ood.conformal import Guarantee
-    from pcgen.ood.detector import Detector
-    from pcgen.ood.job import Job
-    from pcgen.ood.rows import Question, Row
+    from pcgen.ood.job import Job, Step
+    from pcgen.ood.rows import Row
+    from pcgen.storage.rows_file import RowStore
 
 
 class ScoringInterrupted(KeyboardInterrupt):
@@ -111,9 +111,13 @@ def ood_score(
         DivergenceError: a score that is not finite although its input is usual; no row is left.
         ScoringInterrupted: after Ctrl-C, once the rows so far are written.
     """
+    from pcgen.ood.inputs import open_like
+    from pcgen.ood.job import Job
     from pcgen.ood.rows import Question
     from pcgen.ood.scoring import BATCH
+    from pcgen.pages.heatmaps import drawer
     from pcgen.storage.row_formats import require_format
+    from pcgen.storage.rows_file import claimed
 
     require_share("fpr", fpr)
     require_share("fdr", fdr)
@@ -130,9 +134,25 @@ def ood_score(
     ) as place:
         loaded = open_detector(detector, place.device)
         place.ready(loaded.model, BATCH)
+        images = open_like(loaded, inputs, resize, place.data_dir)
+        for table in images:
+            place.note(table.notes)
         question = Question(tuple(scores) or loaded.names, fpr, guarantee, fdr)
-        request = _Request(inputs, scores, resize, resume, maps, argv, hint)
-        return _score(place, loaded, question, request, path, on_progress)
+        job = Job.of(loaded, images, question, place.group)
+        settings = {
+            "inputs": _names(inputs, images),
+            "scores": [*scores],
+            "resize": resize,
+            "heatmaps": None if maps is None else str(maps),
+        }
+        with claimed(path, 0 if place.group is None else place.group.rank):
+            store, done = job.begin(path, settings, resume)
+            draw = None if maps is None else drawer(loaded, images, maps)
+            steps = job.steps(done, draw)
+            metadata, rows = _run(job, steps, store, path, argv, hint, on_progress)
+        if not metadata["counts"]["ok"]:
+            raise _nothing_readable(next(rows()), job.total)
+        return OodScoreResult(metadata, path, job.maker.columns, rows)
 
 
 def _files(out: Path | None, heatmaps: Path | None) -> list[Path]:
@@ -143,81 +163,42 @@ def _files(out: Path | None, heatmaps: Path | None) -> list[Path]:
     return files if heatmaps is None else [*files, heatmaps / "heat map.png"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """The arguments of `ood_score` about its inputs and files."""
-
-    inputs: Data | Sequence[Data]
-    scores: Sequence[str]
-    resize: bool
-    resume: bool
-    heatmaps: Path | None
-    argv: Sequence[str]
-    hint: str
-
-    def document(self, images: Sequence[Images]) -> dict[str, Any]:
-        """Return the arguments that a resumed call must repeat; arrays by their fingerprints."""
-        several = self.inputs if isinstance(self.inputs, list | tuple) else [self.inputs]
-        names = [str(data) if isinstance(data, str | Path) else ARRAY for data in several]
-        arrays = [table.fingerprint() for table in images if table.source == ARRAY]
-        return {
-            "inputs": names + arrays,
-            "scores": [*self.scores],
-            "resize": self.resize,
-            "heatmaps": None if self.heatmaps is None else str(self.heatmaps),
-        }
-
-
-def _score(
-    place: Session,
-    detector: Detector,
-    question: Question,
-    request: _Request,
-    out: Path | None,
-    on_progress: OnProgress,
-) -> OodScoreResult:
-    from pcgen.ood.inputs import open_like
-    from pcgen.ood.job import Job
-    from pcgen.storage.rows_file import claimed
-
-    images = open_like(detector, request.inputs, request.resize, place.data_dir)
-    for table in images:
-        place.note(table.notes)
-    job = Job.of(detector, images, question, place.group)
-    with claimed(out, 0 if place.group is None else place.group.rank):
-        metadata, rows = _run(job, images, request, out, on_progress)
-    if not metadata["counts"]["ok"]:
-        raise _nothing_readable(next(rows()), job.total)
-    return OodScoreResult(metadata, out, job.maker.columns, rows)
+def _names(inputs: Data | Sequence[Data], images: Sequence[Images]) -> list[str]:
+    """Return the names of the inputs, which a resumed call repeats; arrays by fingerprints too."""
+    several = inputs if isinstance(inputs, list | tuple) else [inputs]
+    names = [str(data) if isinstance(data, str | Path) else ARRAY for data in several]
+    return names + [table.fingerprint() for table in images if table.source == ARRAY]
 
 
 def _run(
-    job: Job, images: Sequence[Images], request: _Request, out: Path | None, on_progress: OnProgress
+    job: Job,
+    steps: Iterator[Step],
+    store: RowStore,
+    out: Path | None,
+    argv: Sequence[str],
+    hint: str,
+    on_progress: OnProgress,
 ) -> tuple[dict[str, Any], Callable[[], Iterator[Row]]]:
     """Score all inputs; return the metadata and a function that yields the rows."""
-    from pcgen.pages.heatmaps import drawer
-
-    store, done = job.begin(out, request.document(images), request.resume)
-    draw = None if request.heatmaps is None else drawer(job.detector, images, request.heatmaps)
     try:
         with diverging():
-            for step in job.steps(done, draw):
+            for step in steps:
                 store.add(step.rows)
                 on_progress(Event("scoring", step.done, step.total))
     except KeyboardInterrupt:
         if job.group is not None or out is None:
             raise
-        metadata, _ = job.finish(store, out, request.argv, complete=False)
+        metadata, _ = job.finish(store, out, argv, complete=False)
         raise ScoringInterrupted(
             f"Interrupted. {metadata['counts']['inputs']:,} of {job.total:,} rows are in {out}",
-            request.hint,
+            hint,
         ) from None
     except DivergenceError:
         store.remove()
         raise
     finally:
         store.close()
-    return job.finish(store, out, request.argv, complete=True)
+    return job.finish(store, out, argv, complete=True)
 
 
 def _nothing_readable(row: Row, total: int) -> DataError:

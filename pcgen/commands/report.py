@@ -33,12 +33,14 @@ def report(
         page = path.with_name(f"{path.stem}.html") if path.is_file() else path / "report.html"
     require_safe([page], _files(path, maps))
 
+    from pcgen.ood.detector import load
+    from pcgen.pages import page as html
     from pcgen.pages import run_page, scores_page
 
     if path.is_file() and scores_page.is_scores(path):
         return scores_page.write_scores(path, page, maps)
     if path.is_file() and scores_page.is_detector(path):
-        return scores_page.write_detector(path, page)
+        return html.write(scores_page.detector_page(load(path)), page)
     return run_page.write(path, page)
 
 
