@@ -27,7 +27,6 @@ class ClassifyResult(RowsResult):
     accuracy: float | None
 
     def found(self) -> dict[str, Any]:
-        """Return the keys of the document that are the command's own."""
         energies = [row["energy"] for row in self.inputs if row["status"] == "ok"]
         energy = sum(energies) / len(energies)
         return {"count": len(energies), "accuracy": self.accuracy, "energy": energy}

@@ -41,7 +41,6 @@ class RecallResult(RowsResult):
     picture: Path | None
 
     def found(self) -> dict[str, Any]:
-        """Return the keys of the document that are the command's own."""
         metrics = dict(self.metrics)
         converged, steps = metrics.pop("converged"), metrics.pop("steps_allowed")
         solver = self.model.recipe.inference.for_use("errors").solver

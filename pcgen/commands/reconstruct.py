@@ -34,7 +34,6 @@ class ReconstructResult(RowsResult):
     picture: Path | None
 
     def found(self) -> dict[str, Any]:
-        """Return the keys of the document that are the command's own."""
         metrics = self.metrics
         inference = inference_document(self.model.recipe.inference, metrics["converged"])
         return {

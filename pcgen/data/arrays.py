@@ -65,11 +65,9 @@ class ArrayStore:
         return len(self.array)
 
     def id(self, row: int) -> str:
-        """Return NAME[17] for row 17."""
         return f"{self.name}[{row}]"
 
     def read(self, index_B: Tensor) -> tuple[Tensor, list[str], list[str]]:
-        """Return values (B, D), statuses and reasons."""
         values = self._take(index_B.numpy())
         count, channels, height, width = len(values), *self.own_shape
         status, reason = ["ok"] * count, [""] * count

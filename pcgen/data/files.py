@@ -113,7 +113,6 @@ class FolderFiles(Files):
         return Path(name) if self.root is None else self.root / name
 
     def content(self, name: str, limit: int) -> bytes:
-        """Return the bytes of a file."""
         if name.endswith("/"):
             raise UnreadableError("a folder that cannot be opened")
         try:
@@ -167,7 +166,6 @@ class ZipFiles(Files):
         self.names = sorted(name for name in paths if is_picture(name))
 
     def content(self, name: str, limit: int) -> bytes:
-        """Return the bytes of a member."""
         member = self._by_name.get(name)
         if member is None:
             raise UnreadableError("not a file")
@@ -182,7 +180,6 @@ class ZipFiles(Files):
             raise UnreadableError(f"damaged in the zip: {first_line(error)}") from None
 
     def digest(self) -> bytes:
-        """Return a hash of the names, sizes and check sums."""
         hashed = hashlib.sha256()
         for name in self.names:
             member = self._by_name.get(name)

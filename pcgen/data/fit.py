@@ -118,12 +118,10 @@ class _BinaryStore(ChangedStore):
     threshold: float
 
     def read(self, index_B: Tensor) -> tuple[Tensor, list[str], list[str]]:
-        """Return pixels (B, D) of 0 and 1, statuses and reasons."""
         pixels_BD, status, reason = self.base.read(index_B)
         return (pixels_BD > self.threshold).to(pixels_BD), status, reason
 
     def digest(self) -> bytes:
-        """Return a hash of the content and the threshold."""
         return hashlib.sha256(self.base.digest() + str(self.threshold).encode()).digest()
 
 

@@ -56,7 +56,6 @@ class FileStore:
         return len(self.files.names)
 
     def id(self, row: int) -> str:
-        """Return the file's path inside the folder or zip."""
         return self.files.names[row].encode("utf-8", "backslashreplace").decode()
 
     def digest(self) -> bytes:
@@ -66,7 +65,6 @@ class FileStore:
         return self.files.digest() + repr(self.request.value_range).encode()
 
     def read(self, index_B: Tensor) -> tuple[Tensor, list[str], list[str]]:
-        """Return pixels (B, D) in [0, 1], statuses and reasons."""
         status, reason = ["ok"] * len(index_B), [""] * len(index_B)
         if self._is_kept[index_B.numpy()].all():
             return unit(self._kept[index_B.numpy()]), status, reason

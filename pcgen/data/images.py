@@ -156,14 +156,12 @@ class ChangedStore:
 
     @property
     def shape(self) -> Shape:
-        """Return channels, height and width of every row."""
         return self.base.shape
 
     def __len__(self) -> int:
         return len(self.base)
 
     def id(self, row: int) -> str:
-        """Return the row's name in the base."""
         return self.base.id(row)
 
 

@@ -78,7 +78,6 @@ class ShiftedStore(ChangedStore):
     seed: int
 
     def read(self, index_B: Tensor) -> tuple[Tensor, list[str], list[str]]:
-        """Return pixels (B, D), statuses and reasons."""
         rows = self.base.rows(index_B)
         pixels_BD, ok_B = rows.pixels_BD.clone(), rows.ok
         if bool(ok_B.any()):
@@ -88,7 +87,6 @@ class ShiftedStore(ChangedStore):
         return pixels_BD, rows.status, rows.reason
 
     def digest(self) -> bytes:
-        """Return a hash of the table's content, the shift and the seed."""
         return _digest(self.base.fingerprint(), self.name, self.seed)
 
 
@@ -121,7 +119,6 @@ class MatchedStore(ChangedStore):
     seed: int
 
     def read(self, index_B: Tensor) -> tuple[Tensor, list[str], list[str]]:
-        """Return pixels (B, D), statuses and reasons."""
         source = generator(self.seed, "match")
         partners = torch.randint(len(self.like), (len(self.base),), generator=source)
         rows, others = self.base.rows(index_B), self.like.rows(partners[index_B])
@@ -137,7 +134,6 @@ class MatchedStore(ChangedStore):
         return torch.where(usable_B[:, None], matched_BD, 0.0), status, reason
 
     def digest(self) -> bytes:
-        """Return a hash of both tables' content."""
         return _digest(self.base.fingerprint(), self.like.fingerprint(), self.seed)
 
 

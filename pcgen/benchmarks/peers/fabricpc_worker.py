@@ -61,10 +61,9 @@ def parameters(arrays: dict[str, np.ndarray], top: int) -> GraphParams:
 
 
 class Library:
-    """The network of the last `setup`."""
+    """The network of the last `setup`; `protocol.py` describes its methods."""
 
     def setup(self, message: Message) -> Message:
-        """Read the weights and the data."""
         if message["kind"] != "dense":
             return {"ok": False, "reason": "fabricpc has no transposed convolution"}
         with np.load(message["npz"]) as file:
@@ -77,7 +76,6 @@ class Library:
         return {"ok": True}
 
     def use(self, setting: Message) -> None:
-        """Go back to the weights of the set-up; take the rate and the steps of a setting."""
         assert not setting["momentum"], "the library's state descent has no momentum"
         self.graph = wire(self.widths, setting["rate"], setting["steps"])
         self.descend = jax.jit(functools.partial(_descend, self.graph))
@@ -86,11 +84,9 @@ class Library:
         self.state: Any = None
 
     def infer(self) -> None:
-        """Move the states from their start by the setting's steps."""
         self.state = self.descend(self.params, self.clamps)
 
     def train(self) -> None:
-        """Train on one batch."""
         self.params, self.moments, _, self.state = self.learn(
             self.params, self.moments, {"y": self.clamps["x0"]}, jax.random.PRNGKey(0)
         )
@@ -100,7 +96,6 @@ class Library:
         return np.asarray(_energy(self.graph, self.params, self.state, self.clamps))
 
     def wait(self) -> None:
-        """Wait for states and weights."""
         jax.block_until_ready((self.state, self.params, self.moments))
 
 

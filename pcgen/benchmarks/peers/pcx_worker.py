@@ -172,10 +172,9 @@ def _energies(*, model: Decoder) -> jax.Array:
 
 
 class Library:
-    """The network of the last `setup`."""
+    """The network of the last `setup`; `protocol.py` describes its methods."""
 
     def setup(self, message: Message) -> Message:
-        """Build the network."""
         pcx.RKG.seed(0)  # an error while tracing leaves an invalid key behind
         self.data_BD, self.model = build(message)
         with pxu.step(self.model, (pxc.STATUS.INIT, None), clear_params=pxc.VodeParam.Cache):
@@ -203,17 +202,13 @@ class Library:
         self.states = self.optimisers[key]
 
     def infer(self) -> None:
-        """Move the states from their start by the setting's steps."""
         _infer(self.steps, self.data_BD, model=self.model, states=self.states)
 
     def train(self) -> None:
-        """Train on one batch."""
         _train(self.steps, self.data_BD, model=self.model, states=self.states, weights=self.weights)
 
     def energy(self) -> np.ndarray:
-        """Return each image's energy (B,)."""
         return np.asarray(_energies(model=self.model))
 
     def wait(self) -> None:
-        """Wait for states and weights."""
         jax.block_until_ready(jtu.tree_leaves(self.model))

@@ -79,7 +79,6 @@ class Library:
         self.energy_B = infer(method, self.data_BD, steps=self.table.steps).energy_B
 
     def train(self) -> None:
-        """Train on one batch."""
         self.energy_B = self.learner.learn(self.data_BD)
 
     def product(self) -> None:
@@ -91,7 +90,6 @@ class Library:
         return self.energy_B.cpu().numpy()
 
     def wait(self) -> None:
-        """Wait for a GPU."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
