@@ -128,6 +128,6 @@ def settings_of(environment: Mapping[str, str] = os.environ) -> list[str]:
     ]
 
 
-def is_first_process(environment: Mapping[str, str] = os.environ) -> bool:
+def is_first_process() -> bool:
     """Return whether this process speaks: it is alone, or the launcher's first."""
-    return environment.get("RANK", "0") == "0" or environment.get("WORLD_SIZE", "1") == "1"
+    return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"

@@ -188,20 +188,14 @@ def require_unlisted(writes: Sequence[Path], names: Sequence[str]) -> None:
             raise _is_input(path)
 
 
-def inference_document(
-    table: InferenceTable, converged: float | None, steps: int | None = None
-) -> dict[str, Any]:
+def inference_document(table: InferenceTable, converged: float | None) -> dict[str, Any]:
     """Return the `inference` entry of a document.
 
     Args:
         converged: the share of images that met the tolerance, if it is known.
-        steps: the most steps allowed, where these are not the recipe's.
     """
-    return {
-        "solver": table.for_use().solver,
-        "steps": table.test_steps if steps is None else steps,
-        "converged": converged,
-    }
+    solver = table.for_use().solver
+    return {"solver": solver, "steps": table.test_steps, "converged": converged}
 
 
 def require_results(rows: Sequence[dict[str, Any]], source: str) -> None:

@@ -51,14 +51,10 @@ def fit(network: Network, states: Sequence[Tensor], terms: Sequence[Terms]) -> N
         regress(layer, signal_BD, states[i + 1])
 
 
-def regress(layer: Dense, change_BD: Tensor, above_BU: Tensor, ridge: float = _RIDGE) -> None:
-    """Change a layer's weights in place, so that its drives (B, D) change by `change_BD`.
-
-    Args:
-        ridge: added to the squares of the activity above, as a share of their mean.
-    """
+def regress(layer: Dense, change_BD: Tensor, above_BU: Tensor) -> None:
+    """Change a layer's weights in place, so that its drives (B, D) change by `change_BD`."""
     assert layer.bias is not None
-    coefficients_BU = _coefficients(above_BU, ridge)
+    coefficients_BU = _coefficients(above_BU)
     for first in range(0, len(layer.bias), _CHUNK):
         units = slice(first, first + _CHUNK)
         slope_UD = coefficients_BU.T @ change_BD[:, units].to(coefficients_BU)
@@ -66,7 +62,7 @@ def regress(layer: Dense, change_BD: Tensor, above_BU: Tensor, ridge: float = _R
         layer.bias[units] += slope_UD[-1]
 
 
-def _coefficients(above_BU: Tensor, ridge: float) -> Tensor:
+def _coefficients(above_BU: Tensor) -> Tensor:
     """Return (F F' + ridge)^-1 F, (B, U + 1), by the smaller of the matrices F F' and F' F.
 
     With fewer images than features the fit is exact, and so the result stays in float64.
@@ -74,7 +70,7 @@ def _coefficients(above_BU: Tensor, ridge: float) -> Tensor:
     features = torch.cat([above_BU, above_BU.new_ones(len(above_BU), 1)], 1).double()
     few = len(features) < features.shape[1]
     gram = features @ features.T if few else features.T @ features
-    gram.diagonal().add_(ridge * gram.diagonal().mean() + torch.finfo(gram.dtype).tiny)
+    gram.diagonal().add_(_RIDGE * gram.diagonal().mean() + torch.finfo(gram.dtype).tiny)
     factor = torch.linalg.cholesky(gram)
     if few:
         return torch.cholesky_solve(features, factor)

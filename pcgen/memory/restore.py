@@ -19,8 +19,8 @@ from pcgen.memory.recall import Memory, Prior, Recalled, recall
 EXACT = 1e-3
 """An image is restored exactly if its mean squared error per pixel is smaller than this."""
 
-# Cues that are held in memory at once.
-_AT_ONCE = 1000
+# Cues that are held in memory at once, and of these the first that a picture shows.
+_AT_ONCE, _SHOWN = 1000, 24
 
 
 @dataclass(slots=True)
@@ -49,7 +49,6 @@ def restore(
     prior: Prior = "mixture",
     noise: float = 0.0,
     originals: Images | None = None,
-    pictures: int = 24,
     on_batch: Callable[[int], None] = lambda done: None,
 ) -> Restored:
     """Return the images that the memory restores from damaged ones, with their errors.
@@ -58,7 +57,6 @@ def restore(
         noise: standard deviation of noise that the images contain before they are damaged.
         originals: the undamaged images, row by row. By default the images themselves, if the
             corruption damages them.
-        pictures: how many of the first images to keep for a picture.
         on_batch: called with the number of images that are done.
 
     Raises:
@@ -72,7 +70,7 @@ def restore(
         )
     if originals is None and corruption.words != ("none",):
         originals = images
-    keeper = Keeper(images, pictures)
+    keeper = Keeper(images, _SHOWN)
     began = time.monotonic()
     for first in range(0, len(images), _AT_ONCE):
         numbers = range(first, min(first + _AT_ONCE, len(images)))
