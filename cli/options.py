@@ -74,6 +74,11 @@ def out_option(help: str, default: str | None = None) -> Callable[[Function], Fu
     )
 
 
+def settings_option(help: str) -> Callable[[Function], Function]:
+    """Return the --set option of a command."""
+    return click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help=help)
+
+
 def count_option(
     *names: str, help: str, default: int, least: int = 1
 ) -> Callable[[Function], Function]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import limit_option, out_option, run_options, seed_option
+from .options import limit_option, out_option, run_options, seed_option, settings_option
 from .output import write_document
 from .progress import Story
 
@@ -58,13 +58,7 @@ from .progress import Story
     metavar="PART",
     help="Hidden part: top, bottom, left or right; for tables column,column.",
 )
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Set a key of the model's recipe, as inference.sampling.step=0.2. Repeatable.",
-)
+@settings_option("Set a key of the model's recipe, as inference.sampling.step=0.2. Repeatable.")
 @limit_option
 @seed_option
 @run_options

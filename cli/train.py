@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-from .options import is_first_process, out_option, run_options, seed_option, settings_of
+from .options import (
+    is_first_process,
+    out_option,
+    run_options,
+    seed_option,
+    settings_of,
+    settings_option,
+)
 from .output import write_document, write_table
 from .progress import Story
 
@@ -33,12 +40,8 @@ def complete_recipe(
     metavar="DATA",
     help="Data to train on: a data set's name or a path. [default: the recipe's]",
 )
-@click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Set a key of the recipe, for example inference.steps=40. Values are TOML. Repeatable.",
+@settings_option(
+    "Set a key of the recipe, for example inference.steps=40. Values are TOML. Repeatable."
 )
 @click.option(
     "--resume", is_flag=True, help="Continue the run in --out, with its own recipe, data and seed."

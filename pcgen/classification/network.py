@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from pcgen.errors import CheckpointError, RecipeError
 from pcgen.model.activations import activation
 from pcgen.model.layers import Dense, Shape
 from pcgen.model.network import Network, build
-from pcgen.storage.checkpoint import Checkpoint, LoadedModel, load, rebuild, require_numbers
+from pcgen.storage.checkpoint import Checkpoint, LoadedModel, rebuild, require_numbers
 
 # Side of a convolution's kernel; padding keeps the map's size.
 _KERNEL = 3
@@ -133,13 +132,12 @@ class Classifier:
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Classifier:
         """Return a copy on a device."""
 
-        def copied(pairs: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-            return [
-                (w.detach().to(device, dtype, copy=True), b.detach().to(device, dtype, copy=True))
-                for w, b in pairs
-            ]
+        def copied(tensor: Tensor) -> Tensor:
+            return tensor.detach().to(device, dtype, copy=True)
 
-        return Classifier(self.table, self.shape, copied(self.convolutions), copied(self.dense))
+        kinds = (self.convolutions, self.dense)
+        copies = ([(copied(w), copied(b)) for w, b in pairs] for pairs in kinds)
+        return Classifier(self.table, self.shape, *copies)
 
 
 def build_classifier(
@@ -200,15 +198,6 @@ def _pair(shape: tuple[int, ...], source: torch.Generator) -> tuple[Tensor, Tens
 
 ClassifierModel = LoadedModel[Classifier]
 """A trained classifier."""
-
-
-def load_classifier(path: Path, device: torch.device | str = "cpu") -> ClassifierModel:
-    """Return the classifier of a checkpoint, ready for use.
-
-    Raises:
-        CheckpointError: as `checkpoint.load`; no classifier; or tensors that do not fit the recipe.
-    """
-    return classifier_of(load(path), device)
 
 
 def classifier_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> ClassifierModel:

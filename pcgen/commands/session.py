@@ -250,9 +250,10 @@ def open_classifier(model: str | Path, device: torch.device | str = "cpu") -> Cl
     Raises:
         CheckpointError: there is none, it is damaged, or it is a predictive coding network.
     """
-    from pcgen.classification.network import load_classifier
+    from pcgen.classification.network import classifier_of
+    from pcgen.storage.checkpoint import load
 
-    return load_classifier(shipped.find_model(model), device)
+    return classifier_of(load(shipped.find_model(model)), device)
 
 
 def open_memory(model: str | Path, device: torch.device | str = "cpu") -> Model:

@@ -47,33 +47,31 @@ NOTES = {"cifar10-jpeg.zip": "re-encoded as JPEG, not the original pixels"}
 """Notes for every number that is measured on a file that replaces the original data."""
 
 _TRAIN_TEST = {"train": "train", "test": "t10k"}
+_MNIST_LIKE = {"train": 60_000, "test": 10_000}
 
 
 def _idx(
     name: str,
     folder: str,
-    count: dict[str, int],
     *,
+    count: dict[str, int] = _MNIST_LIKE,
     prefixes: dict[str, str] = _TRAIN_TEST,
     classes: tuple[str, ...] | None = _DIGITS,
-    download: str = "",
     hint: str = "",
 ) -> DataSet:
+    """Return a data set of 28x28 IDX files; torchvision downloads those that have no hint."""
     places = (f"{folder}/raw/{{}}-images-idx3-ubyte", f"{folder}/{{}}-images-idx3-ubyte")
     return DataSet(
-        name,
-        "idx",
-        (1, 28, 28),
-        count,
-        tuple(place + end for place in places for end in ("", ".gz")),
-        prefixes,
-        classes,
-        download,
-        hint,
+        *(name, "idx", (1, 28, 28), count),
+        places=tuple(place + end for place in places for end in ("", ".gz")),
+        splits=prefixes,
+        classes=classes,
+        download="" if hint else folder,
+        hint=hint,
     )
 
 
-_MNIST_LIKE = {"train": 60_000, "test": 10_000}
+_KANNADA = "Get it from github.com/vinayprabhu/Kannada_MNIST"
 _LETTERS = (*_DIGITS, *"ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt")
 
 BUILT_IN = {
@@ -88,36 +86,23 @@ BUILT_IN = {
             classes=_DIGITS,
         ),
         DataSet("iris", "sklearn", (1, 1, 4), {"train": 150}),
-        _idx("mnist", "MNIST", _MNIST_LIKE, download="MNIST"),
-        _idx(
-            "fashion-mnist", "FashionMNIST", _MNIST_LIKE, classes=_FASHION, download="FashionMNIST"
-        ),
-        _idx("kmnist", "KMNIST", _MNIST_LIKE, classes=None, download="KMNIST"),
+        _idx("mnist", "MNIST"),
+        _idx("fashion-mnist", "FashionMNIST", classes=_FASHION),
+        _idx("kmnist", "KMNIST", classes=None),
         _idx(
             "emnist",
             "EMNIST",
-            {"train": 112_800, "test": 18_800},
+            count={"train": 112_800, "test": 18_800},
             prefixes={"train": "emnist-balanced-train", "test": "emnist-balanced-test"},
             classes=_LETTERS,
-            download="EMNIST",
         ),
-        _idx(
-            "kannada-mnist",
-            "KannadaMNIST",
-            _MNIST_LIKE,
-            hint="Get it from github.com/vinayprabhu/Kannada_MNIST",
-        ),
-        _idx(
-            "dig-mnist",
-            "DigMNIST",
-            {"test": 10_000},
-            hint="Get it from github.com/vinayprabhu/Kannada_MNIST",
-        ),
-        _idx("usps", "USPS", {"test": 2_007}, hint="28x28 IDX files; pcgen downloads none"),
+        _idx("kannada-mnist", "KannadaMNIST", hint=_KANNADA),
+        _idx("dig-mnist", "DigMNIST", count={"test": 10_000}, hint=_KANNADA),
+        _idx("usps", "USPS", count={"test": 2_007}, hint="28x28 IDX files; pcgen downloads none"),
         _idx(
             "omniglot",
             "Omniglot",
-            {"test": 2_720},
+            count={"test": 2_720},
             classes=None,
             hint="28x28 IDX files made of github.com/brendenlake/omniglot; pcgen downloads none",
         ),
