@@ -90,6 +90,8 @@ def write_rows(
     from rich.table import Table
     from rich.text import Text
 
+    from pcgen.pages.page import is_figure
+
     names = list(columns or (rows[0] if rows else ()))
     table = Table(
         title=title or None,
@@ -99,7 +101,7 @@ def write_rows(
         show_edge=False,
     )
     for name in names:
-        numbers = any(_is_number(row.get(name)) for row in rows)
+        numbers = any(is_figure(row.get(name)) for row in rows)
         table.add_column(
             name.replace("_", " "), justify="right" if numbers else "left", overflow="fold"
         )
@@ -128,17 +130,13 @@ def write_pairs(pairs: Mapping[str, Any], title: str = "") -> None:
 
 def shown(value: Any) -> str:
     """Return a value as a table shows it: floats to five digits, counts with their commas."""
+    from pcgen.pages import page
+
     if value is None:
         return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.5g}"
     if isinstance(value, list | tuple):
         return " ".join(shown(item) for item in value)
-    return printable(str(value))
+    return printable(page.shown(value))
 
 
 def _print(renderable: RenderableType) -> None:
@@ -161,10 +159,6 @@ def _flat(pairs: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         elif prefix + name not in _SAID and value is not None and value != "" and value != []:
             flat.append((prefix + name, value))
     return flat
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _plain(value: Any) -> Any:

@@ -83,7 +83,11 @@ class Memorising(PredictiveCoding):
         self.is_overfull = self.by_least_squares and count > network.sizes[1]
         if self.by_least_squares:
             require_dense(network)
-            _require_one_batch(recipe, count)
+            if recipe.learning.batch_size < count:
+                raise RecipeError(
+                    f"learning.batch_size: least-squares learns from all {count} images at once",
+                    f"Use --set learning.batch_size={count}",
+                )
         self.latents_NL = network.layers[0].weight.new_zeros(count, network.sizes[-1])
 
     def begin(self, images: Images, validation: Images | None) -> None:
@@ -192,14 +196,6 @@ def _require_latents_to_keep(network: Network, recipe: Recipe) -> None:
         raise RecipeError(
             "learning.memory: a prior is learnt for a latent of units, not a map",
             "Put units on top: --set model.layers=[512,...]",
-        )
-
-
-def _require_one_batch(recipe: Recipe, count: int) -> None:
-    if recipe.learning.batch_size < count:
-        raise RecipeError(
-            f"learning.batch_size: least-squares learns from all {count} images at once",
-            f"Use --set learning.batch_size={count}",
         )
 
 

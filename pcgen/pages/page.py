@@ -52,16 +52,12 @@ class Bars:
     title: str
     bars: Sequence[Bar]
     kind: str = "chart"
+    names: Sequence[str] = ()
 
     @property
     def svg(self) -> str:
         """Return the drawing; empty if there is no bar."""
         return bar_chart(self.bars, label=self.title)
-
-    @property
-    def names(self) -> list[str]:
-        """Return no names: each bar has its name beside it."""
-        return []
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +137,7 @@ class Races:
         self.error: float | None = None
         if workload.races:
             tell(f"{workload.name}, settings", 0, 2)
-
-            def ask(message: Mapping[str, Any]) -> dict[str, Any]:
-                return workers.ask("pcgen", message)
-
+            ask = partial(workers.ask, "pcgen")
             self.tuned = equilibrium_settings(workload, ask)
             tell(f"{workload.name}, settings", 1, 2)
             self.error, self.arrivals = error_settings(workload, self.tuned, ask)
