@@ -24,7 +24,8 @@ if sys.platform != "win32":
 def locked(place: Path, lock: Path) -> Iterator[None]:
     """Hold a lock file for a block; it names the process, and is removed at the end.
 
-    Where the file system has no locks, the block runs without one.
+    Its folder is made if there is none. Where the file system has no locks, the block runs without
+    one.
 
     Args:
         place: what the lock protects, for the message.
@@ -33,6 +34,7 @@ def locked(place: Path, lock: Path) -> Iterator[None]:
         RunError: another process holds the lock, or the file cannot be written.
     """
     with writing(place):
+        lock.parent.mkdir(parents=True, exist_ok=True)
         file = _acquired(place, lock)
     try:
         yield

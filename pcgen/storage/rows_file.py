@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,20 +46,9 @@ def lock_of(out: Path, rank: int = 0) -> Path:
     return out.with_name(f".{out.name}.lock" + f"-{rank + 1}" * (rank > 0))
 
 
-@contextmanager
-def claimed(out: Path | None, rank: int = 0) -> Iterator[None]:
-    """Keep other processes from writing to a file of rows; make its folder if there is none.
-
-    Raises:
-        RunError: another process writes to it, or it cannot be written.
-    """
-    if out is None:
-        yield
-        return
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    with locked(out, lock_of(out, rank)):
-        yield
+def claimed(out: Path | None, rank: int = 0) -> AbstractContextManager[None]:
+    """Return a block in which no other process writes to a file of rows; see `locked`."""
+    return nullcontext() if out is None else locked(out, lock_of(out, rank))
 
 
 class RowsFile:

@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -64,17 +64,9 @@ class RunFolder:
         self.environment = path / "environment.json"
         self.files = [self.recipe, self.environment, self.metrics, self.last, self.model]
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Make the folder if there is none, and keep other processes from writing to it.
-
-        Raises:
-            RunError: another process writes to it, or it cannot be written.
-        """
-        with writing(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-        with locked(self.path, self.path / "run.lock"):
-            yield
+    def locked(self) -> AbstractContextManager[None]:
+        """Return a block in which no other process writes to the folder; see `locks.locked`."""
+        return locked(self.path, self.path / "run.lock")
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe, device: torch.device) -> RunFolder:

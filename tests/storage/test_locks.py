@@ -92,5 +92,6 @@ def test_where_the_file_system_has_no_locks_nothing_is_locked(
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
     with pytest.raises(RunError, match="cannot be written"), locked(tmp_path, tmp_path / "a" / "b"):
         pass
