@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pcgen.data.sources import Data
 
 
+_COUNTS = ("sizes", "parameters", "images", "validation_images", "batches")
+
+
 @dataclass(frozen=True, slots=True)
 class CheckResult:
     """The sizes and times of a run, measured by training on one batch or two.
@@ -50,11 +53,7 @@ class CheckResult:
             "seed": self.recipe.seed,
             "device": self.device,
             "inference": inference_document(self.recipe.inference, None),
-            "sizes": self.sizes,
-            "parameters": self.parameters,
-            "images": self.images,
-            "validation_images": self.validation_images,
-            "batches": self.batches,
+            **{name: getattr(self, name) for name in _COUNTS},
             "epochs": self.recipe.learning.epochs,
             "seconds_per_epoch": self.seconds_per_epoch,
             "disk_bytes": self.disk_bytes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +34,9 @@ class MemoryEditResult:
     """
 
     model: Path
-    out: Path
-    device: str
     seed: int
+    device: str
+    out: Path
     changed: int
     stored: int
     mse: float | None
@@ -45,17 +45,8 @@ class MemoryEditResult:
 
     def document(self) -> dict[str, Any]:
         """Return the document of `--json`."""
-        return {
-            "model": str(self.model),
-            "seed": self.seed,
-            "device": self.device,
-            "out": str(self.out),
-            "changed": self.changed,
-            "stored": self.stored,
-            "mse": self.mse,
-            "old_change": self.old_change,
-            "notes": [*self.notes],
-        }
+        words = {"model": str(self.model), "out": str(self.out), "notes": [*self.notes]}
+        return asdict(self) | words
 
 
 def memorise(
@@ -129,6 +120,5 @@ def save_memory(
     data = {**model.header["data"], "count": count}
     header = model_header(edited.network, model.recipe, data, model.header["metrics"])
     save(path, edited.network.tensors() | {LATENTS: edited.latents_NL}, header)
-    return MemoryEditResult(
-        model.path, path, device, seed, changed, count, edited.mse, edited.old_change
-    )
+    mean = (edited.mse, edited.old_change)
+    return MemoryEditResult(model.path, seed, device, path, changed, count, *mean)
