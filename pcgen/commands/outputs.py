@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pcgen.config import InferenceTable
+    from pcgen.data.images import Images
     from pcgen.storage.checkpoint import LoadedModel
 
 _DEFAULTS = {
@@ -76,23 +77,31 @@ def result_files(out: Path | None, name: str) -> list[Path]:
 
 def write_results(
     files: Sequence[Path],
+    images: Images,
     rows: Sequence[dict[str, Any]],
     arrays: Mapping[str, Tensor],
-    picture: Callable[[], bytes] | None,
+    picture: Callable[[], bytes],
 ) -> Path | None:
-    """Write the files of `result_files`; return the picture's, None if there is no picture.
+    """Write the files of `result_files`, if any; return the picture's, None if there is no picture.
+
+    Args:
+        images: of a table there is no picture.
 
     Raises:
         RunError: a folder that cannot be written.
     """
     import numpy as np
 
-    with replacing(*(files if picture else files[:2])) as opened:
+    if not files:
+        return None
+    is_shown = not images.is_table and all(map(len, arrays.values()))
+    with replacing(*(files if is_shown else files[:2])) as opened:
         opened[0].write("".join(json.dumps(row) + "\n" for row in rows).encode())
-        np.savez_compressed(opened[1], **{name: x.numpy() for name, x in arrays.items()})  # type: ignore[arg-type]
-        if picture:
+        numbers: dict[str, Any] = {name: array.numpy() for name, array in arrays.items()}
+        np.savez_compressed(opened[1], **numbers)
+        if is_shown:
             opened[2].write(picture())
-    return files[2] if picture else None
+    return files[2] if is_shown else None
 
 
 def default_output(command: str, model: str | Path | None = None, folder: Path = Path()) -> Path:

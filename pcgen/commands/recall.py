@@ -16,8 +16,9 @@ from pcgen.commands.session import Session, open_memory, session
 from pcgen.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
-    from pcgen.data.images import Images
+    from pcgen.data.images import Images, Shape
     from pcgen.data.sources import Data
+    from pcgen.memory.restore import Restored
     from pcgen.storage.checkpoint import Model
 
 
@@ -168,24 +169,24 @@ def _recall(
     require_results(restored.rows, images.source)
 
     def picture() -> bytes:
-        from pcgen.pages import pictures
+        return _picture(restored, f"{images.source}, {' '.join(request.corrupt)}", loaded.shape)
 
-        title = f"{images.source}, {' '.join(request.corrupt)}"
-        if restored.metrics["mse"] is not None:
-            title += f": mse {restored.metrics['mse']:.2g}"
-        names = zip(("cue", "recalled", "original"), restored.pictures.values(), strict=False)
-        rows = [pictures.Row(name, x.reshape(-1, *loaded.shape)) for name, x in names]
-        return pictures.grid_png(rows, title=title)
-
-    written = None
-    if out is not None:
-        is_shown = not images.is_table and len(restored.pictures["cues"]) > 0
-        shown = picture if is_shown else None
-        written = write_results(place.files, restored.rows, restored.pictures, shown)
+    written = write_results(place.files, images, restored.rows, restored.pictures, picture)
     read = (restored.rows, images.preprocessing, out, place.notes)
     metrics = restored.metrics | {"steps_allowed": table.test_steps}
     how = (seed, request.corrupt, request.prior, len(loaded.latents))
     return RecallResult(loaded, str(place.device), *read, *how, metrics, written)
+
+
+def _picture(restored: Restored, title: str, shape: Shape) -> bytes:
+    """Return the grid cue | recalled | original as a PNG."""
+    from pcgen.pages import pictures
+
+    if restored.metrics["mse"] is not None:
+        title += f": mse {restored.metrics['mse']:.2g}"
+    names = zip(("cue", "recalled", "original"), restored.pictures.values(), strict=False)
+    rows = [pictures.Row(name, x_BD.reshape(-1, *shape)) for name, x_BD in names]
+    return pictures.grid_png(rows, title=title)
 
 
 def require_stored_size(images: Images, model: Model) -> None:

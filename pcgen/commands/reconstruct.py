@@ -116,10 +116,8 @@ def _reconstruct(
         rows = pictures.reconstructions(result.inputs_BD, result.outputs_BD, loaded.shape)
         return pictures.grid_png(rows, title=title)
 
-    written = None
-    if place.files and place.writes:
-        arrays = {"inputs": result.inputs_BD, "reconstructions": result.outputs_BD}
-        is_shown = not images.is_table and len(result.inputs_BD) > 0
-        written = write_results(place.files, result.rows, arrays, picture if is_shown else None)
+    files = place.files if place.writes else ()
+    arrays = {"inputs": result.inputs_BD, "reconstructions": result.outputs_BD}
+    written = write_results(files, images, result.rows, arrays, picture)
     read = (result.rows, images.preprocessing, folder, place.notes)
     return ReconstructResult(loaded, str(place.device), *read, asdict(result.metrics), written)
