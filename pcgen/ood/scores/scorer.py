@@ -49,20 +49,11 @@ class PCScorer:
     """
 
     names: ClassVar[tuple[str, ...]] = (
-        "free-energy",
-        "energy-layers",
-        "class-energy",
-        "class-latent",
-        "class-layers",
-        "delta-energy",
-        "typicality",
-        "latent-knn",
+        *("free-energy", "energy-layers", "class-energy", "class-latent", "class-layers"),
+        *("delta-energy", "typicality", "latent-knn"),
     )
     components: ClassVar[tuple[str, ...]] = (
-        "energy-layers",
-        "class-energy",
-        "class-latent",
-        "class-layers",
+        *("energy-layers", "class-energy", "class-latent", "class-layers"),
     )
     """The scores that `pc-fisher` combines. Chosen on distorted validation images, see
     docs/results/ood-scores.md."""
