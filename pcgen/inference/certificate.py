@@ -39,7 +39,7 @@ from torch import Tensor
 from pcgen.inference.coordinates import determined_states, error_slopes
 from pcgen.inference.directions import dot
 from pcgen.inference.preconditioners import drive_slopes, torus_spectrum
-from pcgen.model.energy import Bernoulli, Gaussian, LayerEnergy, Terms, slope_of
+from pcgen.model.energy import Bernoulli, Gaussian, LayerEnergy, Terms, slope_of, weighted_square
 from pcgen.model.layers import Dense, Layer, TransposedConvolution
 from pcgen.model.network import Network
 
@@ -91,7 +91,7 @@ class LatentCurvature:
 
 
 class Certificate:
-    """The bounds at a network's present weights."""
+    """The bounds at a network's present weights, which must not change."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
@@ -102,10 +102,10 @@ class Certificate:
         Args:
             slopes: dE/du (B, D_l) from `error_slopes`; without the latent's, it is clamped.
         """
-        precisions = [p.exp() for p in self.network.log_precisions[1:-1]]
-        precisions.append(self.network.least_prior_precision())
-        moves = [slope / pi for slope, pi in zip(slopes, precisions, strict=False)]
-        return dot(slopes, moves).nan_to_num(torch.inf, torch.inf)
+        bound_B = torch.zeros_like(slopes[0][:, 0])
+        for slope, precision in zip(slopes, self._precisions, strict=False):
+            bound_B = bound_B + weighted_square(slope, 1 / precision)
+        return bound_B.nan_to_num(torch.inf, torch.inf)
 
     def sharp_bound(
         self,
@@ -125,9 +125,9 @@ class Certificate:
             states: (B, D_l) of all layers, data first; `terms` are theirs, and `slopes` too.
         """
         network = self.network
-        precisions = [p.exp() for p in network.log_precisions[1:-1]]
-        moves = [slope / pi for slope, pi in zip(slopes, precisions, strict=False)]
-        moves.append(curvature.solve(slopes[-1], network.least_prior_precision()))
+        *hidden, prior = self._precisions
+        moves = [slope / pi for slope, pi in zip(slopes, hidden, strict=False)]
+        moves.append(curvature.solve(slopes[-1], prior))
         decrement_B = dot(slopes, moves)
         errors = [
             state - term.prediction_BD - move
@@ -170,7 +170,7 @@ class Certificate:
             arrived_B = torch.zeros_like(sigma_B)
             for (target, _), norm in zip(self.network.outputs[i], self._norms[i], strict=True):
                 arrived_B = arrived_B + norm * reach[target]
-            sigma_B = sigma_B + arrived_B.square() / self.network.log_precisions[i].exp().min()
+            sigma_B = sigma_B + arrived_B.square() / self._precisions[i - 1].min()
             reach.append(arrived_B * slope_of(terms[i]).abs().amax(1))
         return sigma_B
 
@@ -190,7 +190,13 @@ class Certificate:
     @cached_property
     def has_prior(self) -> bool:
         """Return whether the prior alone bounds the latent's curvature."""
-        return bool(self.network.least_prior_precision() > 0)
+        return bool(self._precisions[-1] > 0)
+
+    @cached_property
+    def _precisions(self) -> list[Tensor]:
+        """Return the precisions of the hidden errors and the least one of the prior."""
+        hidden = [energy.precision for energy in self.network.hidden_energies()]
+        return [*hidden, self.network.least_prior_precision()]
 
     @cached_property
     def _norms(self) -> list[list[Tensor]]:

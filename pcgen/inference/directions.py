@@ -24,6 +24,9 @@ class Direction(Protocol):
     def __call__(self, slopes: list[Tensor], terms: Sequence[Terms]) -> tuple[list[Tensor], Tensor]:
         """Return a move (B, D_l) of each free layer and the energy (B,) it is expected to win.
 
+        After the moves may come the changes of the drives (B, D_l) that they cause, from layer 1
+        up, where the direction knows them: two products are then one.
+
         Args:
             slopes: of the energy in the free layers, layer 1 first.
             terms: of every layer at the present states, data first.
@@ -65,11 +68,11 @@ class Descent:
 
     def select(self, index: Tensor) -> None:
         if self.velocity is not None:
-            self.velocity = [velocity[index] for velocity in self.velocity]
+            self.velocity = selected(self.velocity, index)
 
 
 Precondition = Callable[[list[Tensor], Sequence[Terms]], list[Tensor]]
-"""(slopes, terms of all layers) -> M^-1 slopes."""
+"""(slopes, terms of all layers) -> M^-1 slopes, and after them the drives' changes if known."""
 
 
 class Conjugate:
@@ -100,7 +103,7 @@ class Conjugate:
             change_B = decrement_B - dot(self.slopes, steepest)
             beta_B = (change_B / self.decrement_B).nan_to_num_(0.0, 0.0, 0.0).clamp_(min=0.0)
             move = [
-                torch.addcmul(-step, beta_B[:, None], old)
+                (-step).addcmul_(beta_B[:, None], old)
                 for step, old in zip(steepest, self.move, strict=True)
             ]
         self.move, self.slopes, self.decrement_B = move, slopes, decrement_B
@@ -112,14 +115,22 @@ class Conjugate:
 
     def select(self, index: Tensor) -> None:
         if self.move is not None:
-            self.move = [move[index] for move in self.move]
-            self.slopes = [slope[index] for slope in self.slopes]
+            self.move = selected(self.move, index)
+            self.slopes = selected(self.slopes, index)
             self.decrement_B = self.decrement_B[index]
 
 
+def selected(layers: Sequence[Tensor], index: Tensor) -> list[Tensor]:
+    """Return the rows of these numbers of every layer's tensor (B, D_l).
+
+    On a CPU this takes a fifth of the time of `layer[index]`.
+    """
+    return [layer.index_select(0, index) for layer in layers]
+
+
 def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-    """Return the scalar products (B,) of two moves, summed over all layers."""
+    """Return the scalar products (B,) of two moves, summed over the layers of the shorter one."""
     total = torch.linalg.vecdot(left[0], right[0])
-    for a, b in zip(left[1:], right[1:], strict=True):
+    for a, b in zip(left[1:], right[1:], strict=False):
         total = total + torch.linalg.vecdot(a, b)
     return total

@@ -169,7 +169,10 @@ class _Batch:
             self.states, self.energy_B = inference.states, inference.energy_B
             return
         self.states = [
-            whole.index_copy(0, index, moved)
-            for whole, moved in zip(self.states, inference.states, strict=True)
+            self.states[0],
+            *(
+                whole.index_copy(0, index, moved)
+                for whole, moved in zip(self.states[1:], inference.states[1:], strict=True)
+            ),
         ]
         self.energy_B = self.energy_B.index_copy(0, index, inference.energy_B)

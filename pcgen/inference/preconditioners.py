@@ -194,18 +194,19 @@ class BlockTridiagonal:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self.precisions = [p.exp() for p in network.log_precisions]
+        precisions = [p.exp() for p in network.log_precisions]
         energies, states = network.energies(), network.states_from(network.typical_latents)
         drives = [network.drive(i, states) for i in range(network.depth)]
         owns = [e.mean_curvature(drive)[1] for e, drive in zip(energies, drives, strict=True)]
         linear = network.table.activation == network.table.output == "linear"
         if not linear:
-            *_, below, prior = self.precisions
-            self.precisions[-1] = torch.where(prior > 0, prior, WITHOUT_PRIOR * below.mean())
+            *_, below, prior = precisions
+            precisions[-1] = torch.where(prior > 0, prior, WITHOUT_PRIOR * below.mean())
+        self.hidden = network.hidden_energies()
         self.inverse: list[Tensor] = []
         cost: Tensor | None = None
         for i, layer in enumerate(network.layers):
-            matrix, precision = _matrix(layer), self.precisions[i + 1]
+            matrix, precision = _matrix(layer), precisions[i + 1]
             if cost is None:
                 block = _squared(matrix, owns[0])
             else:
@@ -225,22 +226,30 @@ class BlockTridiagonal:
     def __call__(self, slopes: list[Tensor], terms: Sequence[Terms]) -> list[Tensor]:
         """Return H^-1 slope for layers 1 to L, or to L - 1 where the latent is clamped.
 
+        After them come the changes of the drives from layer 1 up, which the factors need anyway.
+
         Args:
             terms: of all layers, data first, at the states where the slopes were taken.
         """
         layers, inverse = self.network.layers, self.inverse
-        # The derivatives d2E/da dx of the hidden layers.
-        crosses = [-slope_of(t) * p for t, p in zip(terms[1:], self.precisions[1:], strict=False)]
+        # The derivatives -d2E/da dx of the hidden layers.
+        crosses = [
+            energy.weighted(slope_of(term))
+            for energy, term in zip(self.hidden, terms[1:], strict=True)
+        ]
         solution: list[Tensor] = []
         remainder = slopes[0]
         for i in range(1, len(slopes)):
             solution.append(products.product(remainder, inverse[i - 1]))
-            remainder = layers[i].pull_above(slopes[i], solution[-1] * crosses[i - 1])
+            remainder = layers[i].adjoint(solution[-1] * crosses[i - 1]).add_(slopes[i])
         solution.append(products.product(remainder, inverse[len(slopes) - 1]))
+        drives: list[Tensor] = []
         for i in range(len(slopes) - 1, 0, -1):
-            moved, below = layers[i].drive_move(solution[i]) * crosses[i - 1], solution[i - 1]
-            products.minus_product(below, moved, inverse[i - 1], out=below)
-        return solution
+            drives.insert(0, layers[i].drive_move(solution[i]))
+            coupled = products.product(drives[0] * crosses[i - 1], inverse[i - 1])
+            solution[i - 1].add_(coupled)
+        # Skip connections would add to these drives.
+        return solution if self.network.skips else solution + drives
 
 
 class ErrorDiagonal:

@@ -205,5 +205,5 @@ class ReducedInference:
         raise AssertionError("a reduction belongs to the weights it was made from")
 
     def select(self, index: Tensor) -> None:
-        self.data_BD, self.rest_B = self.data_BD[index], self.rest_B[index]
+        self.data_BD, self.rest_B = self.data_BD.index_select(0, index), self.rest_B[index]
         self.inner.select(index)

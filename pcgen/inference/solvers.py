@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pcgen.config import InferenceTable
+from pcgen.inference.certificate import Certificate
 from pcgen.inference.directions import Conjugate, Descent
 from pcgen.inference.errors import ErrorInference, OwnCurvature
 from pcgen.inference.preconditioners import BlockDiagonal, BlockTridiagonal, ErrorDiagonal
@@ -25,7 +26,7 @@ from pcgen.model.network import Network
 from pcgen.registry import SAMPLERS, SOLVERS
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Method:
     """A solver prepared for a network's present weights. It can begin any number of batches.
 
@@ -74,7 +75,13 @@ class Method:
 
     def at(self, states: list[Tensor], mask_BD: Tensor | None, clamp_latent: bool) -> Inference:
         """Return the inference of a batch that starts at these states (B, D_l), data first."""
-        return self.kind(self.network, states, self.direction(), mask_BD, clamp_latent)
+        direction, certificate = self.direction(), self.certificate
+        return self.kind(self.network, states, direction, mask_BD, clamp_latent, certificate)
+
+    @functools.cached_property
+    def certificate(self) -> Certificate:
+        """Return the bounds of the energy that states can still lose."""
+        return Certificate(self.network)
 
 
 def _descent(network: Network, table: InferenceTable) -> Method:
@@ -151,6 +158,7 @@ def prepare(network: Network, table: InferenceTable, *, reduced: bool = True) ->
         _direction: None,
         mask_BD: Tensor | None,
         clamp_latent: bool,
+        _certificate: Certificate,
     ) -> Inference:
         if mask_BD is not None:
             return unreduced().at(states, mask_BD, clamp_latent)

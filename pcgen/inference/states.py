@@ -11,8 +11,8 @@ from torch import Tensor
 
 from pcgen.inference.certificate import Certificate, LatentCurvature
 from pcgen.inference.coordinates import error_slopes
-from pcgen.inference.directions import Direction
-from pcgen.model.energy import Terms
+from pcgen.inference.directions import Direction, dot, selected
+from pcgen.model.energy import Terms, with_images
 from pcgen.model.network import Network
 
 # If a move would raise an image's energy, the image stays where it is, and its next move is shorter
@@ -104,9 +104,10 @@ class StateInference:
         direction: Direction,
         mask_BD: Tensor | None = None,
         clamp_latent: bool = False,
+        certificate: Certificate | None = None,
     ) -> None:
         self.network = network
-        self.certificate = Certificate(network)
+        self.certificate = certificate or Certificate(network)
         self.energies = network.energies()
         self.states = states
         self.direction = direction
@@ -132,20 +133,30 @@ class StateInference:
 
     def excess_bound(self, images: Tensor, sharp: bool) -> Tensor:
         network, certificate = self.network, self.certificate
-        terms = [terms.of(images) for terms in self.terms]
-        slopes = error_slopes(network, terms, self.prior_pull_BD[images], self.last_free)
+        states, terms, pull_BD, mask_BD = self._of(images)
+        slopes = error_slopes(network, terms, pull_BD, self.last_free)
         if not slopes:
             return torch.zeros_like(terms[0].energy_B)
         bound_B = certificate.plain_bound(slopes)
         if self.last_free < network.depth or not (sharp or not certificate.has_prior):
             return bound_B
-        mask_BD = None if self.mask_BD is None else self.mask_BD[images]
         curvature = certificate.latent_curvature(terms, mask_BD)
         if curvature is None:
             return bound_B
         self.take_in(images, curvature)
-        states = [layer[images] for layer in self.states]
         return bound_B.minimum(certificate.sharp_bound(states, terms, slopes, curvature, mask_BD))
+
+    def _of(self, images: Tensor) -> tuple[list[Tensor], list[Terms], Tensor, Tensor | None]:
+        """Return states, terms, the prior's slope and the mask of the images of these numbers."""
+        mask_BD = self.mask_BD
+        if len(images) == len(self.energy_B):
+            return self.states, self.terms, self.prior_pull_BD, mask_BD
+        return (
+            selected(self.states, images),
+            [terms.of(images) for terms in self.terms],
+            self.prior_pull_BD.index_select(0, images),
+            None if mask_BD is None else mask_BD.index_select(0, images),
+        )
 
     def take_in(self, images: Tensor, curvature: LatentCurvature) -> None:
         """Use the curvature of these images' latents for their next moves, if that helps."""
@@ -164,7 +175,10 @@ class StateInference:
         """Move the states once; return the energy (B,) that a full step should win."""
         slopes = self.slopes()
         moves, expected_B = self.direction(slopes, self.terms)
-        drive_moves = self.drive_moves(moves)
+        moves, known = moves[: len(slopes)], moves[len(slopes) :]
+        drive_moves = (
+            [self.network.drive_move(0, moves), *known] if known else self.drive_moves(moves)
+        )
         if self.direction.searches:
             self._search(slopes, moves, drive_moves)
         else:
@@ -187,18 +201,20 @@ class StateInference:
 
     def put_back(self, before: Position, images_B: Tensor) -> None:
         """Move the marked images (B,) back to an earlier position."""
-        marked = images_B[:, None]
+        index = images_B.nonzero()[:, 0]
+        if not len(index):
+            return
 
         def back(new: Sequence[Tensor], old: Sequence[Tensor]) -> list[Tensor]:
-            return [torch.where(marked, b, a) for a, b in zip(new, old, strict=True)]
+            return [with_images(a, index, b) for a, b in zip(new, old, strict=True)]
 
         self.states = [self.states[0], *back(self.states[1:], before.states[1:])]
         self.drives = back(self.drives, before.drives)
         self.terms = [
-            new.where_not(images_B, old) for new, old in zip(self.terms, before.terms, strict=True)
+            new.with_images(index, old) for new, old in zip(self.terms, before.terms, strict=True)
         ]
-        self.energy_B = torch.where(images_B, before.energy_B, self.energy_B)
-        self.prior_pull_BD = torch.where(marked, before.prior_pull_BD, self.prior_pull_BD)
+        self.energy_B = with_images(self.energy_B, index, before.energy_B)
+        self.prior_pull_BD = with_images(self.prior_pull_BD, index, before.prior_pull_BD)
 
     def drive_moves(self, moves: list[Tensor]) -> list[Tensor]:
         """Return the changes of the drives (B, D_l) of all layers below, for these moves."""
@@ -206,23 +222,20 @@ class StateInference:
 
     def select(self, index: Tensor) -> None:
         """Continue with the images of these numbers only."""
-        self.states = [states[index] for states in self.states]
-        self.mask_BD = None if self.mask_BD is None else self.mask_BD[index]
+        self.states = selected(self.states, index)
+        self.mask_BD = None if self.mask_BD is None else self.mask_BD.index_select(0, index)
         self.frozen_B = self.frozen_B[index]
         self.trust_B = self.trust_B[index]
         self.energy_B = self.energy_B[index]
-        self.prior_pull_BD = self.prior_pull_BD[index]
-        self.drives = [drive[index] for drive in self.drives]
+        self.prior_pull_BD = self.prior_pull_BD.index_select(0, index)
+        self.drives = selected(self.drives, index)
         self.terms = [terms.of(index) for terms in self.terms]
         self.direction.select(index)
 
     def _search(self, slopes: list[Tensor], moves: list[Tensor], drive_moves: list[Tensor]) -> None:
         """Move each image by its Gauss-Newton length times its trust, unless its energy rises."""
         curvature_B = self._curvature(moves, drive_moves)
-        descent_B = -sum(
-            torch.linalg.vecdot(slope, move) for slope, move in zip(slopes, moves, strict=True)
-        )
-        length_B = (descent_B / curvature_B).nan_to_num_(0.0, 0.0, 0.0).clamp_(min=0.0)
+        length_B = (-dot(slopes, moves) / curvature_B).nan_to_num_(0.0, 0.0, 0.0).clamp_(min=0.0)
         length_B.mul_(self.trust_B).masked_fill_(self.frozen_B, 0.0)
         before = self.position()
         self._advance(moves, drive_moves, length_B)
@@ -232,8 +245,7 @@ class StateInference:
         self.trust_B = torch.where(
             too_long_B, SHORTER * self.trust_B, (LONGER * self.trust_B).clamp(max=1.0)
         )
-        if refused_B.any():
-            self.put_back(before, refused_B)
+        self.put_back(before, refused_B)
         self.direction.restart(refused_B)
 
     def _curvature(self, moves: list[Tensor], drive_moves: list[Tensor]) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -30,11 +29,24 @@ class Activation:
     slope: Callable[[Tensor, Tensor], Tensor]
     largest_slope: float
 
+    @property
+    def is_linear(self) -> bool:
+        """Return whether the response is the drive itself."""
+        return self.name == "linear"
+
 
 def _gelu_slope(drive: Tensor, _response: Tensor) -> Tensor:
-    density = drive.square().mul_(-0.5).exp_().mul_(1 / math.sqrt(2 * math.pi))
-    share = torch.erf(drive * math.sqrt(0.5)).add_(1).mul_(0.5)
-    return share.addcmul_(drive, density)
+    # A quarter of the time of the formula with torch.erf and torch.exp.
+    slope: Tensor = torch.ops.aten.gelu_backward(torch.ones_like(drive), drive)
+    return slope
+
+
+def _tanh_slope(_drive: Tensor, response: Tensor) -> Tensor:
+    return torch.addcmul(response.new_ones(()), response, response, value=-1)
+
+
+def _sigmoid_slope(_drive: Tensor, response: Tensor) -> Tensor:
+    return torch.addcmul(response, response, response, value=-1)
 
 
 def _tanh(drive: Tensor) -> Tensor:
@@ -53,14 +65,14 @@ ACTIVATIONS.define(
         activation.name: activation
         for activation in (
             Activation("linear", lambda a: a, lambda a, y: torch.ones_like(a), 1.0),
-            Activation("tanh", _tanh, lambda a, y: 1 - y.square(), 1.0),
+            Activation("tanh", _tanh, _tanh_slope, 1.0),
             Activation(
                 "hard_tanh", functional.hardtanh, lambda a, y: (a.abs() < 1).to(a.dtype), 1.0
             ),
             Activation("relu", torch.relu, lambda a, y: (a > 0).to(a.dtype), 1.0),
             # The steepest point of GELU lies at drive sqrt(2).
             Activation("gelu", functional.gelu, _gelu_slope, 1.1290),
-            Activation("sigmoid", torch.sigmoid, lambda a, y: y - y.square(), 0.25),
+            Activation("sigmoid", torch.sigmoid, _sigmoid_slope, 0.25),
         )
     }
 )

@@ -9,7 +9,7 @@ contain 2 pi.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -38,33 +38,43 @@ class Terms:
 
     def of(self, index: Tensor) -> Terms:
         """Return the terms of the images with these numbers."""
+        return self._each(lambda tensor, _: tensor.index_select(0, index), self)
+
+    def with_images(self, index: Tensor, other: Terms) -> Terms:
+        """Return these terms, except that the images with these numbers have those of `other`."""
+        return self._each(lambda tensor, old: with_images(tensor, index, old), other)
+
+    def _each(self, change: Callable[[Tensor, Tensor], Tensor], other: Terms) -> Terms:
+        slope, old = self.slope_BD, other.slope_BD
         return Terms(
-            self.energy_B[index],
-            self.prediction_BD[index],
-            self.pull_BD[index],
-            self.signal_BD[index],
-            None if self.slope_BD is None else self.slope_BD[index],
+            change(self.energy_B, other.energy_B),
+            change(self.prediction_BD, other.prediction_BD),
+            change(self.pull_BD, other.pull_BD),
+            change(self.signal_BD, other.signal_BD),
+            None if slope is None or old is None else change(slope, old),
         )
 
-    def where_not(self, images_B: Tensor, other: Terms) -> Terms:
-        """Return these terms, except that the marked images (B,) have those of another point."""
-        column = images_B[:, None]
-        slope = self.slope_BD
-        if slope is not None and other.slope_BD is not None:
-            slope = torch.where(column, other.slope_BD, slope)
-        return Terms(
-            torch.where(images_B, other.energy_B, self.energy_B),
-            torch.where(column, other.prediction_BD, self.prediction_BD),
-            torch.where(column, other.pull_BD, self.pull_BD),
-            torch.where(column, other.signal_BD, self.signal_BD),
-            slope,
-        )
+
+def with_images(tensor: Tensor, index: Tensor, other: Tensor) -> Tensor:
+    """Return a tensor of all images, except that those with these numbers are as in `other`.
+
+    On a CPU this takes a quarter of the time of `torch.where`.
+    """
+    return tensor.index_copy(0, index, other.index_select(0, index))
 
 
 def slope_of(terms: Terms) -> Tensor:
     """Return the activation's derivative (B, D) of a Gaussian layer."""
     assert terms.slope_BD is not None
     return terms.slope_BD
+
+
+def weighted_square(error_BD: Tensor, precision: Tensor) -> Tensor:
+    """Return sum pi error^2 (B,) for a precision pi of shape () or (D,)."""
+    if precision.ndim:
+        return torch.linalg.vecdot(error_BD, error_BD * precision)
+    # One pass over the memory, where a scalar product takes two.
+    return precision * torch.linalg.vector_norm(error_BD, dim=1).square()
 
 
 class LayerEnergy(Protocol):
@@ -107,6 +117,12 @@ class Gaussian:
 
     activation: Activation
     precision: Tensor
+    is_unit: bool = field(init=False)
+    """Whether the precision is known to be 1. On a GPU nobody looks, because that would wait."""
+
+    def __post_init__(self) -> None:
+        precision = self.precision
+        self.is_unit = precision.ndim == 0 and precision.is_cpu and precision.item() == 1
 
     def terms(self, value_BD: Tensor, drive_BD: Tensor, mask_BD: Tensor | None) -> Terms:
         prediction = self.activation.value(drive_BD)
@@ -121,20 +137,26 @@ class Gaussian:
 
     def _terms(self, error: Tensor, drive_BD: Tensor, prediction: Tensor) -> Terms:
         slope = self.activation.slope(drive_BD, prediction)
-        pull = error * self.precision
-        energy = 0.5 * torch.linalg.vecdot(error, pull)
-        return Terms(energy, prediction, pull, pull * slope, slope)
+        pull = self.weighted(error)
+        signal = pull if self.activation.is_linear else pull * slope
+        energy = 0.5 * weighted_square(error, self.precision)
+        return Terms(energy, prediction, pull, signal, slope)
+
+    def weighted(self, error_BD: Tensor) -> Tensor:
+        """Return pi times an error (B, D)."""
+        return error_BD if self.is_unit else error_BD * self.precision
 
     def curvature(
         self, terms: Terms, move_BD: Tensor | None, drive_move_BD: Tensor, mask_BD: Tensor | None
     ) -> Tensor:
-        assert terms.slope_BD is not None
-        change = terms.slope_BD * drive_move_BD
         if move_BD is not None:
-            change = change - move_BD
-        if mask_BD is not None:
-            change = change * mask_BD
-        return torch.linalg.vecdot(change, change * self.precision)
+            change = torch.addcmul(move_BD, slope_of(terms), drive_move_BD, value=-1)
+        elif self.activation.is_linear:
+            change = drive_move_BD
+        else:
+            change = slope_of(terms) * drive_move_BD
+        change = change if mask_BD is None else change * mask_BD
+        return weighted_square(change, self.precision)
 
     def predict(self, drive_BD: Tensor) -> Tensor:
         return self.activation.value(drive_BD)
@@ -159,7 +181,7 @@ class Bernoulli:
 
     def terms(self, value_BD: Tensor, drive_BD: Tensor, mask_BD: Tensor | None) -> Terms:
         prediction = torch.sigmoid(drive_BD)
-        cost = functional.softplus(drive_BD) - value_BD * drive_BD
+        cost = torch.addcmul(functional.softplus(drive_BD), value_BD, drive_BD, value=-1)
         error = value_BD - prediction
         pull = -drive_BD
         if mask_BD is not None:

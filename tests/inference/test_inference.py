@@ -102,9 +102,13 @@ def test_block_tridiagonal_inverse_is_the_inverse_of_the_dense_hessian() -> None
     network = oracle.network(activation="linear", latent=0.5, hidden=[3.0, 0.4], diagonal=True)
     states = oracle.states(network, oracle.data(network))
     slopes = states[1:]
-    found = torch.cat(BlockTridiagonal(network)(slopes, network.terms(states)), 1)
+    found = BlockTridiagonal(network)(slopes, network.terms(states))
+    moves, drive_moves = found[: network.depth], found[network.depth :]
     expected = torch.linalg.solve(linear_hessian(network), torch.cat(slopes, 1).T).T
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(torch.cat(moves, 1), expected, rtol=1e-6, atol=1e-8)
+    for i, drive_move in enumerate(drive_moves, start=1):
+        torch.testing.assert_close(drive_move, network.drive_move(i, moves))
+    assert len(drive_moves) == network.depth - 1
 
 
 def test_twice_the_block_diagonal_bounds_the_hessian() -> None:
