@@ -69,6 +69,7 @@ class ErrorInference(StateInference):
 
     def refresh(self) -> None:
         super().refresh()
+        self.hidden = self.network.hidden_energies()
         self.drives = []
 
     def slopes(self) -> list[Tensor]:
@@ -97,7 +98,7 @@ class ErrorInference(StateInference):
 
     def _curvature(self, moves: list[Tensor], drive_moves: list[Tensor]) -> Tensor:
         total_B = self.energies[0].curvature(self.terms[0], None, drive_moves[0], self.mask_BD)
-        for energy, move in zip(self.network.hidden_energies(), moves, strict=False):
+        for energy, move in zip(self.hidden, moves, strict=False):
             total_B = total_B + weighted_square(move, energy.precision)
         if self.last_free == self.network.depth:
             total_B = total_B + self.network.prior_curvature(self.states[-1], moves[-1])

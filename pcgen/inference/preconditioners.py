@@ -263,8 +263,7 @@ class ErrorDiagonal:
 
     def __init__(self, network: Network) -> None:
         slopes, own_D, precisions = _mean_slopes(network)
-        probes_RD = _probes(own_D) * own_D.sqrt()
-        arrived = error_signals(network, slopes, probes_RD, network.depth)
+        arrived = error_signals(network, slopes, _probes(own_D), network.depth)
         self.hidden = [
             1 / (precision + signal.square().sum(0))
             for precision, signal in zip(precisions[1:], arrived, strict=False)
@@ -287,17 +286,20 @@ def latent_curvature(network: Network) -> Tensor:
     return _squared_jacobian(network, slopes, own_D)
 
 
-def error_signals(
-    network: Network, slopes: list[Tensor], signal_RD: Tensor, top: int
-) -> list[Tensor]:
-    """Return how a signal (R, D_0) from the data's drive arrives at the layers 1 to top - 1.
+def error_signals(network: Network, slopes: list[Tensor], signal: Tensor, top: int) -> list[Tensor]:
+    """Return how a signal from the data's drive arrives at the layers 1 to top - 1, (R, D_l).
 
     Args:
+        signal: (R, D_0), or (D_0,) for the rows of a diagonal matrix.
         slopes: of the prediction in the drive, for each layer; the data layer's is not used.
     """
-    carried, arrived = [signal_RD], []
+    carried, arrived = [signal.diag() if signal.ndim == 1 else signal], []
     for i in range(1, top):
-        arrived.append(network.adjoint(i, carried))
+        if i == 1 and signal.ndim == 1 and isinstance(network.layers[0], Dense):
+            # The product with a diagonal matrix, without its zeros.
+            arrived.append(signal[:, None] * network.layers[0].weight)
+        else:
+            arrived.append(network.adjoint(i, carried))
         carried.append(arrived[-1] * slopes[i])
     return arrived
 
@@ -342,17 +344,17 @@ def _squared_jacobian(network: Network, slopes: list[Tensor], own_D: Tensor) -> 
     return products.linear(jacobian * own_D, jacobian)
 
 
-def _probes(like_D: Tensor) -> Tensor:
-    """Return rows (R, D) whose squares sum to 1 in each column and whose products average to 0.
+def _probes(own_D: Tensor) -> Tensor:
+    """Return the data's curvature in its drive as signals: the mean of their squares is own_D.
 
-    They are the unit vectors where these are few, else random signs (Bekas, Kokiopoulou and Saad,
-    2007).
+    They are a diagonal matrix, given as (D,), where units are few. Else they are rows (R, D) of
+    random signs (Bekas, Kokiopoulou and Saad, 2007), with products that average to 0.
     """
-    if len(like_D) <= EXACT_UNITS:
-        return torch.eye(len(like_D), dtype=like_D.dtype, device=like_D.device)
+    if len(own_D) <= EXACT_UNITS:
+        return own_D.sqrt()
     source = torch.Generator().manual_seed(0)
-    signs = torch.randint(0, 2, (PROBES, len(like_D)), generator=source) * 2 - 1
-    return signs.to(like_D) / math.sqrt(PROBES)
+    signs = torch.randint(0, 2, (PROBES, len(own_D)), generator=source) * 2 - 1
+    return signs.to(own_D) * (own_D.sqrt() / math.sqrt(PROBES))
 
 
 def _entries(layer: Layer) -> int:

@@ -108,7 +108,6 @@ class StateInference:
     ) -> None:
         self.network = network
         self.certificate = certificate or Certificate(network)
-        self.energies = network.energies()
         self.states = states
         self.direction = direction
         self.mask_BD = mask_BD
@@ -132,31 +131,23 @@ class StateInference:
         return False
 
     def excess_bound(self, images: Tensor, sharp: bool) -> Tensor:
-        network, certificate = self.network, self.certificate
-        states, terms, pull_BD, mask_BD = self._of(images)
-        slopes = error_slopes(network, terms, pull_BD, self.last_free)
+        network, certificate, terms = self.network, self.certificate, self.terms
+        index = None if len(images) == len(self.energy_B) else images
+        slopes = error_slopes(network, terms, self.prior_pull_BD, self.last_free, index)
         if not slopes:
-            return torch.zeros_like(terms[0].energy_B)
+            return torch.zeros_like(self.energy_B[images])
         bound_B = certificate.plain_bound(slopes)
         if self.last_free < network.depth or not (sharp or not certificate.has_prior):
             return bound_B
+        states, mask_BD = self.states, self.mask_BD
+        if index is not None:
+            states, terms = selected(states, index), [term.of(index) for term in terms]
+            mask_BD = None if mask_BD is None else mask_BD.index_select(0, index)
         curvature = certificate.latent_curvature(terms, mask_BD)
         if curvature is None:
             return bound_B
         self.take_in(images, curvature)
         return bound_B.minimum(certificate.sharp_bound(states, terms, slopes, curvature, mask_BD))
-
-    def _of(self, images: Tensor) -> tuple[list[Tensor], list[Terms], Tensor, Tensor | None]:
-        """Return states, terms, the prior's slope and the mask of the images of these numbers."""
-        mask_BD = self.mask_BD
-        if len(images) == len(self.energy_B):
-            return self.states, self.terms, self.prior_pull_BD, mask_BD
-        return (
-            selected(self.states, images),
-            [terms.of(images) for terms in self.terms],
-            self.prior_pull_BD.index_select(0, images),
-            None if mask_BD is None else mask_BD.index_select(0, images),
-        )
 
     def take_in(self, images: Tensor, curvature: LatentCurvature) -> None:
         """Use the curvature of these images' latents for their next moves, if that helps."""
@@ -200,7 +191,7 @@ class StateInference:
         self.prior_pull_BD = before.prior_pull_BD
 
     def put_back(self, before: Position, images_B: Tensor) -> None:
-        """Move the marked images (B,) back to an earlier position."""
+        """Move the marked images (B,) back to an earlier position, in the present tensors."""
         index = images_B.nonzero()[:, 0]
         if not len(index):
             return

@@ -64,7 +64,7 @@ ACTIVATIONS.define(
     {
         activation.name: activation
         for activation in (
-            Activation("linear", lambda a: a, lambda a, y: torch.ones_like(a), 1.0),
+            Activation("linear", lambda a: a, lambda a, y: a.new_ones(()).expand_as(a), 1.0),
             Activation("tanh", _tanh, _tanh_slope, 1.0),
             Activation(
                 "hard_tanh", functional.hardtanh, lambda a, y: (a.abs() < 1).to(a.dtype), 1.0

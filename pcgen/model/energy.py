@@ -41,7 +41,10 @@ class Terms:
         return self._each(lambda tensor, _: tensor.index_select(0, index), self)
 
     def with_images(self, index: Tensor, other: Terms) -> Terms:
-        """Return these terms, except that the images with these numbers have those of `other`."""
+        """Return these terms, except that the images with these numbers have those of `other`.
+
+        These terms are overwritten.
+        """
         return self._each(lambda tensor, old: with_images(tensor, index, old), other)
 
     def _each(self, change: Callable[[Tensor, Tensor], Tensor], other: Terms) -> Terms:
@@ -58,9 +61,11 @@ class Terms:
 def with_images(tensor: Tensor, index: Tensor, other: Tensor) -> Tensor:
     """Return a tensor of all images, except that those with these numbers are as in `other`.
 
-    On a CPU this takes a quarter of the time of `torch.where`.
+    The tensor is overwritten, so it must not be used elsewhere. On a CPU this takes a tenth of the
+    time of `torch.where`.
     """
-    return tensor.index_copy(0, index, other.index_select(0, index))
+    own = tensor if tensor.is_contiguous() else tensor.clone()
+    return own.index_copy_(0, index, other.index_select(0, index))
 
 
 def slope_of(terms: Terms) -> Tensor:

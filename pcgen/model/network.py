@@ -114,7 +114,11 @@ class Network:
 
     def adjoint(self, i: int, signals: Sequence[Tensor]) -> Tensor:
         """Return the sum (B, D_i) of the signals that arrive at layer i from the layers below."""
-        return sum(layer.adjoint(signals[target]) for target, layer in self.outputs[i])  # type: ignore[return-value]
+        (target, layer), *skips = self.outputs[i]
+        arrived = layer.adjoint(signals[target])
+        for target, layer in skips:
+            arrived = arrived + layer.adjoint(signals[target])
+        return arrived
 
     def slope(self, i: int, pull_BD: Tensor, signals: Sequence[Tensor]) -> Tensor:
         """Return the energy's slope (B, D_i) in the states of layer i."""
