@@ -5,6 +5,7 @@ Generators are the only source of randomness.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import platform
@@ -68,6 +69,23 @@ def choose_threads(multiply_adds: int) -> None:
     """
     if multiply_adds < _WORTH_SHARING and not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(1)
+
+
+# Options of glibc's mallopt, and their values in bytes. Larger blocks always go back.
+_TRIM_THRESHOLD, _KEPT = -1, 2**28
+_MMAP_THRESHOLD, _LARGE = -3, 2**25
+
+
+def keep_memory() -> None:
+    """Keep freed memory for the next tensors, where the C library is glibc.
+
+    It would give large blocks back to the system, which clears every page of the next one: a tenth
+    of the time of inference on a CPU.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(_TRIM_THRESHOLD, _KEPT)
+        library.mallopt(_MMAP_THRESHOLD, _LARGE)
 
 
 _MATMUL = {"float32": "highest", "tf32": "high", "bfloat16": "medium"}

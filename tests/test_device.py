@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from pcgen.config import from_dict
-from pcgen.device import choose_products, free_memory, processor
+from pcgen.device import choose_products, free_memory, keep_memory, processor
 from pcgen.errors import RecipeError
 
 
@@ -35,6 +36,21 @@ def test_products_are_float32_unless_a_recipe_says_so() -> None:
     assert from_dict({}).inference.products == "float32"
     with pytest.raises(RecipeError, match="products"):
         from_dict({"inference": {"products": "float16"}})
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has this setting")
+def test_kept_memory_is_not_cleared_again_for_the_next_tensors() -> None:
+    import resource  # not on Windows
+
+    def pages() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            torch.zeros(2**20).add(1)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    keep_memory()
+    pages()
+    assert pages() < 1000  # 2 tensors of 1024 pages each, ten times
 
 
 def test_free_memory_is_the_machine_s_or_what_the_container_leaves(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class Session:
     def prepare(
         self, network: Any, table: InferenceTable, batch: int, begun: str | None = None
     ) -> None:
-        """Choose threads and products for a network and batches of so many images.
+        """Choose threads, products and memory for a network and batches of so many images.
 
         Args:
             begun: the operation of the matrix products with which a resumed run was begun; it goes
@@ -75,8 +75,9 @@ class Session:
         Raises:
             DeviceError: `PCGEN_PRODUCTS` names an operation that does not exist here.
         """
-        from pcgen.device import choose_products, choose_threads
+        from pcgen.device import choose_products, choose_threads, keep_memory
 
+        keep_memory()
         multiply_adds = network.largest_product * batch
         choose_threads(multiply_adds)
         choose_products(table.products)
