@@ -126,15 +126,13 @@ def transposed_product(x_BD: Tensor, y_BU: Tensor) -> Tensor:
     return product(x_BD.T, y_BU)
 
 
-def minus_product(
-    start_BU: Tensor, x_BD: Tensor, weight_DU: Tensor, out: Tensor | None = None
-) -> Tensor:
-    """Return start - x weight (B, U), written into `out` if given; that may be `start`."""
+def minus_product(start_BU: Tensor, x_BD: Tensor, weight_DU: Tensor) -> Tensor:
+    """Return start - x weight (B, U)."""
     if _serves(x_BD, weight_DU, weight_DU.shape[1]):
         # oneDNN can subtract in the same operation, but first copies `start` to the result.
         moved_BU = _fast(x_BD, weight_DU.T)
-        return torch.sub(start_BU, moved_BU, out=moved_BU if out is None else out)
-    return torch.addmm(start_BU, x_BD, weight_DU, alpha=-1, out=out)
+        return torch.sub(start_BU, moved_BU, out=moved_BU)
+    return torch.addmm(start_BU, x_BD, weight_DU, alpha=-1)
 
 
 def _serves(x: Tensor, weight: Tensor, units: int) -> bool:

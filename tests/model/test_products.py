@@ -41,7 +41,6 @@ PRODUCTS: dict[str, Callable[[], Tensor]] = {
     "product": lambda: products.product(X, WEIGHT),
     "transposed product": lambda: products.transposed_product(X, Y),
     "minus product": lambda: products.minus_product(Y, X, WEIGHT),
-    "minus product in place": lambda: products.minus_product(start := Y.clone(), X, WEIGHT, start),
     "rows with gaps": lambda: products.linear(draw(400, 120)[::2], WEIGHT),
     "gram": lambda: gram(draw(200, 300), torch.empty(300, 300)),
 }
