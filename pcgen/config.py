@@ -217,7 +217,7 @@ class InferenceTable(Table, frozen=True):
     """How the states reach their equilibrium, the states of least energy."""
 
     solver: SolverName = "majorise"
-    """The rule that moves the states. `majorise`, `newton`, `errors` and `descent`
+    """The rule that moves the states. `majorise`, `newton`, `exact-newton`, `errors` and `descent`
     find the states of least energy; `langevin`, `momentum` and `kinetic` are samplers."""
     test_solver: SolverNameOrEmpty = ""
     """The rule when a trained model is used or validated. If it is empty, that is `solver`; where

@@ -106,7 +106,7 @@ ACTIVATIONS = Table("activation", ("linear", "tanh", "hard_tanh", "relu", "gelu"
 LIKELIHOODS = Table("likelihood", ("gaussian", "bernoulli", "categorical"))
 SAMPLERS = ("langevin", "momentum", "kinetic")
 """The solvers that draw the states from exp(-E) where the others find the least E."""
-SOLVERS = Table("solver", ("majorise", "newton", "errors", "descent", *SAMPLERS))
+SOLVERS = Table("solver", ("majorise", "newton", "exact-newton", "errors", "descent", *SAMPLERS))
 SCORES = Table(
     "score",
     (

@@ -19,6 +19,7 @@ from pcgen.config import InferenceTable
 from pcgen.inference.certificate import Certificate
 from pcgen.inference.directions import Conjugate, Descent
 from pcgen.inference.errors import ErrorInference, OwnCurvature
+from pcgen.inference.exact import ExactInference, require_whole_curvature
 from pcgen.inference.preconditioners import BlockDiagonal, BlockTridiagonal, ErrorDiagonal
 from pcgen.inference.reduction import ReducedInference, reduce
 from pcgen.inference.states import Inference, StateInference
@@ -98,6 +99,12 @@ def _newton(network: Network, table: InferenceTable) -> Method:
     return Method(network, StateInference, lambda: Conjugate(precondition))
 
 
+def _exact_newton(network: Network, table: InferenceTable) -> Method:
+    require_whole_curvature(network)
+    precondition = BlockTridiagonal(network)
+    return Method(network, ExactInference, lambda: Conjugate(precondition))
+
+
 def _errors(network: Network, table: InferenceTable) -> Method:
     precondition = ErrorDiagonal(network)
     return Method(network, ErrorInference, lambda: OwnCurvature(precondition))
@@ -113,6 +120,7 @@ SOLVERS.define(
         "descent": _descent,
         "majorise": _majorise,
         "newton": _newton,
+        "exact-newton": _exact_newton,
         "errors": _errors,
         **dict.fromkeys(SAMPLERS, _sampled),
     }

@@ -117,3 +117,14 @@ def _derivative(value: Callable[[Tensor], Tensor], drive: Tensor, _response: Ten
         leaf = drive.detach().requires_grad_()
         (slope,) = torch.autograd.grad(value(leaf).sum(), leaf)
     return slope
+
+
+def second_derivative(activation: Activation, drive: Tensor) -> Tensor:
+    """Return the response's second derivative in the drive, elementwise, by autograd."""
+    with torch.enable_grad():
+        leaf = drive.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(activation.value(leaf).sum(), leaf, create_graph=True)
+        if not slope.requires_grad:
+            return torch.zeros_like(drive)
+        (bend,) = torch.autograd.grad(slope.sum(), leaf)
+    return bend
