@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import is_first_process, limit_option, out_option, rows_options
+from .options import is_first_process, limit_option, out_option, rows_options, settings_option
 from .output import write_result
 from .progress import Story
 
@@ -16,6 +16,7 @@ from .progress import Story
 @click.argument("model")
 @click.argument("data")
 @out_option("Folder for the picture, the arrays and the rows. [default: a new one]")
+@settings_option("Set a key of the model's recipe, as inference.test_steps=300. Repeatable.")
 @limit_option
 @rows_options
 def command(out: Path | None, as_json: bool, as_jsonl: bool, quiet: bool, **options: Any) -> None:

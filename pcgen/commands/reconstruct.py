@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from pcgen.commands.outputs import (
     write_results,
 )
 from pcgen.commands.progress import Event, OnProgress, silent
-from pcgen.commands.session import Session, open_model, session
+from pcgen.commands.session import Session, open_model, session, with_inference
 
 if TYPE_CHECKING:
     from pcgen.data.sources import Data
@@ -49,6 +50,7 @@ def reconstruct(
     *,
     out: str | Path | None = None,
     limit: int | None = None,
+    settings: Sequence[str] = (),
     device: str = "auto",
     data_dir: str | Path | None = None,
     on_progress: OnProgress = silent,
@@ -62,6 +64,7 @@ def reconstruct(
         data: a data set's name, a path or an array; images are brought to the model's shape.
         out: the folder for `reconstructions.png`, `.npz` and `.jsonl`.
         limit: use the first so many inputs only.
+        settings: `inference.` words over the model's recipe.
         data_dir: the folder in which names of data sets are looked up first.
 
     Raises:
@@ -81,7 +84,7 @@ def reconstruct(
     with session(
         device, data_dir=data_dir, hint=hint, reads=reads, writes=files, on_progress=on_progress
     ) as place:
-        return _reconstruct(place, model, data, folder, limit, on_progress)
+        return _reconstruct(place, model, data, folder, limit, settings, on_progress)
 
 
 def _reconstruct(
@@ -90,12 +93,13 @@ def _reconstruct(
     data: Data,
     folder: Path | None,
     limit: int | None,
+    settings: Sequence[str],
     on_progress: OnProgress,
 ) -> ReconstructResult:
     from pcgen import reconstruction as task
     from pcgen.learning.validate import BATCH
 
-    loaded = place.ready(open_model(model, place.device), BATCH)
+    loaded = with_inference(place.ready(open_model(model, place.device), BATCH), settings)
     images = place.open_data(data, loaded, limit=limit)
     group, total = place.group, len(images)
     processes = 1 if group is None else group.size

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from pcgen import shipped
 from pcgen.commands.arguments import require_choice
 from pcgen.commands.progress import Event, OnProgress, silent
-from pcgen.commands.session import Session, open_model, session
+from pcgen.commands.session import Session, open_model, session, with_inference
 from pcgen.errors import DivergenceError, RecipeError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pcgen.config import InferenceTable
     from pcgen.data.sources import Data
     from pcgen.sampling.draw import Given, Samples
     from pcgen.storage.checkpoint import Model
@@ -180,7 +179,7 @@ def _sample(
     label = None if request.label is None else _class_number(loaded, request.label)
     seed = loaded.recipe.seed if request.seed is None else request.seed
     noisy = (loaded.scale is not None) if request.noise is None else request.noise
-    table = _inference(loaded, request.settings)
+    table = with_inference(loaded, request.settings).recipe.inference
 
     def tell(done: int, total: int, acceptance: float | None, ess: float | None) -> None:
         on_progress(Event("sampling", n * done // total, n, acceptance=acceptance, ess=ess))
@@ -221,17 +220,6 @@ def _not_learnt(model: Model) -> str:
         "The model learnt to reconstruct, not to sample: draws from its prior need not be like its "
         "data. A sampler is trained with --set inference.solver=kinetic"
     )
-
-
-def _inference(model: Model, settings: Sequence[str]) -> InferenceTable:
-    """Return the model's inference table with settings laid over it."""
-    from pcgen import config
-
-    tables = config.with_settings(config.to_dict(model.recipe), settings)
-    foreign = [word for word in settings if not word.strip().startswith("inference.")]
-    if foreign:
-        raise RecipeError(f"--set {foreign[0]}: of a trained model only inference.* can be set")
-    return config.from_dict(tables, str(model.path)).inference
 
 
 def _class_number(model: Model, label: int | str) -> int:

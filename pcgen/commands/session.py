@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -243,6 +243,21 @@ def open_model(model: str | Path, device: torch.device | str = "cpu") -> Model:
     from pcgen.storage.checkpoint import load_model
 
     return load_model(shipped.find_model(model), device)
+
+
+def with_inference(model: Model, settings: Sequence[str]) -> Model:
+    """Return the model with `inference.key=value` words laid over its recipe.
+
+    Raises:
+        RecipeError: a word that does not fit, or that sets anything else.
+    """
+    from pcgen import config
+
+    tables = config.with_settings(config.to_dict(model.recipe), settings)
+    foreign = [word for word in settings if not word.strip().startswith("inference.")]
+    if foreign:
+        raise RecipeError(f"--set {foreign[0]}: of a trained model only inference.* can be set")
+    return replace(model, recipe=config.from_dict(tables, str(model.path)))
 
 
 def open_classifier(model: str | Path, device: torch.device | str = "cpu") -> ClassifierModel:

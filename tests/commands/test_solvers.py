@@ -207,3 +207,13 @@ def test_starts_need_a_linear_start_and_a_solver_that_descends(tmp_path: Path) -
     with pytest.raises(RecipeError, match=r"inference.starts: goes with .*, not with kinetic"):
         pcgen.train("iris", tmp_path, settings=settings)
     pcgen.train("digits", tmp_path / "run", settings=[*QUICK, *settings])
+
+
+def test_reconstruct_infers_as_its_settings_say() -> None:
+    settings = ["inference.test_solver=exact-newton", "inference.test_steps=3"]
+    found = pcgen.reconstruct("digits", "digits:test", limit=10, settings=settings)
+    inference = found.document()["inference"]
+    assert (inference["solver"], inference["steps"]) == ("exact-newton", 3)
+    assert inference["mean_steps"] <= 3
+    with pytest.raises(RecipeError, match=r"learning.epochs=2: .* only inference"):
+        pcgen.reconstruct("digits", "digits:test", limit=1, settings=["learning.epochs=2"])

@@ -38,7 +38,9 @@ def dense(inference: ExactInference, image: int) -> tuple[Tensor, Tensor]:
 
     def energy(flat_X: Tensor) -> Tensor:
         parts = [part[None] for part in torch.split(flat_X, sizes)]
-        return network.energy([inference.states[0][image : image + 1], *parts, *clamped], mask_BD)[0]
+        return network.energy([inference.states[0][image : image + 1], *parts, *clamped], mask_BD)[
+            0
+        ]
 
     flat_X = torch.cat([states[image] for states in free])
     with torch.enable_grad():
