@@ -92,7 +92,8 @@ class ExactInference(StateInference):
         Args:
             damping_B: is added to the diagonal of H.
         """
-        layers, slopes = self.network.layers, [slope[images] for slope in self.slopes()]
+        layers = self.network.layers
+        slopes = [slope.index_select(0, images) for slope in self.slopes()]
         crosses = [self._cross(i, images) for i in range(1, self.last_free)]
         factors, failed_B = self._factors(images, damping_B, crosses)
         steps: list[Tensor] = []
@@ -130,11 +131,13 @@ class ExactInference(StateInference):
 
     def _cross(self, i: int, images: Tensor) -> Tensor:
         """Return -d2E/da dx (B, D_i) of a hidden layer."""
-        return slope_of(self.terms[i])[images] * self.network.log_precisions[i].exp()
+        slope_BD = slope_of(self.terms[i]).index_select(0, images)
+        return slope_BD * self.network.log_precisions[i].exp()
 
     def _own_curvature(self, i: int, images: Tensor) -> Tensor:
         """Return d2E/da2 (B, D_i) of a layer, with the curvature of its activation."""
-        energy, terms, drive_BD = self.energies[i], self.terms[i].of(images), self.drives[i][images]
+        energy, terms = self.energies[i], self.terms[i].of(images)
+        drive_BD = self.drives[i].index_select(0, images)
         if isinstance(energy, Gaussian):
             own_BD = energy.precision * slope_of(terms).square()
         else:

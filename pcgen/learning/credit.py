@@ -24,8 +24,8 @@ from pcgen.learning.validate import measure
 from pcgen.model.network import Network
 
 _Shares = tuple[float | None, float | None, float | None, float | None]
-# Enough images for a cosine that is right to about 0.01.
-IMAGES = 500
+# Few, because the measure takes seconds at the end of a training of seconds.
+IMAGES = 200
 # The steps to the batch's own equilibrium, for each step that the recipe allows in use.
 _LONGER = 5
 
