@@ -146,7 +146,7 @@ class Certificate:
     ) -> LatentCurvature | None:
         """Return each image's curvature of the latent; None where it is too large or not known."""
         network, latents = self.network, self.network.sizes[-1]
-        own_BD = _data_curvature(network.energies()[0], terms[0], mask_BD)
+        own_BD = drive_curvature(network.energies()[0], terms[0], mask_BD)
         if own_BD is None or self._multiply_adds > LARGEST_CURVATURE:
             return None
         root_BD = own_BD.sqrt()
@@ -224,8 +224,11 @@ def _norm(layer: Layer) -> Tensor:
     return torch.linalg.matrix_norm(layer.matrix(), 2)
 
 
-def _data_curvature(energy: LayerEnergy, terms: Terms, mask_BD: Tensor | None) -> Tensor | None:
-    """Return the curvature of each unit's energy in its drive (B, D); None if not known."""
+def drive_curvature(energy: LayerEnergy, terms: Terms, mask_BD: Tensor | None) -> Tensor | None:
+    """Return the curvature of each unit's energy in its drive (B, D); None if not known.
+
+    It is the Gauss-Newton approximation, without the curvature of the activation.
+    """
     if isinstance(energy, Gaussian):
         own_BD = energy.precision * slope_of(terms).square()
     elif isinstance(energy, Bernoulli):

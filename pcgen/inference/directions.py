@@ -96,11 +96,13 @@ class Conjugate:
 
     def __call__(self, slopes: list[Tensor], terms: Sequence[Terms]) -> tuple[list[Tensor], Tensor]:
         steepest = self.precondition(slopes, terms)
-        decrement_B = dot(slopes, steepest)
+        # After the steps of the layers may come the changes of the drives.
+        steps = steepest[: len(slopes)]
+        decrement_B = dot(slopes, steps)
         if self.move is None:
             move = [-step for step in steepest]
         else:
-            change_B = decrement_B - dot(self.slopes, steepest)
+            change_B = decrement_B - dot(self.slopes, steps)
             beta_B = (change_B / self.decrement_B).nan_to_num_(0.0, 0.0, 0.0).clamp_(min=0.0)
             move = [
                 (-step).addcmul_(beta_B[:, None], old)
@@ -129,8 +131,8 @@ def selected(layers: Sequence[Tensor], index: Tensor) -> list[Tensor]:
 
 
 def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-    """Return the scalar products (B,) of two moves, summed over the layers of the shorter one."""
+    """Return the scalar products (B,) of two moves, summed over all layers."""
     total = torch.linalg.vecdot(left[0], right[0])
-    for a, b in zip(left[1:], right[1:], strict=False):
+    for a, b in zip(left[1:], right[1:], strict=True):
         total = total + torch.linalg.vecdot(a, b)
     return total

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from pcgen.errors import RecipeError
+from pcgen.inference.certificate import drive_curvature
 from pcgen.inference.directions import dot
 from pcgen.inference.states import StateInference
 from pcgen.model import products
@@ -138,12 +139,9 @@ class ExactInference(StateInference):
         """Return d2E/da2 (B, D_i) of a layer, with the curvature of its activation."""
         energy, terms = self.energies[i], self.terms[i].of(images)
         drive_BD = self.drives[i].index_select(0, images)
-        if isinstance(energy, Gaussian):
-            own_BD = energy.precision * slope_of(terms).square()
-        else:
-            own_BD = terms.prediction_BD * (1 - terms.prediction_BD)
-        if i == 0 and self.mask_BD is not None:
-            own_BD = own_BD * self.mask_BD[images]
+        mask_BD = None if i > 0 or self.mask_BD is None else self.mask_BD[images]
+        own_BD = drive_curvature(energy, terms, mask_BD)
+        assert own_BD is not None
         if isinstance(energy, Gaussian):
             # The pull is pi eps, which is 0 where data are hidden.
             own_BD = own_BD - terms.pull_BD * second_derivative(energy.activation, drive_BD)

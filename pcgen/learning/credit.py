@@ -20,6 +20,7 @@ from pcgen.inference.infer import infer
 from pcgen.inference.solvers import prepare
 from pcgen.learning.gradients import backprop_gradients, weight_gradients
 from pcgen.learning.latent_regression import of_least_energy
+from pcgen.learning.predictive_coding import clamped_labels
 from pcgen.learning.validate import measure
 from pcgen.model.network import Network
 
@@ -102,11 +103,8 @@ def _shares(network: Network, recipe: Recipe, rows: Rows) -> _Shares:
     """Return the first four measures of `Credit`."""
     table = recipe.inference
     data_BD = rows.pixels_BD[rows.ok].to(network.layers[0].weight)
-    labels_BK = None
-    if network.table.labels:
-        assert rows.labels_B is not None
-        one_hot_BK = functional.one_hot(rows.labels_B[rows.ok], network.sizes[-1])
-        labels_BK = one_hot_BK.to(data_BD)
+    labels_B = None if rows.labels_B is None else rows.labels_B[rows.ok]
+    labels_BK = clamped_labels(network, labels_B)
     steps = table.steps_in(recipe.learning.epochs)
     starts = [share * network.start_latent(data_BD) for share in table.starts]
     trained = prepare(network, table).begin(

@@ -102,9 +102,10 @@ class PredictiveCoding(Learner):
 
     def first_latents(self, rows: Rows) -> Tensor | None:
         """Return where the rows' latents start (B, D_latent); None for the network's own start."""
-        table, data_BD = self.recipe.inference, rows.pixels_BD.to(self.network.layers[0].weight)
+        table = self.recipe.inference
         if table.starts == [1.0] and not table.keep_latents:
             return None
+        data_BD = rows.pixels_BD.to(self.network.layers[0].weight)
         whole_BD = self.network.start_latent(data_BD)
         starts = [share * whole_BD for share in table.starts]
         if table.keep_latents:
@@ -196,7 +197,7 @@ class PredictiveCoding(Learner):
         Incremental predictive coding learns after every step of inference, else after the last.
         """
         rows, incremental = batch.rows, self.recipe.learning.incremental
-        labels_BK = self._labels(rows)
+        labels_BK = clamped_labels(self.network, rows.labels_B)
         if self.posterior is not None:
             yield self.posterior.draw(data_BD, rows, labels_BK, self.updates), True
             return
@@ -216,14 +217,6 @@ class PredictiveCoding(Learner):
             yield Equilibrium.of(inference), step == steps
             if step < steps:
                 inference.refresh()
-
-    def _labels(self, rows: Rows) -> Tensor | None:
-        """Return the rows' classes, one-hot (B, K), where the network has a label layer."""
-        if not self.network.table.labels:
-            return None
-        assert rows.labels_B is not None
-        one_hot_BK = functional.one_hot(rows.labels_B, self.network.sizes[-1])
-        return one_hot_BK.to(self.network.layers[0].weight)
 
     def _gradients(self, states: Equilibrium | Drawn, learned: bool) -> list[Tensor | None]:
         """Return the mean gradients of the weights and, where they learn, of the precisions."""
@@ -253,3 +246,12 @@ class PredictiveCoding(Learner):
         if len(self.kept_NL):
             parts.append(batch.placed(latent_BD))
         return parts
+
+
+def clamped_labels(network: Network, labels_B: Tensor | None) -> Tensor | None:
+    """Return the classes, one-hot (B, K), to which a network clamps its label layer, if any."""
+    if not network.table.labels:
+        return None
+    assert labels_B is not None
+    one_hot_BK = functional.one_hot(labels_B, network.sizes[-1])
+    return one_hot_BK.to(network.layers[0].weight)
