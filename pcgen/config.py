@@ -225,12 +225,11 @@ class InferenceTable(Table, frozen=True):
     `pcgen recall`, `errors`."""
     steps: Count = 20
     """In training: gradient evaluations per batch. A sampler uses the `sampling` table instead."""
-    schedule: list[Annotated[list[Count], msgspec.Meta(min_length=2, max_length=2)]] = (
-        msgspec.field(default_factory=list)
-    )
-    """How `steps` changes in training: pairs [epoch, steps], as [[1, 5], [10, 20]] for 5 steps from
-    epoch 1 on and 20 from epoch 10 on. If it is empty, and before its first epoch, `steps`
-    holds."""
+    schedule: list[tuple[Count | Fraction, Count]] = msgspec.field(default_factory=list)
+    """How `steps` changes in training: pairs [first, steps]. A first below 1 is a share of the run:
+    [[0.6, 16], [0.8, 32]] takes 16 steps in the epochs after 60 % of the run, and 32 in those after
+    80 %. A whole first is an epoch: [[1, 5], [10, 20]]. If it is empty, and before its first epoch,
+    `steps` holds."""
     starts: Annotated[list[Share], msgspec.Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: [1.0]
     )
@@ -261,10 +260,6 @@ class InferenceTable(Table, frozen=True):
     def draws(self) -> bool:
         """Return whether the solver samples the states instead of finding their equilibrium."""
         return self.solver in registry.SAMPLERS
-
-    def steps_in(self, epoch: int) -> int:
-        """Return the gradient evaluations per batch of an epoch in training, counted from 1."""
-        return next((steps for first, steps in self.schedule[::-1] if first <= epoch), self.steps)
 
     def for_use(self, default: str = "") -> InferenceTable:
         """Return the settings for using a trained model, with `test_solver` as the solver.
@@ -326,6 +321,16 @@ class Recipe(Table, frozen=True):
     learning: LearningTable = LearningTable()
     """How the weights learn."""
 
+    def steps_in(self, epoch: int) -> int:
+        """Return the gradient evaluations per batch of an epoch in training, counted from 1."""
+        steps = self.inference.steps
+        for first, scheduled in self.inference.schedule:
+            # A share times the epochs that is whole but for rounding is whole.
+            share = 1 + math.ceil(first * self.learning.epochs - 1e-9)
+            if epoch >= (share if first < 1 else first):
+                steps = scheduled
+        return steps
+
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe as plain tables with every default, without the keys that are `None`."""
@@ -361,11 +366,12 @@ def from_dict(tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
             f"{where}: {_path_of(error)}", "Show a complete one: pcgen recipes digits"
         ) from None
     _require_names(recipe, f"{where}: ")
-    epochs = [epoch for epoch, _ in recipe.inference.schedule]
-    if epochs != sorted(set(epochs)):
+    firsts = [first for first, _ in recipe.inference.schedule]
+    if firsts != sorted(set(firsts)) or len({first < 1 for first in firsts}) > 1:
         raise RecipeError(
-            f"{where}: inference.schedule: epochs {', '.join(map(str, epochs))} do not rise",
-            "Example: --set inference.schedule=[[1,5],[10,20]]",
+            f"{where}: inference.schedule: {', '.join(map(str, firsts))} are neither rising shares "
+            "of the run nor rising epochs",
+            "Example: --set inference.schedule=[[0.5,8],[0.9,20]]",
         )
     if recipe.inference.starts != [1.0] and recipe.model.start != "linear":
         raise RecipeError(

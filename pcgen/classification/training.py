@@ -154,7 +154,7 @@ class ClassifierLearner(Learner):
         network.typical_latents[: len(data_BD)] = data_BD[: len(network.typical_latents)]
         method = prepare(network, self.recipe.inference)
         label_BK = functional.one_hot(labels_B, self.network.classes).to(data_BD)
-        steps = self.recipe.inference.steps_in(batch.epoch + 1)
+        steps = self.recipe.steps_in(batch.epoch + 1)
         equilibrium = infer(method, label_BK, steps=steps, latent_BD=data_BD, clamp_latent=True)
         terms = network.terms(equilibrium.states)
         pairs = weight_gradients(network, equilibrium.states, terms)

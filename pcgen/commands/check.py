@@ -92,7 +92,7 @@ def check(
         has_second = next(steps, None) is not None
         seconds = time.monotonic() - middle if has_second else middle - began
         if chosen.inference.schedule:
-            count = chosen.inference.steps_in(1)
+            count = chosen.steps_in(1)
             place.note([f"seconds_per_epoch is that of epoch 1, with {count} inference steps"])
         tensors = training.tensors().values()
         parameters = sum(tensor.numel() for tensor in network.weights())

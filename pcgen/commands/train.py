@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pcgen.classification.network import Classifier
-    from pcgen.config import InferenceTable, Recipe
+    from pcgen.config import Recipe
     from pcgen.data.images import Images
     from pcgen.data.sources import Data
     from pcgen.distributed import Group
@@ -156,7 +156,7 @@ def _train(
         for progress in run.progress(images, setup.validation):
             size = own.learning.batch_size
             seen += min(size, len(images) - (progress.batch - 1) * size)
-            on_progress(_event(progress, len(images), own.inference))
+            on_progress(_event(progress, len(images), own))
         seconds = time.monotonic() - began
         credit = _credit(place, folder.model, own, setup) if place.writes else None
     return TrainResult(
@@ -292,14 +292,14 @@ def training_of(
     return Training(ClassifierLearner(network, recipe), group)
 
 
-def _event(progress: Progress, images: int, table: InferenceTable) -> Event:
+def _event(progress: Progress, images: int, recipe: Recipe) -> Event:
     """Return the event of a batch; about ten times a run it has a note."""
     note = ""
     every = max(1, progress.epochs // 10)
     if progress.ends_epoch and (progress.epoch % every == 0 or progress.epoch == progress.epochs):
         note = f"epoch {progress.epoch}/{progress.epochs}: energy {progress.energy:.4g}"
-        if table.schedule:
-            note += f", {table.steps_in(progress.epoch)} inference steps"
+        if recipe.inference.schedule:
+            note += f", {recipe.steps_in(progress.epoch)} inference steps"
         if progress.validation is not None:
             note += f", validation mse {progress.validation.mse:.4e}"
         if progress.labelled is not None:

@@ -105,7 +105,7 @@ def _shares(network: Network, recipe: Recipe, rows: Rows) -> _Shares:
     data_BD = rows.pixels_BD[rows.ok].to(network.layers[0].weight)
     labels_B = None if rows.labels_B is None else rows.labels_B[rows.ok]
     labels_BK = clamped_labels(network, labels_B)
-    steps = table.steps_in(recipe.learning.epochs)
+    steps = recipe.steps_in(recipe.learning.epochs)
     starts = [share * network.start_latent(data_BD) for share in table.starts]
     trained = prepare(network, table).begin(
         data_BD,

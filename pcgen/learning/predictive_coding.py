@@ -137,7 +137,7 @@ class PredictiveCoding(Learner):
         if not self.recipe.learning.incremental:
             return batch.batches
         epochs = self.recipe.learning.epochs
-        steps = sum(self.recipe.inference.steps_in(epoch) for epoch in range(1, epochs + 1))
+        steps = sum(self.recipe.steps_in(epoch) for epoch in range(1, epochs + 1))
         return batch.batches // epochs * steps
 
     def end_epoch(self, images: Images, epoch: int) -> None:
@@ -201,7 +201,7 @@ class PredictiveCoding(Learner):
         if self.posterior is not None:
             yield self.posterior.draw(data_BD, rows, labels_BK, self.updates), True
             return
-        steps = self.recipe.inference.steps_in(batch.epoch + 1)
+        steps = self.recipe.steps_in(batch.epoch + 1)
         method = prepare(self.network, self.recipe.inference, reduced=not incremental)
         inference = method.begin(
             data_BD,

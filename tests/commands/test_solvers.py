@@ -183,13 +183,31 @@ def test_training_says_how_many_steps_it_takes(tmp_path: Path) -> None:
     assert "epoch 1, with 2 inference steps" in " ".join(checked.notes)
 
 
-@pytest.mark.parametrize("schedule", [[[10, 5], [1, 20]], [[1, 5], [1, 20]]])
-def test_a_schedule_whose_epochs_do_not_rise_is_refused(schedule: list[list[int]]) -> None:
-    with pytest.raises(RecipeError, match=r"inference.schedule: epochs .* do not rise"):
+@pytest.mark.parametrize(
+    "schedule",
+    [[[10, 5], [1, 20]], [[1, 5], [1, 20]], [[0.5, 5], [0.2, 20]], [[0.5, 5], [2, 20]]],
+)
+def test_a_schedule_that_does_not_rise_is_refused(schedule: list[list[float]]) -> None:
+    with pytest.raises(RecipeError, match=r"inference.schedule: .* neither rising shares"):
         from_dict({"inference": {"schedule": schedule}})
 
 
-@pytest.mark.parametrize("schedule", [[[0, 5]], [[1, 0]], [[1]], [[1, 2, 3]], [5], 5, [[1, 2.5]]])
+@pytest.mark.parametrize("epochs", [5, 15, 60])
+def test_a_schedule_in_shares_of_the_run_follows_its_length(epochs: int) -> None:
+    recipe = from_dict(
+        {
+            "inference": {"steps": 4, "schedule": [[0.6, 16], [0.8, 32]]},
+            "learning": {"epochs": epochs},
+        }
+    )
+    steps = [recipe.steps_in(epoch) for epoch in range(1, epochs + 1)]
+    fifth = epochs // 5
+    assert steps == [4] * 3 * fifth + [16] * fifth + [32] * fifth
+
+
+@pytest.mark.parametrize(
+    "schedule", [[[0, 5]], [[1, 0]], [[1]], [[1, 2, 3]], [5], 5, [[1, 2.5]], [[1.5, 3]]]
+)
 def test_a_schedule_that_is_no_pairs_of_counts_is_refused(schedule: object) -> None:
     with pytest.raises(RecipeError, match=r"recipe: inference.schedule.*expected"):
         from_dict({"inference": {"schedule": schedule}})
