@@ -182,8 +182,9 @@ class BlockTridiagonal:
     factors is positive whatever the slopes are.
 
     The uppermost factor is left out where the latent is clamped. M_l is damped (Levenberg, 1944)
-    where the network is not linear. Skip connections count in the blocks of their layers; their
-    coupling is left out.
+    where the network is not linear. Skip connections count in the blocks of their layers. One from
+    layer 2 to the data also couples the layers 1 and 2, by Q = W_1' c W_skip beside -pi_1 S_1 W_2;
+    the coupling of the others is left out.
 
     Source: Innocenti et al. (2024) solve a linear network as one dense system. This is the sparse
     form of that system, used as a preconditioner for other networks too.
@@ -204,13 +205,20 @@ class BlockTridiagonal:
             precisions[-1] = torch.where(prior > 0, prior, WITHOUT_PRIOR * below.mean())
         self.hidden = network.hidden_energies()
         self.inverse: list[Tensor] = []
+        self.coupling_UL = _coupling_by_data(network, owns[0])
         cost: Tensor | None = None
+        slopes_RD = network.typical_latents
         for i, layer in enumerate(network.layers):
             matrix, precision = _matrix(layer), precisions[i + 1]
             if cost is None:
                 block = _squared(matrix, owns[0])
             else:
                 block = products.transposed_product(matrix, products.product(cost, matrix))
+            if i == 1 and self.coupling_UL is not None:
+                mean_D = slopes_RD.mean(0) * precisions[1]
+                block += _won_by_coupling(
+                    self.coupling_UL, self.inverse[0], mean_D[:, None] * matrix
+                )
             for target, skip in network.outputs[i + 1][1:]:
                 block += _squared(_matrix(skip), owns[target])
             if not linear:
@@ -242,14 +250,42 @@ class BlockTridiagonal:
         for i in range(1, len(slopes)):
             solution.append(products.product(remainder, inverse[i - 1]))
             remainder = layers[i].adjoint(solution[-1] * crosses[i - 1]).add_(slopes[i])
+            if i == 1 and self.coupling_UL is not None:
+                remainder -= products.product(solution[-1], self.coupling_UL)
         solution.append(products.product(remainder, inverse[len(slopes) - 1]))
         drives: list[Tensor] = []
         for i in range(len(slopes) - 1, 0, -1):
             drives.insert(0, layers[i].drive_move(solution[i]))
-            coupled = products.product(drives[0] * crosses[i - 1], inverse[i - 1])
-            solution[i - 1].add_(coupled)
-        # Skip connections would add to these drives.
-        return solution if self.network.skips else solution + drives
+            pull = drives[0] * crosses[i - 1]
+            if i == 1 and self.coupling_UL is not None:
+                pull -= products.linear(solution[1], self.coupling_UL)
+            solution[i - 1].add_(products.product(pull, inverse[i - 1]))
+        # Skip connections to hidden layers would add to these drives.
+        return solution if any(s.target for s in self.network.skips) else solution + drives
+
+
+def _coupling_by_data(network: Network, own_D: Tensor) -> Tensor | None:
+    """Return Q = W_1' c W_skip (D_1, D_2) of a skip from layer 2 to the data; None without one."""
+    total: Tensor | None = None
+    for skip in network.skips:
+        if (skip.source, skip.target) == (2, 0):
+            weighted_DL = own_D.expand(network.sizes[0])[:, None] * _matrix(skip.layer)
+            part = products.transposed_product(_matrix(network.layers[0]), weighted_DL)
+            total = part if total is None else total + part
+    return total
+
+
+def _won_by_coupling(coupling_UL: Tensor, inverse_UU: Tensor, mean_UL: Tensor) -> Tensor:
+    """Return what the coupling Q by the data adds to layer 2's factor, (D_2, D_2).
+
+    The factor is H_22 - H_21 D_1^-1 H_12 with H_12 = Q - pi_1 S_1 W_2. Here are the terms with Q.
+
+    Args:
+        mean_UL: pi_1 S_1 W_2 at the mean slopes.
+    """
+    solved_UL = products.product(inverse_UU, coupling_UL)
+    crossed_LL = products.transposed_product(mean_UL, solved_UL)
+    return crossed_LL + crossed_LL.T - products.transposed_product(coupling_UL, solved_UL)
 
 
 class ErrorDiagonal:

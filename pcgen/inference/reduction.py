@@ -6,6 +6,8 @@ not look at the pixels. With data precision pi and the upper triangle R of R'R =
     pi/2 ||x - b - W z||^2 = 1/2 ||y - R z||^2 + 1/2 ||r||^2,   R'y = W' pi (x - b)
 
 R has as many rows as there are units above. The residual r is constant: no state above explains it.
+With skip connections to the data, W are all maps into the data layer side by side, and z the states
+of all their layers; the columns of R are then shared out to the maps again.
 Hidden data are dropped from the energy, so a mask that all images share drops rows of W.
 
 Source: the least-squares reduction of Golub (1965), by normal equations.
@@ -13,7 +15,7 @@ Source: the least-squares reduction of Golub (1965), by normal equations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import torch
@@ -22,18 +24,19 @@ from torch import Tensor
 from pcgen.inference.states import Inference
 from pcgen.model.energy import Terms
 from pcgen.model.layers import Dense, gram
-from pcgen.model.network import Network
+from pcgen.model.network import Network, Skip
 
 # The reduction is worth its preparation from this many data units per unit above on.
 _WORTH = 1.5
 
 
 class Triangle(Dense):
-    """The layer R, with a gram matrix R'R that is known already."""
+    """Columns of R as a layer, whose gram matrix is known already."""
 
-    def __init__(self, triangle_UU: Tensor, gram_UU: Tensor) -> None:
-        super().__init__(triangle_UU, triangle_UU.new_zeros(len(triangle_UU)))
-        self._gram_UU = gram_UU
+    def __init__(self, columns_PU: Tensor, gram_UU: Tensor, *, bias: bool) -> None:
+        columns_PU = columns_PU.contiguous()
+        super().__init__(columns_PU, columns_PU.new_zeros(len(columns_PU)) if bias else None)
+        self._gram_UU = gram_UU.contiguous()
 
     def gram(self) -> Tensor:
         return self._gram_UU.clone()
@@ -44,7 +47,7 @@ class Reduction:
 
     Attributes:
         whole: the network.
-        network: the same above the data, which have as many units as the layer above them.
+        network: the same above the data, which have as many units as there are above in `layer`.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class Reduction:
         """Keep what `reduce` computed.
 
         Args:
-            layer: the map to the visible data, in the number type of the reduction.
+            layer: all maps to the visible data side by side, in the number type of the reduction.
             precision: of the visible data, () or (V,).
             gram_UU: W' pi W.
             triangle_UU: R.
@@ -72,11 +75,17 @@ class Reduction:
         self.visible_D = visible_D
         like = whole.layers[0].weight
         unit = torch.zeros_like(whole.latent_precision())
+        widths = [whole.sizes[source] for source, _ in whole.inputs[0]]
+        triangles = _shared_out(triangle_UU.to(like), gram_UU.to(like), widths)
+        data_layer = next(triangles)
+        skips = [
+            skip if skip.target else Skip(skip.source, 0, next(triangles)) for skip in whole.skips
+        ]
         self.network = Network(
             whole.table,
-            [Triangle(triangle_UU.to(like), gram_UU.to(like)), *whole.layers[1:]],
+            [data_layer, *whole.layers[1:]],
             [unit, *whole.log_precisions[1:]],
-            whole.skips,
+            skips,
         )
         self.network.typical_latents = whole.typical_latents
         self.network.mixture = whole.mixture
@@ -114,8 +123,8 @@ def reduce(
             whatever it pays, because a mask leaves few and nearly dependent rows of W.
         ridge: added to the diagonal of W' pi W, as a share of its mean.
     """
-    layer, table = network.layers[0], network.table
-    if not isinstance(layer, Dense) or len(network.inputs[0]) > 1:
+    layer, table = _side_by_side(network), network.table
+    if layer is None:
         return None
     if table.likelihood != "gaussian" or table.output != "linear":
         return None
@@ -125,7 +134,7 @@ def reduce(
         layer = Dense(layer.weight[visible_D].double(), layer.bias[visible_D].double())
         precision = precision.double()
         precision = precision[visible_D] if precision.ndim else precision
-    elif network.sizes[0] < _WORTH * network.sizes[1]:
+    elif network.sizes[0] < _WORTH * layer.weight.shape[1]:
         return None
     gram_UU = _weighted_gram(layer, precision)
     if ridge:
@@ -135,6 +144,25 @@ def reduce(
     if failed.item():
         return None
     return Reduction(network, layer, precision, gram_UU, factor_UU.T, visible_D)
+
+
+def _shared_out(triangle_PP: Tensor, gram_PP: Tensor, widths: list[int]) -> Iterator[Triangle]:
+    """Yield the columns of R for each map into the data layer, in the order of `inputs`."""
+    first = 0
+    for width in widths:
+        own = slice(first, first + width)
+        yield Triangle(triangle_PP[:, own], gram_PP[own, own], bias=first == 0)
+        first += width
+
+
+def _side_by_side(network: Network) -> Dense | None:
+    """Return all maps into the data layer as one; None if one of them is no dense map."""
+    maps = [layer for _, layer in network.inputs[0] if isinstance(layer, Dense)]
+    if len(maps) < len(network.inputs[0]):
+        return None
+    if len(maps) == 1:
+        return maps[0]
+    return Dense(torch.cat([layer.weight for layer in maps], 1), maps[0].bias)
 
 
 def _weighted_gram(layer: Dense, precision: Tensor) -> Tensor:

@@ -98,8 +98,13 @@ def test_newton_needs_few_steps_on_a_deep_residual_network(clamp_latent: bool) -
     assert (energies[7] <= 1.001 * energies[-1]).all()
 
 
-def test_block_tridiagonal_inverse_is_the_inverse_of_the_dense_hessian() -> None:
-    network = oracle.network(activation="linear", latent=0.5, hidden=[3.0, 0.4], diagonal=True)
+@pytest.mark.parametrize("skips", [(), ([1, 3],)], ids=["chain", "path to the data"])
+def test_block_tridiagonal_inverse_is_the_inverse_of_the_dense_hessian(
+    skips: tuple[list[int], ...],
+) -> None:
+    network = oracle.network(
+        activation="linear", latent=0.5, hidden=[3.0, 0.4], diagonal=True, skips=skips
+    )
     states = oracle.states(network, oracle.data(network))
     slopes = states[1:]
     found = BlockTridiagonal(network)(slopes, network.terms(states))
@@ -129,6 +134,7 @@ def test_twice_the_block_diagonal_bounds_the_hessian() -> None:
     hidden=st.floats(1e-3, 1e4),
     latent=st.sampled_from([0.0, 1.0]),
     layers=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+    path=st.booleans(),
     seed=st.integers(0, 2**31),
 )
 def test_inference_lowers_the_energy_of_every_image_at_every_step(
@@ -140,10 +146,12 @@ def test_inference_lowers_the_energy_of_every_image_at_every_step(
     hidden: float,
     latent: float,
     layers: list[int],
+    path: bool,
     seed: int,
 ) -> None:
     network = oracle.network(
         layers=tuple(layers),
+        skips=([0, len(layers)],) if path and len(layers) > 1 else (),
         activation=activation,
         output=output,
         likelihood=likelihood,

@@ -15,9 +15,13 @@ from tests import oracle
 SOLVING = [name for name in oracle.SOLVERS if name != "descent"]
 
 
-def wide(seed: int = 0) -> Network:
+PATHS: list[tuple[list[int], ...]] = [(), ([0, 2],)]
+"""A chain, and one with a path from the latent to the data."""
+
+
+def wide(seed: int = 0, skips: tuple[list[int], ...] = ()) -> Network:
     """Return 4-6-20 units, tanh and linear, with a precision for each data unit."""
-    return oracle.network(layers=(4, 6), shape=20, seed=seed, diagonal=True)
+    return oracle.network(layers=(4, 6), shape=20, seed=seed, diagonal=True, skips=skips)
 
 
 def reduced(network: Network, visible_D: torch.Tensor | None = None) -> Reduction:
@@ -26,8 +30,9 @@ def reduced(network: Network, visible_D: torch.Tensor | None = None) -> Reductio
     return reduction
 
 
-def test_energies_differ_by_the_residual_s() -> None:
-    network, data_BD = wide(), torch.randn(5, 20, dtype=torch.float64)
+@pytest.mark.parametrize("skips", PATHS, ids=["chain", "path"])
+def test_energies_differ_by_the_residual_s(skips: tuple[list[int], ...]) -> None:
+    network, data_BD = wide(skips=skips), torch.randn(5, 20, dtype=torch.float64)
     reduction = reduced(network)
     y_BU = reduction.project(data_BD)
     rest_B = reduction.rest(data_BD, y_BU)
@@ -41,8 +46,11 @@ def test_energies_differ_by_the_residual_s() -> None:
 
 @pytest.mark.parametrize("solver", SOLVING)
 @pytest.mark.parametrize("clamp_latent", [False, True])
-def test_each_step_is_the_same_as_with_all_pixels(solver: str, clamp_latent: bool) -> None:
-    network, data_BD = wide(1), torch.randn(7, 20, dtype=torch.float64)
+@pytest.mark.parametrize("skips", PATHS, ids=["chain", "path"])
+def test_each_step_is_the_same_as_with_all_pixels(
+    solver: str, clamp_latent: bool, skips: tuple[list[int], ...]
+) -> None:
+    network, data_BD = wide(1, skips), torch.randn(7, 20, dtype=torch.float64)
     table = InferenceTable(solver=solver)
     ways = [
         prepare(network, table, reduced=flag).begin(data_BD, clamp_latent=clamp_latent)
@@ -96,8 +104,9 @@ def test_weights_must_stand_still() -> None:
         inference.refresh()
 
 
-def test_energies_of_visible_data_differ_by_the_residual_s() -> None:
-    network, visible_D = wide(), torch.arange(20) % 3 > 0
+@pytest.mark.parametrize("skips", PATHS, ids=["chain", "path"])
+def test_energies_of_visible_data_differ_by_the_residual_s(skips: tuple[list[int], ...]) -> None:
+    network, visible_D = wide(skips=skips), torch.arange(20) % 3 > 0
     data_BD = oracle.data(network)
     reduction = reduced(network, visible_D)
     y_BU = reduction.project(data_BD)
@@ -132,11 +141,12 @@ def test_a_mask_may_leave_fewer_data_than_units_above() -> None:
         ({"output": "sigmoid"}, False),
         ({"likelihood": "bernoulli"}, False),
         ({"skips": ([0, 2],)}, True),
-        ({"skips": ([0, 3],)}, False),
+        ({"skips": ([0, 3],)}, True),
         ({"layers": (3, [2, 2, 2]), "shape": (2, 8, 8), "kernel": 4}, False),
+        ({"layers": (3, [2, 2, 2]), "shape": (2, 8, 8), "kernel": 4, "skips": ([0, 2],)}, False),
     ],
 )
-def test_only_a_dense_linear_data_layer_is_reduced(
+def test_only_dense_linear_maps_to_the_data_are_reduced(
     changes: dict[str, object], expected: bool
 ) -> None:
     network = oracle.network(**changes)  # type: ignore[arg-type]
