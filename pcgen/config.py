@@ -135,6 +135,11 @@ class ModelTable(Table, frozen=True):
     causes: Count = 1
     """The number of Gaussians in the latent's prior. More than one make a mixture, which is learned
     and needs a sampler with `inference.sampling.persistent`."""
+    weights: Literal["random", "principal"] = "random"
+    """Where the weights begin: `random`, or `principal`: the skip connection from the latent to the
+    data at the principal components of the training data, the layer above the data at 0, and a
+    linear start of the latent at the scores of unit variance. Before it learns, the network then
+    reconstructs as principal component analysis does."""
     start: Literal["zero", "linear"] = "zero"
     """Where inference starts the latent: at `zero`, or at a `linear` regression on the data that
     is learned from earlier equilibria."""
@@ -293,6 +298,10 @@ class LearningTable(Table, frozen=True):
     """The learning rate after the warm-up: `constant`, or falling to 0 along a `cosine`."""
     causes_warmup: CountOrZero = 5
     """The number of epochs before a mixture prior (`model.causes`) begins to learn."""
+    mirror: bool = False
+    """Mirror half of the images left to right, another random half in each epoch. It is for
+    pictures whose mirror image is as likely, and doubles what a small data set shows. Not with
+    latents or chains that are kept from epoch to epoch."""
     incremental: bool = False
     """Update the weights after every inference step (incremental predictive coding), not once per
     batch."""

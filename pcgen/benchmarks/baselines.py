@@ -67,13 +67,22 @@ class PCA:
         return (self.mean_D + latents_BK @ weights_KD).clamp(0, 1)
 
 
-def fit_pca(images: Images, components: int) -> PCA:
+def fit_pca(images: Images, components: int, *, mirror: bool = False) -> PCA:
     """Return the principal components of all images, from their covariance in float64.
+
+    Args:
+        mirror: of the images and their mirror images, left to right.
 
     Raises:
         DataError: an image that cannot be read.
     """
     mean_D, covariance_DD = moments(images)
+    if mirror:
+        turned = torch.arange(len(mean_D)).view(images.shape).flip(2).flatten()
+        covariance_DD += torch.outer(mean_D, mean_D)
+        covariance_DD = 0.5 * (covariance_DD + covariance_DD[turned][:, turned])
+        mean_D = 0.5 * (mean_D + mean_D[turned])
+        covariance_DD -= torch.outer(mean_D, mean_D)
     values_D, vectors_DD = torch.linalg.eigh(covariance_DD)  # in rising order
     return PCA(
         mean_D.float(),

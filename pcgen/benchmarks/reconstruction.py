@@ -99,11 +99,13 @@ def reconstruction_rows(
         place = _Seed(seeded(recipe, seed), kept, held_out, test, device, tell)
         _network(place, add)
         rates = [_auto_decoder(place, rates, add)]
-        _autoencoder(place, add)
+        if not recipe.model.skips:
+            _autoencoder(place, add)
         _pca(place, add)
     published, ours = PUBLISHED.get(dataset, {}), methods["pcn", "mse"]
     ours.published = published.get("PC")
-    methods["backprop autoencoder, same decoder", "mse"].published = published.get("BP")
+    if not recipe.model.skips:
+        methods["backprop autoencoder, same decoder", "mse"].published = published.get("BP")
     rows = [
         row.row(dataset) | (row.against(ours) if "mse" in metric and row is not ours else {})
         for (_, metric), row in methods.items()
@@ -180,10 +182,11 @@ def _autoencoder(place: _Seed, add: Add) -> None:
 
 def _pca(place: _Seed, add: Add) -> None:
     """Measure principal components, as many as the network has latents."""
-    latents = units(place.recipe.model.layers[0])
+    latents, mirror = units(place.recipe.model.layers[0]), place.recipe.learning.mirror
+    name = f"pca-{latents}, mirrored too" if mirror else f"pca-{latents}"
     began = time.monotonic()
-    components = fit_pca(place.images, latents)
+    components = fit_pca(place.images, latents, mirror=mirror)
     error, seconds = mean_squared_error(components, place.test), time.monotonic() - began
-    add(f"pca-{latents}", "mse", error, seconds)
+    add(name, "mse", error, seconds)
     clipped = mean_squared_error(components, place.test, clip=True)
-    add(f"pca-{latents}, clipped to [0, 1]", "mse", clipped)
+    add(f"{name}, clipped to [0, 1]", "mse", clipped)

@@ -53,7 +53,7 @@ def train_by(
 
     It is the network of the last epoch if the recipe trains by sampling.
     """
-    sample_BD = sample(images, recipe.seed)
+    sample_BD = sample(images, recipe.seed, recipe.model.weights)
     network = initial_network(recipe, sample_BD, images.shape, images.class_count).to(device)
     best, least = network.to(device), math.inf
     for progress in Training(learner(network, recipe, sample_BD)).run(images, validation):

@@ -250,7 +250,7 @@ def set_up(
     whole = place.open_recipe_data(table, array)
     images, held_out, _ = parts(whole, table.validation, table.calibration, recipe.seed)
     validation = held_out if len(held_out) else None
-    sample_BD = sample(images, recipe.seed)
+    sample_BD = sample(images, recipe.seed, recipe.model.weights)
     network = _initial(recipe, images, validation, sample_BD).to(place.device)
     place.prepare(network, recipe.inference, recipe.learning.batch_size, products)
     return Setup(images, validation, sample_BD, network)

@@ -219,6 +219,11 @@ def order(n: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(n, generator=generator(seed, "order", epoch))
 
 
+def mirrored(pixels_BD: Tensor, shape: Shape) -> Tensor:
+    """Return the images (B, D) mirrored left to right."""
+    return pixels_BD.view(-1, *shape).flip(3).flatten(1)
+
+
 def epoch_batches(
     images: Images,
     size: int,

@@ -18,6 +18,8 @@ _EVERY = 10
 # _COMPONENTS principal components.
 _WIDE = 4096
 _COMPONENTS = 512
+# Components are exact to rounding if the random projection keeps this many more than twice them.
+_MORE = 32
 
 
 class StartRegression:
@@ -26,6 +28,9 @@ class StartRegression:
     The data's covariance is fixed, so it is inverted once. Its covariance with the latents follows
     the weights as a running mean. The energy does not depend on this map, only where inference
     starts. Wide data are projected onto their principal components.
+
+    Where the weights begin at principal components, the start begins at their scores. The
+    regression then learns the latents' distance from the scores, on the scores.
 
     Source: the amortised inference of Tschantz et al. (2023), with a linear map in closed form.
     """
@@ -41,7 +46,12 @@ class StartRegression:
         self.network = network
         self.mean_D = sample_BD.mean(0)
         centred = sample_BD - self.mean_D
-        self.basis_DK = _principal(centred) if sample_BD.shape[1] > _WIDE else None
+        self.begins_at_scores = network.table.weights == "principal"
+        self.basis_DK: Tensor | None = None
+        if self.begins_at_scores:
+            self.basis_DK = network.start[:-1].clone()
+        elif sample_BD.shape[1] > _WIDE:
+            self.basis_DK = _principal(centred)
         features = self._features(sample_BD)
         covariance = features.T @ features / len(features)
         covariance.diagonal().add_(_RIDGE)
@@ -52,7 +62,10 @@ class StartRegression:
 
     def sums(self, data_BD: Tensor, latent_BD: Tensor) -> Tensor:
         """Return a batch's sums (F + 1, D_latent) of feature times latent, and of the latents."""
-        product_FL = products.transposed_product(self._features(data_BD), latent_BD)
+        features_BF = self._features(data_BD)
+        if self.begins_at_scores:
+            latent_BD = latent_BD - features_BF
+        product_FL = products.transposed_product(features_BF, latent_BD)
         return torch.cat([product_FL, latent_BD.sum(0, keepdim=True)])
 
     def take_in(self, sums: Tensor, count: int, updates: int) -> None:
@@ -70,6 +83,8 @@ class StartRegression:
         """Solve the regression, and set the network's start."""
         assert self.network.start is not None
         slope = products.product(self.inverse, self.moments[:-1]) / self.weight
+        if self.begins_at_scores:
+            slope.diagonal().add_(1.0)
         if self.basis_DK is not None:
             slope = self.basis_DK @ slope
         self.network.start[:-1] = slope
@@ -98,12 +113,24 @@ def of_least_energy(network: Network, data_BD: Tensor, starts: Sequence[Tensor])
     return latents[energies.argmin(0), rows]
 
 
-def _principal(centred_BD: Tensor) -> Tensor:
-    """Return the data's largest principal components (D, K), by a random projection.
+def principal_components(centred_BD: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the data's largest principal components (D, K), orthonormal, and their variances (K,).
+
+    K is `count`, or less where there are fewer rows or columns.
+    """
+    basis_DK = _principal(centred_BD, 2 * count + _MORE)
+    scores_BK = (centred_BD @ basis_DK).double()
+    variances_K, turn_KK = torch.linalg.eigh(scores_BK.T @ scores_BK / len(scores_BK))
+    largest = turn_KK.flip(1)[:, :count].to(basis_DK)
+    return basis_DK @ largest, variances_K.flip(0)[:count].clamp_min(0).to(basis_DK)
+
+
+def _principal(centred_BD: Tensor, count: int = _COMPONENTS) -> Tensor:
+    """Return the space of the data's largest principal components (D, K), by a random projection.
 
     Source: Halko, Martinsson and Tropp (2011), with two power iterations.
     """
-    count = min(_COMPONENTS, *centred_BD.shape)
+    count = min(count, *centred_BD.shape)
     draw = torch.randn(centred_BD.shape[1], count, generator=generator(0, "principal"))
     basis = draw.to(centred_BD)
     for _ in range(3):

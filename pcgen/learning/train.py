@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pcgen.config import Recipe
-from pcgen.data.images import Images, Rows, epoch_batches
+from pcgen.data.images import Images, Rows, epoch_batches, mirrored
+from pcgen.device import generator
 from pcgen.distributed import Group
-from pcgen.errors import DivergenceError, OutOfMemoryError, is_out_of_memory
+from pcgen.errors import DivergenceError, OutOfMemoryError, RecipeError, is_out_of_memory
 from pcgen.learning.validate import Accuracy, Metrics
 
 
@@ -189,15 +190,20 @@ class Training:
         Raises:
             DivergenceError: an energy that is not finite.
             DataError: an image that cannot be read.
+            RecipeError: images that cannot be mirrored.
             OutOfMemoryError: a batch too large; it names one that fits.
             DistributedError: another process was lost.
         """
         learning, seed = self.learner.recipe.learning, self.learner.recipe.seed
+        if learning.mirror:
+            _require_mirror(self.learner.recipe, images)
         batches = math.ceil(len(images) / learning.batch_size)
         self.learner.begin(images, validation)
         while self.epoch < learning.epochs:
             order = (learning.batch_size, seed, self.epoch, self.batch, self._own)
             for rows, whole_B in epoch_batches(images, *order):
+                if learning.mirror:
+                    rows = self._mirrored(rows, images)
                 batch = Batch(rows, whole_B, self.epoch, batches * learning.epochs, self.group)
                 energy, second = self._learn(batch)
                 self.sums += torch.tensor([energy, second, len(batch)], dtype=torch.float64)
@@ -228,6 +234,14 @@ class Training:
             return indices
         own = self.group.share(len(indices))
         return indices[own.start : own.stop] if own else indices[:1]
+
+    def _mirrored(self, rows: Rows, images: Images) -> Rows:
+        """Return the rows, half of them mirrored; which ones depends on seed, epoch and row."""
+        source = generator(self.learner.recipe.seed, "mirror", self.epoch)
+        chosen_B = (torch.rand(len(images), generator=source) < 0.5)[rows.index_B]
+        pixels_BD = rows.pixels_BD
+        changed_BD = torch.where(chosen_B[:, None], mirrored(pixels_BD, images.shape), pixels_BD)
+        return replace(rows, pixels_BD=changed_BD)
 
     def _learn(self, batch: Batch) -> tuple[float, float]:
         try:
@@ -267,4 +281,18 @@ class Training:
             int(count),
             energy / count,
             **self.learner.described(second / count, validation, self.group),
+        )
+
+
+def _require_mirror(recipe: Recipe, images: Images) -> None:
+    """Refuse to mirror rows that are no pictures, or whose latents are kept.
+
+    Raises:
+        RecipeError: such rows.
+    """
+    keeps = recipe.inference.keep_latents or recipe.inference.sampling.persistent
+    if images.shape[1] == 1 or images.is_table or keeps or recipe.learning.memory:
+        raise RecipeError(
+            "learning.mirror: only pictures can be mirrored, and no latent or chain can be kept",
+            "Use --set learning.mirror=false",
         )

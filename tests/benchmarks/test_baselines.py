@@ -36,6 +36,15 @@ def test_pca_is_as_good_as_scikit_learns() -> None:
     assert mean_squared_error(fit_pca(images, 10), test) == pytest.approx(expected, rel=1e-5)
 
 
+def test_mirrored_pca_is_that_of_the_images_and_their_mirror_images() -> None:
+    images = open_data("digits", limit=300)
+    pixels = images.rows(range(300)).pixels_BD.view(-1, 8, 8)
+    both = open_data(torch.cat([pixels, pixels.flip(2)]).numpy())
+    expected = fit_pca(both, 10)(pixels.flatten(1))
+    found = fit_pca(images, 10, mirror=True)(pixels.flatten(1))
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
 def test_ppca_has_the_covariance_of_its_closed_form() -> None:
     images = open_data("digits", limit=400)
     model = fit_pca(images, 5)

@@ -11,11 +11,11 @@ import torch
 from pcgen.config import LearningTable, Recipe, from_dict
 from pcgen.data.images import Images
 from pcgen.data.sources import open_data
-from pcgen.errors import DivergenceError
+from pcgen.errors import DivergenceError, RecipeError
 from pcgen.learning.initial import initial_network, sample
 from pcgen.learning.optimiser import rate_at
 from pcgen.learning.predictive_coding import PredictiveCoding
-from pcgen.learning.train import Progress, Training
+from pcgen.learning.train import Batch, Learner, Progress, Training
 from pcgen.learning.validate import measure, reconstructions
 
 
@@ -120,6 +120,63 @@ def test_the_rate_rises_and_falls_as_the_schedule_says() -> None:
     assert rate_at(table, 100, 100) == pytest.approx(0.02)
     constant = LearningTable(rate=2.0, warmup=0, schedule="constant")
     assert {rate_at(constant, update, 100) for update in (0, 50, 100)} == {2.0}
+
+
+class Recorder(Learner):
+    """Keeps the rows of every batch."""
+
+    def __init__(self, found: Recipe) -> None:
+        super().__init__(None, found)
+        self.seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def learn(self, batch: Batch) -> tuple[float, float]:
+        self.seen.append((batch.whole_B, batch.rows.pixels_BD))
+        return 0.0, 0.0
+
+    def described(self, *_: object) -> dict[str, Any]:
+        return {}
+
+
+def test_each_epoch_mirrors_another_half_of_the_images() -> None:
+    images = open_data("digits", limit=100)
+    learner = Recorder(recipe(learning={"mirror": True, "epochs": 6, "batch_size": 100}))
+    list(Training(learner).run(images, None))
+    mirror_images = torch.stack([image.flip(1).flatten() for image in pixels(images)])
+    chosen = torch.zeros(6, 100, dtype=torch.bool)
+    for epoch, (rows_B, pixels_BD) in enumerate(learner.seen):
+        chosen[epoch, rows_B] = (pixels_BD == mirror_images[rows_B]).all(1)
+        kept = ~chosen[epoch, rows_B]
+        assert torch.equal(pixels_BD[kept], images.rows(rows_B[kept]).pixels_BD)
+    assert bool(((chosen.sum(1) > 30) & (chosen.sum(1) < 70)).all())
+    assert len(chosen.unique(dim=0)) == 6
+
+
+def pixels(images: Images) -> torch.Tensor:
+    return images.rows(range(len(images))).pixels_BD.view(-1, *images.shape[1:])
+
+
+def test_a_mirrored_recipe_begins_at_the_mean_of_both_sides() -> None:
+    images, found = open_data("digits", limit=50), recipe(learning={"mirror": True})
+    first = initial_network(found, sample(images, 0), images.shape).layers[0].bias
+    mean = pixels(images).mean(0)
+    torch.testing.assert_close(first.view(8, 8), 0.5 * (mean + mean.flip(1)))
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [{"inference": {"keep_latents": True}}, {"learning": {"memory": True}}],
+    ids=["kept latents", "memory"],
+)
+def test_what_is_kept_for_an_image_is_not_mirrored(tables: dict[str, Any]) -> None:
+    learning = {"mirror": True, **tables.pop("learning", {})}
+    learner = Recorder(recipe(learning=learning, **tables))
+    with pytest.raises(RecipeError, match="only pictures can be mirrored"):
+        list(Training(learner).run(open_data("digits", limit=20), None))
+
+
+def test_rows_of_a_table_are_not_mirrored() -> None:
+    with pytest.raises(RecipeError, match="only pictures can be mirrored"):
+        list(Training(Recorder(recipe(learning={"mirror": True}))).run(open_data("iris"), None))
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ QUICK = [
     "inference.steps=2",
     "inference.test_steps=5",
 ]
+PATH = ["model.layers=[8,16]", "model.skips=[[0,2]]", "model.output=linear"]
 FILES = ("model.safetensors", "last.safetensors")
 
 
@@ -60,8 +61,9 @@ def same(a: Path, b: Path) -> bool:
         ["inference.solver=newton", "model.precision.hidden=1.0"],
         ["inference.schedule=[[2,1],[3,4]]", "learning.incremental=true"],
         ["inference.starts=[0,0.5,1]", "inference.keep_latents=true"],
+        ["model.weights=principal", "learning.mirror=true", *PATH],
     ],
-    ids=["errors", "sgd", "incremental", "learned", "newton", "schedule", "kept latents"],
+    ids=["errors", "sgd", "incremental", "learned", "newton", "schedule", "kept", "principal"],
 )
 @pytest.mark.parametrize("stop_after", [2, 5, 9])
 def test_resumed_equals_uninterrupted(
