@@ -11,10 +11,9 @@ Source: Dempster, Laird and Rubin (1977); a fitted prior on an autoencoder's lat
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from pcgen.model.prior import Mixture
 
@@ -25,6 +24,10 @@ _CHUNK = 4096
 _SHRINK = 0.25
 # Added to the variances, in units of the prior's own.
 _RIDGE = 1e-3
+# Latents that each component has at least, divided among the classes.
+_LEAST_COUNT = 1e-3
+# Steps of k-means before the first step.
+_MEANS_STEPS = 10
 # Steps that are taken the first time.
 _FIRST_STEPS = 8
 
@@ -34,6 +37,9 @@ def step_mixture(
 ) -> None:
     """Take one step of expectation maximisation in place, and several the first time.
 
+    The components depend on the latents alone. Classes only divide each component's weight among
+    them, by the classes of the latents that the component explains.
+
     Args:
         latents_NL: of the training images.
         classes_N: of the images, if they have any: each class has its own component weights.
@@ -42,34 +48,30 @@ def step_mixture(
     if len(latents_NL) <= len(mixture.means_KL):
         return
     if not mixture.means_KL.any():
-        _begin(mixture, latents_NL, classes_N, generator)
+        _begin(mixture, latents_NL, generator)
         for _ in range(_FIRST_STEPS - 1):
             _step(mixture, latents_NL, classes_N)
     _step(mixture, latents_NL, classes_N)
 
 
-def _begin(
-    mixture: Mixture, latents_NL: Tensor, classes_N: Tensor | None, generator: torch.Generator
-) -> None:
-    """Set the means to latents far from one another, the covariances to half of the whole.
+def _begin(mixture: Mixture, latents_NL: Tensor, generator: torch.Generator) -> None:
+    """Set the means to those of k-means, every covariance to that of the latents around them.
 
-    If there are at least as many components as classes, each class begins with its own components.
+    Source: Lloyd (1982), from the start of k-means++.
     """
-    components, classes = len(mixture.means_KL), len(mixture.log_weights_YK)
-    if classes_N is None or components < classes:
-        mixture.means_KL.copy_(latents_NL[_apart(latents_NL, components, generator)])
-    else:
-        own_K = torch.arange(components, device=latents_NL.device) * classes // components
-        for label in range(classes):
-            own = own_K == label
-            rows_N = (classes_N.to(own_K) == label).nonzero().squeeze(1)
-            within = latents_NL[rows_N] if len(rows_N) else latents_NL
-            mixture.means_KL[own] = within[_apart(within, int(own.sum()), generator)]
-            mixture.log_weights_YK[label] = torch.where(own, -math.log(int(own.sum())), -math.inf)
-    covariance = torch.cov(latents_NL.T).double()
-    # With many components, about half of the variance is left within each.
-    roots = _roots(0.5 * covariance[None])
-    mixture.roots_KLL.copy_(roots.expand_as(mixture.roots_KLL))
+    components = len(mixture.means_KL)
+    means_KL = latents_NL[_apart(latents_NL, components, generator)]
+    for _ in range(_MEANS_STEPS):
+        own_NK = one_hot(_nearest(latents_NL, means_KL), components).to(latents_NL)
+        means_KL = (own_NK.T @ latents_NL) / own_NK.sum(0).clamp_min(1)[:, None]
+    around_NL = latents_NL - means_KL[_nearest(latents_NL, means_KL)]
+    covariance = (around_NL.T @ around_NL).double() / len(latents_NL)
+    mixture.means_KL.copy_(means_KL)
+    mixture.roots_KLL.copy_(_roots(covariance[None]).expand_as(mixture.roots_KLL))
+
+
+def _nearest(latents_NL: Tensor, means_KL: Tensor) -> Tensor:
+    return torch.cdist(latents_NL, means_KL).argmin(1)
 
 
 def _apart(latents_NL: Tensor, count: int, generator: torch.Generator) -> list[int]:
@@ -100,7 +102,7 @@ def _step(mixture: Mixture, latents_NL: Tensor, classes_N: Tensor | None) -> Non
         classes = torch.zeros(len(latents), dtype=torch.long, device=latents.device)
         if classes_N is not None:
             classes = classes_N[first : first + _CHUNK].to(classes)
-        shares_BK = mixture.log_joint(latents, classes).softmax(1)
+        shares_BK = mixture.log_joint(latents).softmax(1)
         counts_YK.index_add_(0, classes, shares_BK.double())
         sums_KL += (shares_BK.T @ latents).double()
         weighted = (shares_BK[:, :, None] * latents[:, None]).flatten(1)
@@ -113,7 +115,7 @@ def _step(mixture: Mixture, latents_NL: Tensor, classes_N: Tensor | None) -> Non
     covariance = (scatter + extra * common) / (counts_K + extra)[:, None, None]
     mixture.means_KL.copy_(means_KL)
     mixture.roots_KLL.copy_(_roots(covariance))
-    counts_YK = counts_YK + 1e-3
+    counts_YK = counts_YK + _LEAST_COUNT / rows
     totals_Y = counts_YK.sum(1)
     mixture.log_weights_YK.copy_((counts_YK / totals_Y[:, None]).log())
     mixture.log_classes_Y.copy_((totals_Y / totals_Y.sum()).log())

@@ -84,16 +84,9 @@ class Mixture:
         precisions_KLL = self.roots_KLL @ self.roots_KLL.mT
         return torch.tensordot(self.log_weights().exp(), precisions_KLL, 1)
 
-    def log_joint(self, latent_BL: Tensor, classes_B: Tensor | None = None) -> Tensor:
-        """Return log p(k, z) (B, K) without the 2 pi.
-
-        Args:
-            classes_B: the class of each latent, where it is known.
-        """
-        joint_BK, _, _ = self._joint(latent_BL)
-        if classes_B is None:
-            return joint_BK
-        return joint_BK - self.log_weights() + self.log_weights_YK[classes_B]
+    def log_joint(self, latent_BL: Tensor) -> Tensor:
+        """Return log p(k, z) (B, K) over all classes, without the 2 pi."""
+        return self._joint(latent_BL)[0]
 
     def _joint(self, latent_BL: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return log p(k, z) (B, K), the precisions (K, L^2) and precision times mean (K, L)."""
