@@ -11,6 +11,8 @@ Source: Dempster, Laird and Rubin (1977); a fitted prior on an autoencoder's lat
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -75,19 +77,23 @@ def _nearest(latents_NL: Tensor, means_KL: Tensor) -> Tensor:
 
 
 def _apart(latents_NL: Tensor, count: int, generator: torch.Generator) -> list[int]:
-    """Return `count` row numbers, each of a row far from the ones chosen before.
+    """Return `count` row numbers, of rows near which all others are.
 
-    Source: k-means++ of Arthur and Vassilvitskii (2007).
+    Each is the best of a few candidates, which are drawn far from the rows chosen before.
+
+    Source: greedy k-means++ of Arthur and Vassilvitskii (2007), as scikit-learn has it.
     """
     chosen = [int(torch.randint(len(latents_NL), (1,), generator=generator))]
-    distance_N = torch.full_like(latents_NL[:, 0], torch.inf)
+    candidates = 2 + int(math.log(count))
+    distance_N = (latents_NL - latents_NL[chosen[0]]).square().sum(1)
     while len(chosen) < count:
-        last = (latents_NL - latents_NL[chosen[-1]]).square().sum(1)
-        distance_N = torch.minimum(distance_N, last)
         edges = distance_N.double().cumsum(0)
-        place = torch.rand((), generator=generator, dtype=torch.float64) * edges[-1].cpu()
-        row = int(torch.searchsorted(edges, place.to(edges)))
-        chosen.append(min(row, len(latents_NL) - 1))
+        places_C = torch.rand(candidates, generator=generator, dtype=torch.float64).to(edges)
+        rows_C = torch.searchsorted(edges, places_C * edges[-1]).clamp_max(len(latents_NL) - 1)
+        distances_CN = torch.cdist(latents_NL[rows_C], latents_NL).square().minimum(distance_N)
+        best = int(distances_CN.sum(1).argmin())
+        chosen.append(int(rows_C[best]))
+        distance_N = distances_CN[best]
     return chosen
 
 
