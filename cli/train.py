@@ -109,9 +109,11 @@ def command(
     if not is_first_process():
         return
     document = result.document()
-    credit = None if as_json else document.pop("credit")
+    credit, samples = (None if as_json else document.pop(key) for key in ("credit", "samples"))
     write_document("train", document, "Trained", as_json)
     for line in credit_lines(credit) if credit else ():
+        click.echo(line)
+    for line in samples_lines(samples) if samples else ():
         click.echo(line)
     if not as_json:
         Story(quiet).say(f"Look at it: pcgen report {out}")
@@ -142,6 +144,15 @@ def credit_lines(credit: dict[str, Any]) -> list[str]:
     parts = [f"{counts[key]:,} {name}" for key, name in names.items() if counts[key]]
     lines.append(f"Learned numbers: {counts['whole']:,} ({', '.join(parts)}).")
     return lines
+
+
+def samples_lines(samples: dict[str, Any]) -> list[str]:
+    """Return sentences that tell how good samples are, as `pcgen train` prints."""
+    head = f"Frechet distance to {samples['count']:,} held-out rows, on {samples['features']}"
+    return [f"{head} (precision, recall):"] + [
+        f"  {row['method']}: {row['frechet']:.4g} ({row['precision']:.2f}, {row['recall']:.2f})"
+        for row in samples["methods"]
+    ]
 
 
 def _layers(

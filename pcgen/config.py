@@ -310,6 +310,22 @@ class LearningTable(Table, frozen=True):
     `pcgen recall` needs it."""
 
 
+FromData = Literal[
+    "data.size",
+    "data.columns",
+    "data.validation",
+    "model.layers",
+    "model.likelihood",
+    "model.causes",
+    "model.precision.data",
+    "model.precision.hidden",
+    "learning.epochs",
+    "learning.batch_size",
+    "learning.rate",
+    "learning.causes_warmup",
+]
+
+
 class Recipe(Table, frozen=True):
     """Everything that determines a run, except the data themselves."""
 
@@ -319,6 +335,9 @@ class Recipe(Table, frozen=True):
     """One sentence that says what the recipe is for."""
     seed: int = 0
     """The number that all random choices follow from: held-out rows, weights, order, noise."""
+    from_data: list[FromData] = msgspec.field(default_factory=list)
+    """The keys whose values follow from the data, by the rules in the guide to sampling. `--set`
+    of such a key goes before its rule. A run's own recipe has the values."""
     data: DataTable = DataTable()
     """The data, and which rows are held out."""
     model: ModelTable = ModelTable()

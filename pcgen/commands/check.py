@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pcgen.commands.from_data import settled
 from pcgen.commands.outputs import inference_document
 from pcgen.commands.progress import OnProgress, silent
 from pcgen.commands.recipes import resolve_recipe
@@ -81,6 +82,7 @@ def check(
     chosen = resolve_recipe(recipe, data=data, settings=settings, seed=seed)
     array = None if isinstance(data, str | Path) else data
     with session(device, data_dir=data_dir, on_progress=on_progress) as place:
+        chosen = settled(chosen, place, array)
         setup = set_up(place, chosen, array)
         network, images = setup.network, setup.images
         training = training_of(network, chosen, setup.sample_BD, len(images))

@@ -70,6 +70,9 @@ def resolve_recipe(
     else:
         tables, where = config.read(shipped.recipe_path(str(recipe))), str(recipe)
     tables = config.with_settings(tables, settings)
+    if isinstance(tables.get("from_data"), list):
+        keys = {word.partition("=")[0].strip() for word in settings}
+        tables["from_data"] = [key for key in tables["from_data"] if key not in keys]
     if data is not None:
         table = tables.get("data", {})
         table = table if isinstance(table, dict) else {}

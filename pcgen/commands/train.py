@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcgen import shipped
+from pcgen.commands.from_data import settled
 from pcgen.commands.outputs import inference_document
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.recipes import resolve_recipe
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from pcgen.distributed import Group
     from pcgen.learning.train import Progress, Training
     from pcgen.model.network import Network
+    from pcgen.storage.runs import RunFolder
+
+# Samples in the picture of a run, each above its nearest training image.
+_SHOWN = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ class TrainResult:
         images_per_second: while this call trained, validation included.
         metrics: of the best epoch, on the validation split.
         credit: the fields of `pcgen.learning.credit.Credit`; None for a classifier and a memory.
+        samples: the fields of `pcgen.benchmarks.sampling.held_out.Judgement`; None where the
+            recipe does not learn by sampling, or too few rows are held out.
         notes: what a user should know about how the data were read.
     """
 
@@ -51,6 +58,7 @@ class TrainResult:
     metrics: dict[str, Any]
     notes: Sequence[str] = ()
     credit: dict[str, Any] | None = None
+    samples: dict[str, Any] | None = None
 
     def document(self) -> dict[str, Any]:
         """Return the document of `--json`."""
@@ -64,6 +72,7 @@ class TrainResult:
             "images_per_second": self.images_per_second,
             "metrics": self.metrics,
             "credit": self.credit,
+            "samples": self.samples,
             "notes": [*self.notes],
         }
 
@@ -143,6 +152,7 @@ def _train(
         folder, own = RunFolder.existing(out)
         products = folder.products
         _require_data_to_resume(own, array, out)
+    own = settled(own, place, array)
     setup = set_up(place, own, array, products)
     images = setup.images
     training = training_of(setup.network, own, setup.sample_BD, len(images), place.group)
@@ -159,6 +169,7 @@ def _train(
             on_progress(_event(progress, len(images), own))
         seconds = time.monotonic() - began
         credit = _credit(place, folder.model, own, setup) if place.writes else None
+        samples = _judged(place, folder, own, setup) if place.writes else None
     return TrainResult(
         folder.model,
         folder.path,
@@ -169,34 +180,83 @@ def _train(
         run.best or {},
         place.notes,
         credit,
+        samples,
     )
 
 
 def _credit(place: Session, model: Path, recipe: Recipe, setup: Setup) -> dict[str, Any] | None:
-    """Return how the weights of the run's model get their gradient, and store it in its header.
-
-    It depends on the model and the data alone, so a resumed run stores the same.
-    """
+    """Return how the weights of the run's model get their gradient, and store it in its header."""
     from pcgen.learning.credit import credit_of
-    from pcgen.storage import checkpoint
 
     if recipe.classifier is not None or recipe.learning.memory:
         return None
+    images = setup.images if setup.validation is None else setup.validation
+
+    def measure(network: Network) -> dict[str, Any]:
+        return asdict(credit_of(network, recipe, images))
+
+    return _measured(place, model, "credit", "how the weights get their gradient", measure)
+
+
+def _judged(
+    place: Session, folder: RunFolder, recipe: Recipe, setup: Setup
+) -> dict[str, Any] | None:
+    """Return how samples compare with held-out rows, and store it; draw the picture of samples.
+
+    None where the recipe does not learn by sampling, or too few rows are held out.
+    """
+    import torch
+
+    from pcgen.benchmarks.sampling.held_out import LEAST_ROWS, judge, nearest_rows
+    from pcgen.pages import pictures
+    from pcgen.sampling.draw import ancestral
+    from pcgen.storage.files import write_whole
+
+    images, held_out = setup.images, setup.validation
+    if not recipe.inference.draws or held_out is None or len(held_out) < LEAST_ROWS:
+        return None
+
+    def measure(network: Network) -> dict[str, Any]:
+        network = network.to("cpu", torch.float32)
+        judgement = judge(network, images, held_out, recipe.model.causes, recipe.seed)
+        if not images.is_table:
+            drawn_BD = ancestral(network, _SHOWN, recipe.seed).data_BD.clamp(0, 1)
+            rows = [("sample", drawn_BD), ("nearest", nearest_rows(drawn_BD, images))]
+            shown = [
+                pictures.Row(name, data.view(-1, *images.shape).numpy()) for name, data in rows
+            ]
+            write_whole(folder.samples, pictures.grid_png(shown))
+        return asdict(judgement)
+
+    return _measured(place, folder.model, "samples", "how good the samples are", measure)
+
+
+def _measured(
+    place: Session,
+    model: Path,
+    key: str,
+    words: str,
+    measure: Callable[[Network], dict[str, Any]],
+) -> dict[str, Any] | None:
+    """Return a measure of the finished model, and store it in its header.
+
+    It depends on the model and the data alone, so a resumed run stores the same.
+    """
+    from pcgen.storage import checkpoint
+
     saved = checkpoint.load(model)
-    credit: dict[str, Any] | None = saved.header.get("credit")
-    if credit is None:
-        network = checkpoint.model_of(saved, place.device).network
-        images = setup.images if setup.validation is None else setup.validation
+    value: dict[str, Any] | None = saved.header.get(key)
+    if value is None:
         try:
-            credit = asdict(credit_of(network, recipe, images))
+            value = measure(checkpoint.model_of(saved, place.device).network)
         except (PcgenError, MemoryError, RuntimeError) as error:
             # The model is finished and saved: a measure of it must not make the run fail.
             if not isinstance(error, PcgenError) and not is_out_of_memory(error):
                 raise
-            place.note([f"how the weights get their gradient was not measured: {error}"])
+            place.note([f"{words} was not measured: {error}"])
             return None
-        checkpoint.amend(saved, {"credit": credit})
-    return credit
+        checkpoint.amend(saved, {key: value})
+    return value
 
 
 def _require_data_to_resume(recipe: Recipe, array: Data | None, out: Path) -> None:

@@ -34,9 +34,11 @@ def build(run: Path) -> html.Page:
     folder, recipe = runs.RunFolder.existing(run)
     lines = runs.read_metrics(run)
     header = checkpoint.read_header(folder.model) if folder.model.exists() else {}
-    files = [(path, path.stem) for path in sorted(run.glob("*.png"))]
+    captions = {folder.samples: "Samples, each above the training image that is nearest to it."}
+    files = [(path, captions.get(path, path.stem)) for path in sorted(run.glob("*.png"))]
     sections = [
         html.Section("Training", charts(lines), _progress(lines, recipe)),
+        _samples(header.get("samples")),
         html.Section("Pictures", pictures(files, [run])),
         _scores(run / "scores.csv"),
         html.Section("Epochs", [_epochs(lines)] if lines else []),
@@ -131,6 +133,21 @@ def _epochs(lines: Lines) -> html.Table:
     header, rows = [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
     left_out = len(lines) - len(shown)
     return html.Table(header, rows, f"{left_out} epochs in between left out." if left_out else "")
+
+
+def _samples(judgement: dict[str, Any] | None) -> html.Section:
+    """Return the comparison of samples with held-out rows, where the model has one."""
+    if judgement is None:
+        return html.Section("Samples")
+    names = ("method", "frechet", "precision", "recall")
+    rows = [[row[name] for name in names] for row in judgement["methods"]]
+    text = (
+        f"Sets of {judgement['count']:,} rows, compared with as many held-out rows on "
+        f"{judgement['features']}. Precision is the share of a set that is among the held-out "
+        "rows, recall the share of these that is among the set."
+    )
+    header = ["", "Frechet distance", "precision", "recall"]
+    return html.Section("Samples", [html.Table(header, rows)], text)
 
 
 def _scores(path: Path) -> html.Section:

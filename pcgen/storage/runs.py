@@ -62,7 +62,9 @@ class RunFolder:
         self.last = path / "last.safetensors"
         self.model = path / "model.safetensors"
         self.environment = path / "environment.json"
-        self.files = [self.recipe, self.environment, self.metrics, self.last, self.model]
+        self.samples = path / "samples.png"
+        written = [self.recipe, self.environment, self.metrics, self.last, self.model]
+        self.files = [*written, self.samples]
 
     def locked(self) -> AbstractContextManager[None]:
         """Return a block in which no other process writes to the folder; see `locks.locked`."""
