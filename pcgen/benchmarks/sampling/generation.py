@@ -23,7 +23,7 @@ def frechet_distance(left_BF: Tensor, right_BF: Tensor) -> float:
     """
     left, right = left_BF.double(), right_BF.double()
     means = (left.mean(0) - right.mean(0)).square().sum()
-    a, b = (torch.atleast_2d(torch.cov(side.T)) for side in (left, right))
+    a, b = (torch.cov(side.T).reshape(side.shape[1], -1) for side in (left, right))
     values, vectors = torch.linalg.eigh(a)
     root = vectors * values.clamp_min(0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root @ b @ root).clamp_min(0).sqrt().sum()

@@ -108,6 +108,6 @@ def _components(data_ND: Tensor, count: int, seed: int) -> Tensor:
 
 def _gaussian(data_NF: Tensor, count: int, seed: int) -> Tensor:
     """Return draws of the Gaussian with the rows' mean and covariance."""
-    values_F, vectors_FF = torch.linalg.eigh(torch.atleast_2d(torch.cov(data_NF.T)))
+    values_F, vectors_FF = torch.linalg.eigh(torch.cov(data_NF.T).reshape(data_NF.shape[1], -1))
     normal_BF = torch.randn(count, len(values_F), generator=generator(seed, "gaussian"))
     return data_NF.mean(0) + (normal_BF * values_F.clamp_min(0).sqrt()) @ vectors_FF.T
