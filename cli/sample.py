@@ -68,7 +68,6 @@ def command(model: str, out: Path | None, as_json: bool, quiet: bool, **options:
     \b
     pcgen sample mnist-sampler -n 100 --out digits.png
     pcgen sample mnist-sampler -n 40 --label 3 --out threes.png
-    pcgen sample mnist-sampler -n 100 --mode chain --chains 20 --out chain.png
     pcgen sample mnist-sampler -n 8 --given mnist:test --mask top --out completed.png
     pcgen sample iris -n 150 --out flowers.csv
 

@@ -213,9 +213,10 @@ class SamplingTable(Table, frozen=True):
     same expectation (up to a Laplace approximation), and far less noise at high precisions."""
     persistent: bool = False
     """Continue each image's chain in the next epoch from the latent where it ended."""
-    jump: CountOrZero = 5
-    """In `pcgen sample` with `coordinates` = "errors" and a mixture prior: steps between two
-    proposals of a new latent drawn from the prior. With 0 there are none."""
+    jump: CountOrZero = 1
+    """In `pcgen sample --given`: steps between two jumps. A jump chooses among the chain's place
+    and draws from Gaussians at the modes that inference finds, so the distribution stays exact.
+    With 0 there are none. Free chains have none either."""
 
 
 class InferenceTable(Table, frozen=True):

@@ -102,7 +102,9 @@ class Table:
         return self._values[name]
 
 
-ACTIVATIONS = Table("activation", ("linear", "tanh", "hard_tanh", "relu", "gelu", "sigmoid"))
+ACTIVATIONS = Table(
+    "activation", ("linear", "tanh", "hard_tanh", "relu", "gelu", "silu", "sigmoid")
+)
 LIKELIHOODS = Table("likelihood", ("gaussian", "bernoulli", "categorical"))
 SAMPLERS = ("langevin", "momentum", "kinetic")
 """The solvers that draw the states from exp(-E) where the others find the least E."""

@@ -31,6 +31,7 @@ _MODULES: dict[str, Callable[[], nn.Module]] = {
     "hard_tanh": nn.Hardtanh,
     "relu": nn.ReLU,
     "gelu": nn.GELU,
+    "silu": nn.SiLU,
     "sigmoid": nn.Sigmoid,
 }
 

@@ -26,7 +26,8 @@ def bench_sampling(
 
     Args:
         data: `iris`, `mnist`.
-        samples: number of images that each method draws.
+        samples: number of images that each method draws, and at most of those whose likelihood is
+            bounded.
         parts: `samples` compares samples with the data; `chains` times the samplers; `likelihood`
             trains a PCN and a VAE on binarised images and compares their log-likelihoods.
 
@@ -68,5 +69,5 @@ def _rows(place: Session, name: str, samples: int, parts: Sequence[str]) -> list
     if "chains" in parts:
         rows += chain_rows(name, recipe, network, test, tell)
     if "likelihood" in parts:
-        rows += likelihood_rows(name, recipe, images, test, tell)
+        rows += likelihood_rows(name, recipe, images, test, tell, samples)
     return rows

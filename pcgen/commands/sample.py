@@ -68,6 +68,7 @@ class SampleResult:
             "rhat": samples.r_hat,
             "acceptance": samples.acceptance,
             "step": samples.step,
+            "jump_acceptance": samples.jump_acceptance,
             "warning": self.warning or None,
             "notes": [*self.notes],
         }

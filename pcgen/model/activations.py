@@ -41,6 +41,11 @@ def _gelu_slope(drive: Tensor, _response: Tensor) -> Tensor:
     return slope
 
 
+def _silu_slope(drive: Tensor, response: Tensor) -> Tensor:
+    gate = torch.sigmoid(drive)
+    return torch.addcmul(gate, response, 1 - gate)
+
+
 def _tanh_slope(_drive: Tensor, response: Tensor) -> Tensor:
     return torch.addcmul(response.new_ones(()), response, response, value=-1)
 
@@ -72,6 +77,7 @@ ACTIVATIONS.define(
             Activation("relu", torch.relu, lambda a, y: (a > 0).to(a.dtype), 1.0),
             # The steepest point of GELU lies at drive sqrt(2).
             Activation("gelu", functional.gelu, _gelu_slope, 1.1290),
+            Activation("silu", functional.silu, _silu_slope, 1.0999),
             Activation("sigmoid", torch.sigmoid, _sigmoid_slope, 0.25),
         )
     }

@@ -230,6 +230,14 @@ class Network:
             return self.mixture.curvature(latent_BD, move_BD)
         return torch.linalg.vecdot(move_BD, move_BD * self.latent_precision())
 
+    def prior_precision(self, latent_BD: Tensor) -> Tensor:
+        """Return the second derivatives (B, D_L, D_L) of the prior's energy."""
+        if self.mixture is not None:
+            return self.mixture.precision(latent_BD)
+        units = latent_BD.shape[1]
+        eye = torch.eye(units, dtype=latent_BD.dtype, device=latent_BD.device)
+        return (self.latent_precision() * eye).expand(len(latent_BD), -1, -1)
+
     def log_det(self, mask_BD: Tensor | None = None) -> Tensor:
         """Return -1/2 log det of learned precisions, () or (B,); 0 if precisions are fixed.
 

@@ -79,6 +79,11 @@ class Mixture:
         joint_BK, precisions_KX, _ = self._joint(latent_BL)
         return (joint_BK.softmax(1) * (_outer(move_BL) @ precisions_KX.T)).sum(1)
 
+    def precision(self, latent_BL: Tensor) -> Tensor:
+        """Return the second derivative (B, L, L), at fixed component probabilities."""
+        joint_BK, precisions_KX, _ = self._joint(latent_BL)
+        return (joint_BK.softmax(1) @ precisions_KX).view(*latent_BL.shape, -1)
+
     def mean_precision(self) -> Tensor:
         """Return the weighted mean (L, L) of the components' precisions."""
         precisions_KLL = self.roots_KLL @ self.roots_KLL.mT

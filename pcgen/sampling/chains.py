@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pcgen.config import InferenceTable
 from pcgen.errors import DivergenceError, RecipeError
+from pcgen.inference.coordinates import determined_states
 from pcgen.inference.directions import dot
 from pcgen.inference.errors import ErrorInference
 from pcgen.inference.preconditioners import BlockDiagonal
@@ -27,6 +28,7 @@ from pcgen.model.energy import Terms
 from pcgen.model.network import Network
 from pcgen.sampling.langevin import SAMPLERS, Layers, Sampler, largest_step
 from pcgen.sampling.mass_matrices import ErrorMass, Mass, Unit
+from pcgen.sampling.modes import Modes, choose, hidden_errors
 from pcgen.sampling.noise import SampleNoise
 
 # The step of each sampler where the recipe gives none. M bounds the curvature (over states, half of
@@ -42,6 +44,8 @@ POWER_ITERATIONS = 40
 # (accepted - wished). With 0.2, four refusals in a row halve the step; a larger value makes the
 # step jump about, a smaller one needs a longer burn-in.
 STEP_GAIN = 0.2
+# Draws among which a jump chooses. Their cost is about that of as many steps.
+TRIES = 8
 # A chain has diverged when its energy is this many times larger than the energy at the start plus
 # the number of free units, which is the order of magnitude that chains in equilibrium have.
 DIVERGED_AT = 1e3
@@ -234,13 +238,6 @@ class Chains:
         return self.surface.states
 
     @property
-    def jumps(self) -> int:
-        """Return the number of steps between two jumps; 0 if there are no jumps."""
-        sampling = self.posterior.table.sampling
-        can = sampling.coordinates == "errors" and self.posterior.network.mixture is not None
-        return sampling.jump if can else 0
-
-    @property
     def energy_B(self) -> Tensor:
         """Return nats per sample, without the log-det constant."""
         return self.surface.energy_B
@@ -281,29 +278,66 @@ class Chains:
             down = self._chosen(refused_B, self.down, down)
         self.slopes, self.down = slopes, down
 
-    def jump(self) -> Tensor:
-        """Propose to each chain a new latent from the mixture prior; return (B,) which accepted it.
+    def jump(self, modes: Modes) -> Tensor:
+        """Choose for each chain among its states and draws around its modes; return who moved.
 
-        This is independence Metropolis, for components that are too far apart for small steps. The
-        errors stay as they are, so that the prior cancels and only the energy below the latent
-        decides. Over states hardly any proposal would be accepted.
+        This is for modes that are too far apart for small steps. With q the Gaussians around the
+        modes, it takes one of u_0 (where the chain is) and u_1, .., u_N ~ q with the probability
+
+            w_n / sum w,   w = exp(-E(u) / T) / q(u)
+
+        It is exact whatever q is. The velocities stay as they are.
+
+        Args:
+            modes: of each chain's data.
+
+        Returns:
+            (B,) whether each chain moved.
+
+        Source: iterated sampling importance resampling (Andrieu, Lee and Vihola, 2018, eq. 2).
         """
-        network = self.posterior.network
-        assert network.mixture is not None
-        normals, old_BL = self.noise.draw(), self.states[network.latent]
-        new_BL = network.mixture.draw(normals[network.latent - 1], self.noise.uniform_B, None)
-        before = self.surface.position()
-        still = [torch.zeros_like(slope) for slope in self.slopes[:-1]]
-        self.surface.move([*still, new_BL - old_BL])
-        change_B = self.surface.energy_B - before.energy_B
-        own_B = network.prior_energy(new_BL) - network.prior_energy(old_BL)
+        surface = self.surface
+        here = [*hidden_errors(surface.states, surface.terms), surface.states[-1]]
+        places, energies = [here], [surface.energy_B]
+        for _ in range(TRIES):
+            normals = self.noise.draw()
+            chosen_B = choose(modes.log_weights_BJ, self.noise.uniform_B)
+            places.append(modes.around(chosen_B).point(normals))
+            energies.append(self._energy(places[-1]))
+        temperature = self.posterior.table.sampling.temperature
+        log_w_BN = torch.stack(
+            [
+                -energy_B / temperature - modes.log_density(place)
+                for place, energy_B in zip(places, energies, strict=True)
+            ],
+            1,
+        )
         self.noise.draw()
-        log_share_B = own_B - change_B / self.posterior.table.sampling.temperature
-        taken_B = self.noise.uniform_B.log() < log_share_B
-        self.surface.put_back(before, ~taken_B)
-        self.slopes = self.surface.slopes()
+        number_B = choose(log_w_BN.nan_to_num(-torch.inf), self.noise.uniform_B)
+        rows_B = torch.arange(len(number_B), device=number_B.device)
+        there = [torch.stack(layers)[number_B, rows_B] for layers in zip(*places, strict=True)]
+        if not isinstance(surface, ErrorInference):
+            there = self._determined(there)[0][1:]
+            here = surface.states[1:]
+        moved_B = number_B > 0
+        surface.move([(new - old) * moved_B[:, None] for new, old in zip(there, here, strict=True)])
+        self.slopes = surface.slopes()
         self.down = self.mass(self.slopes)
-        return taken_B
+        return moved_B
+
+    def _determined(self, errors: Layers) -> tuple[list[Tensor], list[Terms]]:
+        """Return the states and terms that hidden errors and a latent determine."""
+        surface = self.surface
+        return determined_states(
+            self.posterior.network, surface.states[0], errors[-1], errors[:-1], surface.mask_BD
+        )
+
+    def _energy(self, errors: Layers) -> Tensor:
+        """Return the energy (B,) of hidden errors and a latent."""
+        energy_B = self.posterior.network.prior_energy(errors[-1])
+        for terms in self._determined(errors)[1]:
+            energy_B = energy_B + terms.energy_B
+        return energy_B
 
     @contextmanager
     def relaxed(self, steps: int) -> Iterator[StateInference]:

@@ -12,11 +12,12 @@ from torch.nn import functional
 from pcgen.config import InferenceTable
 from pcgen.device import generator
 from pcgen.errors import CheckpointError, RecipeError
-from pcgen.inference.solvers import prepare
+from pcgen.inference.solvers import Method, prepare
 from pcgen.model.network import Network
 from pcgen.sampling.ancestral import draw_data, draw_states
 from pcgen.sampling.chains import Chains, Posterior
 from pcgen.sampling.diagnostics import BELIEVABLE, effective_sample_size, r_hat
+from pcgen.sampling.modes import STARTS, Modes, find_modes, prior_starts
 from pcgen.sampling.noise import SampleNoise
 
 BATCH = 1000
@@ -66,6 +67,7 @@ class Samples:
         r_hat: the largest R-hat of all quantities.
         acceptance: the share of accepted steps, where there is a Metropolis test.
         step: the chains' mean step, in units of the preconditioner.
+        jump_acceptance: the share of accepted jumps between modes, where there are jumps.
     """
 
     data_BD: Tensor
@@ -73,6 +75,7 @@ class Samples:
     r_hat: float | None = None
     acceptance: float | None = None
     step: float | None = None
+    jump_acceptance: float | None = None
 
     @property
     def warning(self) -> str:
@@ -159,6 +162,9 @@ def chained(
 ) -> Samples:
     """Return samples of chains. With given data, `count` samples of each row, in the rows' order.
 
+    Chains with given data also jump between the modes that inference finds (`Chains.jump`). Free
+    chains do not: their modes are those of the prior, from which `ancestral` draws exactly.
+
     Raises:
         DivergenceError: the step is too long; the message names the largest stable one.
     """
@@ -166,14 +172,15 @@ def chained(
     rows = 1 if given is None else len(given.data_BD)
     draws = -(-count // how.chains)
     total = how.burn_in + draws * how.thin
-    chains = _begin(network, table, seed, how.chains, label, given)
+    chains, modes = _begin(network, table, seed, how.chains, label, given)
     trace = _Trace(chains, rows, _projection(network))
     drawn: list[Tensor] = []
     for step in range(1, total + 1):
         chains.step(adapt=chains.metropolis and step <= how.burn_in)
-        if chains.jumps and step % chains.jumps == 0:
-            chains.jump()
+        if modes is not None and step % table.sampling.jump == 0:
+            trace.jumps.append(chains.jump(modes))
         if step == how.burn_in:
+            trace.jumps.clear()
             chains.accepted_B.zero_()
         if step > how.burn_in:
             trace.append()
@@ -190,7 +197,9 @@ def chained(
     trace.look(at_the_end=True)
     data_BD = _in_order(drawn, rows, how.chains, count, given)
     step_size = float(chains.sampler.step_B.mean())
-    return Samples(data_BD, trace.ess, trace.r_hat, trace.acceptance, step_size)
+    return Samples(
+        data_BD, trace.ess, trace.r_hat, trace.acceptance, step_size, trace.jump_acceptance
+    )
 
 
 def _in_order(
@@ -213,15 +222,18 @@ def _begin(
     count: int,
     label: int | None,
     given: Given | None,
-) -> Chains:
-    """Return chains that start at hot draws from the prior; with given data, near least energy."""
+) -> tuple[Chains, Modes | None]:
+    """Return chains that start at hot draws from the prior; with given data, near least energy.
+
+    With given data, also return the modes of each chain between which it can jump.
+    """
     posterior = Posterior(network, table)
     rows = 1 if given is None else len(given.data_BD)
     numbers = range(rows * count)
     noise = _streams(network, seed, "chain", numbers)
     labels_BK = _labels(network, numbers, label, seed)
     states = draw_states(network, noise, None, labels_BK, temperature=START_TEMPERATURE)
-    mask_BD = torch.zeros_like(states[0])
+    mask_BD, modes = torch.zeros_like(states[0]), None
     if given is not None:
         mask_BD = given.mask_BD.repeat_interleave(count, 0)
         data_BD = given.data_BD.repeat_interleave(count, 0)
@@ -230,9 +242,26 @@ def _begin(
             data_BD, mask_BD, states[network.latent], steps=table.sampling.warm, labels_BK=labels_BK
         )
         states = warm.states
-    return posterior.begin(
+        if table.sampling.jump and not network.table.labels:
+            modes = _modes(method, given, states[network.latent].view(rows, count, -1), seed)
+    chains = posterior.begin(
         states, lambda like: noise, mask_BD=mask_BD, clamp_top=labels_BK is not None
     )
+    return chains, modes
+
+
+def _modes(method: Method, given: Given, starts_BCL: Tensor, seed: int) -> Modes | None:
+    """Return the modes of each chain's data; None where the likelihood's curvature is not known.
+
+    They are found from draws of the prior and from where a row's chains start, so that no chain
+    starts in a mode that is not among them.
+    """
+    rows, chains, _ = starts_BCL.shape
+    drawn_BSL = prior_starts(method.network, given.data_BD, given.mask_BD, seed)
+    starts_BSL = torch.cat([drawn_BSL, starts_BCL[:, :STARTS]], 1)
+    modes = find_modes(method, given.data_BD, given.mask_BD, starts_BSL)
+    every = torch.arange(rows, device=starts_BSL.device).repeat_interleave(chains)
+    return None if modes is None else modes.of(every)
 
 
 def _streams(network: Network, seed: int, purpose: str, numbers: Sequence[int]) -> SampleNoise:
@@ -288,6 +317,7 @@ class _Trace:
         ess: the smallest effective sample size, as of the last look; None before it.
         r_hat: the largest R-hat, likewise.
         acceptance: the share of accepted steps, likewise; None without a Metropolis test.
+        jumps: whether each chain accepted, for each jump after burn-in.
     """
 
     chains: Chains
@@ -296,6 +326,7 @@ class _Trace:
     ess: float | None = None
     r_hat: float | None = None
     acceptance: float | None = None
+    jumps: list[Tensor] = field(default_factory=list)
     _steps: list[Tensor] = field(default_factory=list)
     _looked_at: int = 0
 
@@ -304,6 +335,11 @@ class _Trace:
         prediction_BD = self.chains.surface.terms[0].prediction_BD
         energy_B1 = self.chains.energy_B[:, None]
         self._steps.append(torch.cat([energy_B1, prediction_BD @ self.projection_DQ], 1))
+
+    @property
+    def jump_acceptance(self) -> float | None:
+        """Return the share of accepted jumps; None if there were none."""
+        return float(torch.stack(self.jumps).double().mean()) if self.jumps else None
 
     def look(self, *, at_the_end: bool = False) -> None:
         """Compute the diagnostics if the trace has grown enough since the last look."""

@@ -18,7 +18,6 @@ from pcgen.cli.main import cli
 from pcgen.data.images import split
 from pcgen.data.sources import open_data
 from pcgen.model.network import Network
-from pcgen.sampling.draw import Chained
 from tests.learning.test_posterior import recipe
 
 SILENT = lambda stage, done, total: None  # noqa: E731
@@ -48,14 +47,22 @@ def network() -> Network:
 def test_training_images_are_nearer_to_the_test_images_than_any_samples(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("_VAE_EPOCHS", "_NOISELESS_EPOCHS", "_FITTING_STEPS"):
+    for name in ("_VAE_EPOCHS", "_DECODER_EPOCHS", "_FITTING_STEPS"):
         monkeypatch.setattr(generators, name, 1)
-    monkeypatch.setattr(generators, "_CHAINED", Chained(chains=20, burn_in=5, thin=1))
     model = recipe(data={"limit": 300, "validation": 60})
     test, images = open_data("digits:test", limit=200), open_data("digits", limit=300)
     rows = image_rows("digits", model, network, images, test, Classifier(), 200, SILENT)
     frechet = {row["method"]: row["value"] for row in rows if row["metric"] == "frechet"}
-    assert {"pcn", "pcn, chains", "ppca-3", "vae"} < frechet.keys()
+    names = {"pcn", "pcn, means of its causes alone", "ppca-3", "vae"}
+    fitted = {"ppca-3", "vae", "auto-decoder", "pcn without noise"}
+    assert names | {f"{name}, 4 causes fitted after" for name in fitted} < frechet.keys()
+    numbers = {row["method"]: row["parameters"] for row in rows if row["metric"] == "frechet"}
+    mixture = 4 * (1 + 3 + 9) + 1
+    assert numbers["ppca-3"] == 64 + 3 * 64 + 4
+    assert numbers["ppca-3, 4 causes fitted after"] == 64 + 3 * 64 + mixture
+    weights, start = sum(tensor.numel() for tensor in network.weights()), 65 * 3
+    assert numbers["auto-decoder, 4 causes fitted after"] == weights + start + mixture
+    assert numbers["pcn"] > weights + mixture - 1
     assert frechet["training images"] == min(frechet.values())
     # A network that samples its states learns a better prior than one epoch of its baselines.
     assert frechet["pcn"] < frechet["vae"]
@@ -86,32 +93,46 @@ def test_copies_and_missing_classes_show_in_the_table() -> None:
 
 
 @torch.no_grad()
-def test_likelihoods_have_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_likelihoods_have_bounds_from_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(likelihood, "_VAE_EPOCHS", 1)
-    for name, value in (("_ROWS", 4), ("_TEMPERATURES", 30), ("_DRAWS", 50)):
+    for name, value in (("_ROWS", 20), ("_TEMPERATURES", 10), ("_DRAWS", 200)):
         monkeypatch.setattr(likelihood, name, value)
     model = recipe(data={"limit": 200, "validation": 40}, learning={"epochs": 2})
     images, test = open_data("digits", limit=200), open_data("digits:test", limit=20)
     rows = likelihood.likelihood_rows("digits", model, images, test, SILENT)
-    assert [row["method"] for row in rows] == ["pcn", "vae"]
+    value = {(row["method"], row["metric"]): row["value"] for row in rows}
     for row in rows:
-        assert -64 < row["ci_low"] < row["value"] < row["ci_high"] < 0
+        assert row["ci_low"] < row["value"] < row["ci_high"]
+    for method in ("pcn", "vae"):
+        assert -64 < value[method, "log-likelihood"] < 0
+        simulated = "log-likelihood of simulated images"
+        gap = (
+            value[method, f"{simulated}, upper bound"] - value[method, f"{simulated}, lower bound"]
+        )
+        assert value[method, "gap of the bounds"] == pytest.approx(gap, abs=1e-4)
+        assert -0.2 < gap < 1
+    # The same decoder by another estimate.
+    weighted = value["vae, weighted draws of its encoder", "log-likelihood"]
+    assert value["vae", "log-likelihood"] == pytest.approx(weighted, abs=0.3)
 
 
 @torch.no_grad()
 def test_chains_are_timed_beside_the_published_sampler(network: Network) -> None:
     model = recipe(data={"limit": 300, "validation": 60})
     rows = chain_rows("digits", model, network, open_data("digits:test"), SILENT, steps=200)
-    for target in ("free", "given an image"):
+    targets = {"free": False, "given an image": True, "given half an image": True}
+    for target, jumps in targets.items():
         speeds = {
             r["method"]: r["value"] for r in rows if r["metric"].endswith(f"second, {target}")
         }
         assert min(speeds.values()) > 0
-        for ours in ("kinetic", "kinetic, jumps"):
-            ratio = speeds[ours] / speeds["momentum, published"]
-            assert speeds[f"{ours} over momentum, published"] == pytest.approx(ratio)
-    mixed = {r["method"]: r["value"] for r in rows if r["metric"] == "r-hat, free"}
-    assert 0.99 < mixed["kinetic, jumps"] < mixed["momentum, published"]
+        assert ("kinetic, jumps between modes" in speeds) == jumps
+        ratio = speeds["kinetic"] / speeds["momentum, published"]
+        assert speeds["kinetic over momentum, published"] == pytest.approx(ratio)
+    mixed = {r["method"]: r["value"] for r in rows if r["metric"] == "r-hat, given half an image"}
+    assert 0.99 < mixed["kinetic, jumps between modes"] < mixed["momentum, published"]
+    accepted = [r["value"] for r in rows if r["metric"].startswith("accepted jumps")]
+    assert min(accepted) > 0.05
 
 
 @torch.no_grad()
@@ -132,6 +153,13 @@ def test_a_table_is_compared_with_its_own_halves(monkeypatch: pytest.MonkeyPatch
     assert value["data resampled", "emd, 3 samples a row"] < value["data resampled", "emd"]
     assert value["pcn", "emd"] > value["data resampled", "emd"]
     assert value["pcn trained on one half", "emd to the other half"] > 0.05
+    likely = {r["method"]: r for r in rows if r["metric"] == "held-out log-likelihood"}
+    assert len(likely) == 4
+    assert likely["pcn"]["difference"] == 0
+    few = likely["Gaussian mixture, 3 components"]
+    assert few["difference"] == pytest.approx(few["value"] - likely["pcn"]["value"])
+    assert any("one a row" in name for name in likely)
+    assert few["parameters"] == 17
     assert value["pcn", "emd, best set"] <= value["pcn", "emd"]
     assert 0 <= value["pcn", "histogram of petal length (cm)"] <= 1
 

@@ -206,13 +206,33 @@ def test_a_table_with_a_missing_value_or_without_the_column_is_refused(tmp_path:
     assert "line 3" in result.stderr
 
 
-def test_free_chains_of_a_mixture_mix_by_jumps() -> None:
+def test_free_chains_of_a_mixture_do_not_mix_and_say_so() -> None:
+    free = sample("iris", 60, mode="chain").samples
+    assert free.jump_acceptance is None
+    assert free.r_hat is not None
+    assert free.r_hat > 1.3
+    assert "--mode ancestral" in free.warning
+
+
+def test_chains_given_a_column_mix_by_jumps_between_modes() -> None:
+    """At a sepal of 4.9 cm there are flowers with short and with long petals."""
+    data = np.array([[4.9, 0.0]], dtype=np.float32)
     jumping, still = (
-        sample("iris", 60, mode="chain", settings=[f"inference.sampling.jump={jump}"]).samples
-        for jump in (5, 0)
+        sample(
+            "iris",
+            40,
+            given=data,
+            mask="petal length (cm)",
+            chains=4,
+            burn_in=100,
+            thin=40,
+            settings=[f"inference.sampling.jump={jump}"],
+        ).samples
+        for jump in (1, 0)
     )
     assert jumping.r_hat is not None
     assert still.r_hat is not None
-    assert jumping.r_hat < 1.1
-    assert still.r_hat > 1.3
-    assert still.warning
+    assert jumping.jump_acceptance is not None
+    assert jumping.jump_acceptance > 0.1
+    assert jumping.r_hat < 1.05 < still.r_hat
+    assert not jumping.warning

@@ -10,6 +10,7 @@ from torch import Tensor
 from pcgen.config import InferenceTable, SamplingTable
 from pcgen.errors import DivergenceError, RecipeError
 from pcgen.inference.preconditioners import BlockDiagonal
+from pcgen.inference.solvers import prepare
 from pcgen.model.network import Network
 from pcgen.model.prior import Mixture
 from pcgen.registry import SOLVERS
@@ -17,6 +18,7 @@ from pcgen.sampling.ancestral import draw_data, draw_states
 from pcgen.sampling.chains import Chains, Posterior
 from pcgen.sampling.langevin import SAMPLERS, Layers
 from pcgen.sampling.mass_matrices import ErrorMass
+from pcgen.sampling.modes import Modes, find_modes, prior_starts
 from pcgen.sampling.noise import SampleNoise
 from tests import oracle
 from tests.inference.test_inference import linear_equilibrium, linear_hessian
@@ -163,8 +165,8 @@ def test_a_metropolis_test_makes_a_crooked_posterior_exact() -> None:
         assert abs(float(found.var()) / spread - 1) < 3 * (5 / len(data)) ** 0.5
 
 
-def test_jumps_find_the_weights_of_causes_that_lie_far_apart() -> None:
-    """One latent, one unit of data, two causes 16 deviations apart: known by quadrature."""
+def two_causes() -> Network:
+    """Return a network of one latent and one unit of data, its causes 16 deviations apart."""
     network = oracle.network(layers=(1,), shape=1, output="tanh", latent=1.0, data=2.0)
     network.layers[0].weight.fill_(0.1)
     prior = Mixture.standard(2, 1, 0, network.layers[0].weight)
@@ -172,23 +174,72 @@ def test_jumps_find_the_weights_of_causes_that_lie_far_apart() -> None:
     prior.roots_KLL.fill_(2.0)
     prior.log_weights_YK.copy_(torch.tensor([[0.3, 0.7]]).log())
     network.mixture = prior
+    return network
+
+
+def modes_of(network: Network, data_BD: Tensor, mask_BD: Tensor | None = None) -> Modes:
+    """Return the modes of one row's data, for each of CHAINS chains."""
+    method = prepare(network, InferenceTable(solver="errors"))
+    mask = None if mask_BD is None else mask_BD[:1]
+    modes = find_modes(method, data_BD[:1], mask, prior_starts(network, data_BD[:1], mask, 0))
+    assert modes is not None
+    return modes.of(torch.zeros(CHAINS, dtype=torch.long))
+
+
+@pytest.mark.parametrize("coordinates", ["states", "errors"])
+@pytest.mark.parametrize("spoilt", [False, True])
+def test_jumps_find_the_weights_of_causes_that_lie_far_apart(
+    coordinates: str, spoilt: bool
+) -> None:
+    """The shares of the modes are known by quadrature, and hold for any proposal."""
+    network = two_causes()
     data = torch.full((CHAINS, 1), 0.2, dtype=torch.float64)
     places = torch.linspace(-8, 8, 8001, dtype=torch.float64)[:, None]
     weight = (-network.energy([data[:1].expand(len(places), -1), places])).softmax(0)
     expected = float(weight @ (places[:, 0] > 0).double())
-    target = posterior(network, coordinates="errors", metropolis=True, step=0.5)
+    modes = modes_of(network, data)
+    if spoilt:
+        # Wrong weights, centres and widths make jumps rarer, and their result no worse.
+        wrong = torch.tensor([0.4, -0.3], dtype=torch.float64)
+        centres = [modes.centres[0][:, :2] + wrong[:, None]]
+        roots = 0.8 * modes.roots_BJLL[:, :2]
+        modes = Modes(torch.full((CHAINS, 2), 0.5).double().log(), centres, roots, [])
+    target = posterior(network, coordinates=coordinates, metropolis=True, step=0.5)
     chains = run(target, data, 0)
     shares = []
     for _ in range(20):
         chains.step()
-        chains.step()
-        shares.append(float(chains.jump().double().mean()))
-    assert 0.3 < min(shares[5:]) < 1
+        shares.append(float(chains.jump(modes).double().mean()))
+    assert min(shares[5:]) > (0.3 if spoilt else 0.6)
     found = chains.states[1][:, 0]
     error = (expected * (1 - expected) / CHAINS) ** 0.5
     assert abs(float((found > 0).double().mean()) - expected) < 3 * error
     beside = found[found > 0] - 4
     assert abs(float(beside.var()) / 0.25 - 1) < 0.2
+
+
+@pytest.mark.parametrize("coordinates", ["states", "errors"])
+def test_jumps_alone_sample_the_posterior_of_a_linear_network(coordinates: str) -> None:
+    network = linear(hidden=8.0)
+    data = oracle.data(network, 1).expand(CHAINS, -1)
+    modes = modes_of(network, data)
+    chains = run(posterior(network, coordinates=coordinates), data, 0)
+    shares = [float(chains.jump(modes).double().mean()) for _ in range(25)]
+    assert min(shares) > 0.2
+    mean = torch.cat(linear_equilibrium(network, data[:1])[1:], 1)[0]
+    found = torch.cat(chains.states[1:], 1)
+    assert max(worst(found, mean, torch.linalg.inv(linear_hessian(network)))) < 3
+
+
+def test_the_modes_of_a_row_are_found_once_each_with_their_weights() -> None:
+    network = two_causes()
+    data = torch.full((CHAINS, 1), 0.2, dtype=torch.float64)
+    modes = modes_of(network, data)
+    exists = modes.log_weights_BJ[0] > -torch.inf
+    assert int(exists.sum()) == 2
+    places = modes.centres[-1][0, exists, 0]
+    assert float(places.abs().min()) > 3.5
+    assert float(places.prod()) < 0
 
 
 def test_temperature_scales_the_covariance() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcgen.benchmarks.sampling.density import held_out
 from pcgen.benchmarks.sampling.generation import earth_movers_distance, histogram_distance
 from pcgen.benchmarks.sampling.rows import PUBLISHED, row
-from pcgen.benchmarks.table import Tell
+from pcgen.benchmarks.table import Measured, Tell
 from pcgen.benchmarks.training import seeded, train_network
 from pcgen.config import Recipe
 from pcgen.data.images import Images, split
@@ -81,14 +82,19 @@ def _larger_rows(
 
 
 def _halves_rows(dataset: str, recipe: Recipe, images: Images, tell: Tell) -> list[dict[str, Any]]:
-    """Return how far samples learnt from one half are from the other, beside that half itself."""
-    samples, resampled, itself = [], [], []
+    """Return how far samples learnt from one half are from the other, beside that half itself.
+
+    Also return the log-likelihood of the other half, and of mixtures fitted to the same half, with
+    their differences to the network, paired by splits.
+    """
+    samples, resampled, itself, likelihoods = [], [], [], []
     source = generator(0, "halves resampled")
     for seed in range(_SPLITS):
-        kept, held_out = split(images, len(images) // 2, seed)
-        network = train_network(seeded(recipe, seed), kept, held_out, torch.device("cpu"), tell)
-        left, right = (part.rows(range(len(part))).pixels_BD for part in (kept, held_out))
+        kept, other = split(images, len(images) // 2, seed)
+        network = train_network(seeded(recipe, seed), kept, other, torch.device("cpu"), tell)
+        left, right = (part.rows(range(len(part))).pixels_BD for part in (kept, other))
         itself.append(earth_movers_distance(left[: len(right)], right))
+        likelihoods.append(held_out(network, left, right, seed))
         for i in range(_SETS // _SPLITS):
             drawn = ancestral(network, len(right), i, draw=True).data_BD
             samples.append(earth_movers_distance(drawn, right))
@@ -99,7 +105,25 @@ def _halves_rows(dataset: str, recipe: Recipe, images: Images, tell: Tell) -> li
         row("pcn trained on one half", metric, [_mean(samples)], dataset),
         row("that half resampled", metric, [_mean(resampled)], dataset),
         row("that half itself", metric, [_mean(itself)], dataset),
+        *_likelihood_rows(dataset, likelihoods),
     ]
+
+
+def _likelihood_rows(
+    dataset: str, splits: list[dict[str, tuple[float, int]]]
+) -> list[dict[str, Any]]:
+    """Return a row of each method's held-out log-likelihoods, one for each split."""
+    methods = [
+        Measured(
+            name,
+            "held-out log-likelihood",
+            [split[name][0] for split in splits],
+            parameters=splits[0][name][1],
+        )
+        for name in splits[0]
+    ]
+    own = methods[0]
+    return [method.row(dataset) | method.against(own) for method in methods]
 
 
 def _mean(distances: list[float]) -> float:

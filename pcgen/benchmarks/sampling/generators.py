@@ -11,25 +11,27 @@ import msgspec
 import torch
 from torch import Tensor
 
-from pcgen.benchmarks.baselines import fit_pca
+from pcgen.benchmarks.baselines import PCA, AutoDecoder, fit_pca, held
 from pcgen.benchmarks.sampling.vae import RATES, VAE, train_vae
 from pcgen.benchmarks.table import Tell
-from pcgen.benchmarks.training import best_rate, train_network
+from pcgen.benchmarks.training import best_rate, train_by
 from pcgen.config import Recipe, units
 from pcgen.data.images import Images
 from pcgen.device import generator
+from pcgen.learning.credit import parameters
 from pcgen.learning.mixture_em import step_mixture
+from pcgen.learning.predictive_coding import PredictiveCoding
 from pcgen.learning.validate import reconstructions
-from pcgen.memory.latent_prior import fit_latent_prior
 from pcgen.model.network import Network
 from pcgen.model.prior import Mixture
-from pcgen.sampling.draw import Chained, ancestral, chained
+from pcgen.sampling.draw import ancestral
 
 _VAE_EPOCHS = 40
-_NOISELESS_EPOCHS = 10
-# Steps of expectation maximisation that fit a mixture to the VAE's latents.
+_DECODER_EPOCHS = 10
+# Steps of expectation maximisation that fit a mixture to a baseline's latents, and images whose
+# latents a network infers for it.
 _FITTING_STEPS = 20
-_CHAINED = Chained(chains=100, burn_in=1000, thin=20)
+_INFERRED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,49 +40,98 @@ class Generator:
 
     Attributes:
         draw: from a number of images and a seed to the images (count, D).
-        parameters: number of weights and biases, where it has such.
+        parameters: all numbers that were learned, with those of the prior, the linear start of
+            inference or the encoder.
         seconds: of its training.
     """
 
     name: str
     draw: Callable[[int, int], Tensor]
-    parameters: int | None
+    parameters: int
     seconds: float
 
 
 def generators(
     recipe: Recipe, network: Network, images: Images, validation: Images, tell: Tell
 ) -> list[Generator]:
-    """Return the network, its chains and their baselines, which learn from the same images.
+    """Return the network and its baselines, which learn from the same images.
+
+    Each baseline stands there with the prior N(0, 1), where it has that, and with a mixture of as
+    many components as the network's prior has, fitted to its latents without labels.
 
     Args:
         network: trained by the recipe.
         validation: images on which every choice is made.
     """
-    began = time.monotonic()
-    components = units(recipe.model.layers[0])
-    ppca = fit_pca(images, components)
-    seconds = time.monotonic() - began
-
-    def chains(count: int, seed: int) -> Tensor:
-        return chained(network, recipe.inference, count, seed, _CHAINED).data_BD
-
-    pcn = _of_network("pcn", network)
+    count = parameters(network)["whole"]
     return [
-        pcn,
-        Generator("pcn, chains", chains, pcn.parameters, 0.0),
-        Generator(f"ppca-{components}", ppca.sample, None, seconds),
+        Generator("pcn", lambda n, seed: ancestral(network, n, seed).data_BD, count, 0.0),
+        *_causes_alone(network, count),
+        *_ppcas(recipe, images),
         *_vaes(recipe, images, validation, tell),
-        _noiseless(recipe, images, validation, tell),
+        _decoder("auto-decoder", AutoDecoder, held(recipe), images, validation, tell),
+        _decoder("pcn without noise", PredictiveCoding, recipe, images, validation, tell),
     ]
 
 
-def _of_network(name: str, network: Network, seconds: float = 0.0) -> Generator:
-    """Return the independent draws of a network."""
-    parameters = sum(tensor.numel() for tensor in network.weights())
-    return Generator(
-        name, lambda count, seed: ancestral(network, count, seed).data_BD, parameters, seconds
-    )
+def _causes_alone(network: Network, count: int) -> list[Generator]:
+    """Return the draws of a mixture's means: what the prior has learned without the components."""
+    mixture = network.mixture
+    if mixture is None:
+        return []
+
+    def draw(n: int, seed: int) -> Tensor:
+        weights_K = mixture.log_weights().exp()
+        chosen_B = torch.multinomial(weights_K, n, True, generator=generator(seed, "causes"))
+        return network.decode(mixture.means_KL[chosen_B])
+
+    return [Generator("pcn, means of its causes alone", draw, count, 0.0)]
+
+
+def _with_mixture(
+    name: str,
+    recipe: Recipe,
+    latents_NL: Tensor,
+    decode: Callable[[Tensor], Tensor],
+    count: int,
+    began: float,
+) -> Generator:
+    """Return a decoder whose prior is a mixture, fitted to its latents without labels.
+
+    Args:
+        latents_NL: of training images.
+        count: numbers that the decoder has learned.
+        began: when its training began, on the clock of `time.monotonic`.
+    """
+    units = latents_NL.shape[1]
+    mixture = Mixture.standard(max(2, recipe.model.causes), units, 0, latents_NL)
+    source = generator(recipe.seed, "causes fitted after")
+    for _ in range(_FITTING_STEPS):
+        step_mixture(mixture, latents_NL, None, source)
+
+    def draw(n: int, seed: int) -> Tensor:
+        source = generator(seed, "mixture")
+        normal_BL = torch.randn(n, units, generator=source)
+        return decode(mixture.draw(normal_BL, torch.rand(n, generator=source), None))
+
+    whole = count + sum(tensor.numel() for tensor in mixture.tensors().values())
+    causes = f"{name}, {len(mixture.means_KL)} causes fitted after"
+    return Generator(causes, draw, whole, time.monotonic() - began)
+
+
+def _ppcas(recipe: Recipe, images: Images) -> list[Generator]:
+    """Return probabilistic PCA with as many components as latents, as it is and with a mixture."""
+    began, components = time.monotonic(), units(recipe.model.layers[0])
+    ppca: PCA = fit_pca(images, components)
+    name, count = f"ppca-{components}", ppca.mean_D.numel() + ppca.components_KD.numel()
+    plain = Generator(name, ppca.sample, count + components + 1, time.monotonic() - began)
+    data_BD = images.rows(range(len(images))).pixels_BD
+    codes_BK = (data_BD - ppca.mean_D) @ ppca.components_KD.T
+
+    def decode(codes_BK: Tensor) -> Tensor:
+        return torch.addmm(ppca.mean_D, codes_BK, ppca.components_KD).clamp(0, 1)
+
+    return [plain, _with_mixture(name, recipe, codes_BK, decode, count, began)]
 
 
 def best_vae(
@@ -92,44 +143,48 @@ def best_vae(
 
 
 def _vaes(recipe: Recipe, images: Images, validation: Images, tell: Tell) -> list[Generator]:
-    """Return the VAE as it is, and with the PCN's mixture fitted to its latents afterwards."""
+    """Return the VAE as it is, and with a mixture fitted to draws of its encoder."""
     vae, seconds = best_vae(recipe, images, validation, _VAE_EPOCHS, tell)
-    parameters = sum(p.numel() for p in vae.decoder.parameters())
-    plain = Generator("vae", vae.sample, parameters, seconds)
-    began = time.monotonic()
+    began, count = time.monotonic() - seconds, sum(p.numel() for p in vae.parameters())
     data_BD = images.rows(range(len(images))).pixels_BD
     noise_BL = torch.randn(len(data_BD), vae.latents, generator=generator(recipe.seed, "vae prior"))
     latents_BL = vae.encode(data_BD, noise_BL)
-    mixture = Mixture.standard(max(2, recipe.model.causes), vae.latents, 0, latents_BL)
-    for _ in range(_FITTING_STEPS):
-        step_mixture(mixture, latents_BL, None, generator(recipe.seed, "vae causes"))
 
-    def draw(count: int, seed: int) -> Tensor:
-        source = generator(seed, "vae mixture")
-        normal_BL = torch.randn(count, vae.latents, generator=source)
-        uniform_B = torch.rand(count, generator=source)
-        return torch.sigmoid(vae.decode(mixture.draw(normal_BL, uniform_B, None)))
+    def decode(latents_BL: Tensor) -> Tensor:
+        return torch.sigmoid(vae.decode(latents_BL))
 
-    name = f"vae, {len(mixture.means_KL)} causes fitted after"
-    return [plain, Generator(name, draw, parameters, seconds + time.monotonic() - began)]
+    plain = Generator("vae", vae.sample, count, seconds)
+    return [plain, _with_mixture("vae", recipe, latents_BL, decode, count, began)]
 
 
-def _noiseless(recipe: Recipe, images: Images, validation: Images, tell: Tell) -> Generator:
-    """Return the same network trained at the least energy, not by samples, with a fitted prior."""
+def _decoder(
+    name: str,
+    learner: type[PredictiveCoding],
+    recipe: Recipe,
+    images: Images,
+    validation: Images,
+    tell: Tell,
+) -> Generator:
+    """Return the same decoder learned at the least energy, not by samples, with a mixture.
+
+    Args:
+        learner: takes the weights' gradients from hidden errors, or by backprop (`AutoDecoder`).
+    """
     began = time.monotonic()
     noiseless = msgspec.structs.replace(
         recipe,
         name="noiseless",
         model=msgspec.structs.replace(recipe.model, causes=1, start="linear"),
         inference=msgspec.structs.replace(recipe.inference, solver="errors", steps=4),
-        learning=msgspec.structs.replace(recipe.learning, epochs=_NOISELESS_EPOCHS),
+        learning=msgspec.structs.replace(recipe.learning, epochs=_DECODER_EPOCHS),
     )
-    network = train_network(noiseless, images, validation, torch.device("cpu"), tell)
+    network, _ = train_by(learner, noiseless, images, validation, torch.device("cpu"), tell)
+    few = images.head(_INFERRED)
     latents_BL = torch.cat(
         [
             batch.equilibrium.states[network.latent]
-            for batch in reconstructions(network, images.head(10_000), noiseless.inference)
+            for batch in reconstructions(network, few, noiseless.inference)
         ]
     )
-    fitted = fit_latent_prior(network, latents_BL)
-    return _of_network("pcn without noise, whitened", fitted, time.monotonic() - began)
+    count = parameters(network)["whole"]
+    return _with_mixture(name, recipe, latents_BL, network.decode, count, began)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -15,10 +16,12 @@ from pcgen.benchmarks.table import Tell
 from pcgen.config import InferenceTable, Recipe
 from pcgen.data.images import Images
 from pcgen.errors import DivergenceError
+from pcgen.inference.solvers import prepare
 from pcgen.model.network import Network
 from pcgen.sampling.ancestral import draw_states
 from pcgen.sampling.chains import Chains, Posterior
 from pcgen.sampling.diagnostics import effective_sample_size, r_hat
+from pcgen.sampling.modes import Modes, find_modes, prior_starts
 from pcgen.sampling.noise import SampleNoise
 
 # Chains that run together, from independent starts. The effective sample size of a sampler that
@@ -28,6 +31,9 @@ _STEPS = 10_000
 # Shares of the largest stable step that are tried for the published sampler.
 _SHARES = (0.5, 0.9)
 
+_JUMPS = "kinetic, jumps between modes"
+_PUBLISHED = "momentum, published"
+
 _Begin = Callable[[Posterior], Chains]
 
 
@@ -36,28 +42,44 @@ def chain_rows(
 ) -> list[dict[str, Any]]:
     """Return effective samples a second of CPU time, of the quantity that mixes worst, and R-hat.
 
-    They are measured on free chains and on chains that are given an image. The published sampler
-    moves states with M = 1 and a momentum of 0.9, at the better of two shares of the largest stable
-    step (the published rate diverges at these precisions). Where its R-hat is far from 1, its
-    effective samples are only its independent starts, so the ratios are lower bounds.
+    They are measured on free chains and on chains that are given an image, or its lower half. Each
+    chain starts from a draw of its own from the prior, so that chains which cannot pass between
+    modes have an R-hat far above 1. The published sampler moves states with M = 1 and a momentum of
+    0.9, at the better of two shares of the largest stable step (the published rate diverges at
+    these precisions). Where its R-hat is far from 1, its effective samples are only its independent
+    starts, so the ratios are lower bounds. Seconds do not include the search for modes.
     """
     image_D = test.rows([0]).pixels_BD[0]
+    whole_D, half_D = torch.ones_like(image_D), torch.ones_like(image_D)
+    half_D[: len(half_D) // 2] = 0
+    targets = {
+        "free": torch.zeros_like(image_D),
+        "given an image": whole_D,
+        "given half an image": half_D,
+    }
     rows = []
-    for i, (target, data_D) in enumerate({"free": None, "given an image": image_D}.items()):
-        metric = f"ess per second, {target}"
-        begin = _settled(network, recipe.inference, data_D, steps // 2)
-        speeds = {}
+    for i, (target, mask_D) in enumerate(targets.items()):
+        begin = _settled(network, recipe.inference, image_D, mask_D, steps // 2)
+        speeds: dict[str, float] = {}
         for sampler, choices in _samplers(network, recipe.inference, begin).items():
-            tell(f"chains, {target}: {sampler}", i + 1, 2)
-            measured = [_speed(begin(Posterior(network, table)), steps) for table in choices]
-            speeds[sampler], worst = max(measured)
-            rows.append(row(sampler, metric, [speeds[sampler]], dataset))
-            if speeds[sampler]:
-                rows.append(row(sampler, f"r-hat, {target}", [worst], dataset))
-        first, second, *_, published = speeds
-        for ours in (first, second) if speeds[published] else ():
-            ratio = speeds[ours] / speeds[published]
-            rows.append(row(f"{ours} over {published}", metric, [ratio], dataset))
+            tell(f"chains, {target}: {sampler}", i + 1, len(targets))
+            jumps = sampler == _JUMPS
+            modes = _modes(network, recipe.inference, image_D, mask_D) if jumps else None
+            if jumps and modes is None:
+                continue
+            measured = [_speed(begin(Posterior(network, table)), steps, modes) for table in choices]
+            best = max(measured, key=lambda speed: speed.rate)
+            speeds[sampler] = best.rate
+            rows.append(row(sampler, f"ess per second, {target}", [best.rate], dataset))
+            if best.rate:
+                rows.append(row(sampler, f"r-hat, {target}", [best.r_hat], dataset))
+            if jumps:
+                rows.append(row(sampler, f"accepted jumps, {target}", [best.accepted], dataset))
+        for ours in ("kinetic", _JUMPS):
+            if ours in speeds and speeds[_PUBLISHED]:
+                ratio = speeds[ours] / speeds[_PUBLISHED]
+                name = f"{ours} over {_PUBLISHED}"
+                rows.append(row(name, f"ess per second, {target}", [ratio], dataset))
     return rows
 
 
@@ -74,26 +96,37 @@ def _samplers(
     momentum = Posterior(network, changed("momentum", **plain, step=1e-6))
     largest = momentum.largest_step(begin(momentum))
     return {
-        "kinetic": [changed("kinetic", jump=0)],
-        "kinetic, jumps": [table],
+        "kinetic": [changed("kinetic")],
+        _JUMPS: [changed("kinetic")],
         "kinetic, states": [changed("kinetic", coordinates="states", step=None)],
-        "momentum, published": [
-            changed("momentum", **plain, step=share * largest) for share in _SHARES
-        ],
+        _PUBLISHED: [changed("momentum", **plain, step=share * largest) for share in _SHARES],
     }
 
 
-def _settled(network: Network, table: InferenceTable, image_D: Tensor | None, steps: int) -> _Begin:
+def _modes(
+    network: Network, table: InferenceTable, image_D: Tensor, mask_D: Tensor
+) -> Modes | None:
+    """Return the modes of each chain, given the visible part of an image; None if there is none."""
+    if not mask_D.any():
+        return None
+    data_BD, mask_BD = (image_D * mask_D)[None], mask_D[None]
+    starts_BSL = prior_starts(network, data_BD, mask_BD, seed=0)
+    modes = find_modes(prepare(network, table.for_use()), data_BD, mask_BD, starts_BSL)
+    return None if modes is None else modes.of(torch.zeros(_CHAINS, dtype=torch.long))
+
+
+def _settled(
+    network: Network, table: InferenceTable, image_D: Tensor, mask_D: Tensor, steps: int
+) -> _Begin:
     """Return a function that begins a sampler's chains where kinetic chains were after `steps`.
 
     Args:
-        image_D: the data of the chains; None for free chains, whose data are hidden.
+        mask_D: 1 where the chains are given the image.
     """
     like = [network.layers[0].weight.new_empty(0, size) for size in network.sizes[1:]]
     states = draw_states(network, SampleNoise(0, "speed", range(_CHAINS), like))
-    mask_BD = torch.zeros_like(states[0])
-    if image_D is not None:
-        states[0], mask_BD = image_D.to(mask_BD).expand_as(mask_BD), torch.ones_like(mask_BD)
+    mask_BD = mask_D.to(states[0]).expand_as(states[0])
+    states[0] = torch.where(mask_BD > 0, image_D.to(mask_BD), states[0])
 
     def begin(posterior: Posterior) -> Chains:
         noise = SampleNoise(0, f"speed/{posterior.sampler}", range(_CHAINS), like)
@@ -106,24 +139,41 @@ def _settled(network: Network, table: InferenceTable, image_D: Tensor | None, st
     return begin
 
 
-def _speed(chains: Chains, steps: int) -> tuple[float, float]:
-    """Return effective samples a second and R-hat, after a burn-in of half as many steps.
+@dataclass(frozen=True, slots=True)
+class _Speed:
+    """How fast chains mix. Rate and R-hat are 0 if the chains diverged.
 
-    Both are 0 if the chains diverged.
+    Attributes:
+        rate: effective samples a second.
+        accepted: the share of accepted jumps.
+    """
+
+    rate: float
+    r_hat: float
+    accepted: float
+
+
+def _speed(chains: Chains, steps: int, modes: Modes | None) -> _Speed:
+    """Return how fast chains mix, after a burn-in of half as many steps.
+
+    Args:
+        modes: between which the chains jump after each step.
     """
     for _ in range(steps // 2):
         chains.step(adapt=chains.metropolis)
-    trace, began = [], time.process_time()
-    for step in range(1, steps + 1):
+    trace, jumped, began = [], [], time.process_time()
+    for _ in range(steps):
         chains.step()
-        if chains.jumps and step % chains.jumps == 0:
-            chains.jump()
+        if modes is not None:
+            jumped.append(chains.jump(modes))
         top_BD = chains.states[chains.posterior.network.latent]
         trace.append(torch.cat([chains.energy_B[:, None], top_BD], 1))
     seconds = time.process_time() - began
+    accepted = float(torch.stack(jumped).double().mean()) if jumped else 0.0
     try:
         chains.require_finite()
     except DivergenceError:
-        return 0.0, 0.0
+        return _Speed(0.0, 0.0, accepted)
     values = torch.stack(trace)
-    return float(effective_sample_size(values).min()) / seconds, float(r_hat(values).max())
+    rate = float(effective_sample_size(values).min()) / seconds
+    return _Speed(rate, float(r_hat(values).max()), accepted)

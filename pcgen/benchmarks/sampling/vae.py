@@ -6,14 +6,18 @@ import itertools
 import math
 from collections.abc import Callable
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pcgen.benchmarks.baselines import held
 from pcgen.benchmarks.training import train_by_backprop
 from pcgen.config import Recipe, units
 from pcgen.data.images import Images
 from pcgen.device import generator
+from pcgen.model.layers import Shape
+from pcgen.model.network import Network, build
 
 _BATCH = 500
 # Rates of the optimiser, between which the validation split chooses.
@@ -79,6 +83,27 @@ class VAE(nn.Module):
             total = torch.logsumexp(likelihood + prior - proposal, 0)
             log_likelihoods.append(total - math.log(draws))
         return torch.stack(log_likelihoods)
+
+
+def as_network(recipe: Recipe, vae: VAE, shape: Shape) -> Network:
+    """Return the VAE's decoder as a network whose hidden errors are held at zero.
+
+    It has the prior N(0, 1), and no encoder.
+    """
+    precision = msgspec.structs.replace(recipe.model.precision, latent=1.0)
+    table = msgspec.structs.replace(
+        recipe.model, activation="silu", likelihood="bernoulli", causes=1, precision=precision
+    )
+    own = held(msgspec.structs.replace(recipe, model=table))
+    network = build(own.model, shape, generator(recipe.seed))
+    maps = [module for module in vae.decoder if isinstance(module, nn.Linear)]
+    for layer, module in zip(network.layers, reversed(maps), strict=True):
+        assert layer.bias is not None
+        layer.weight.copy_(module.weight)
+        layer.bias.copy_(module.bias)
+    source = generator(recipe.seed, "typical")
+    network.typical_latents.normal_(generator=source)
+    return network
 
 
 def _stack(sizes: list[int]) -> nn.Sequential:
