@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pcgen.benchmarks.ood.baselines import moments
 from pcgen.benchmarks.training import train_by_backprop
 from pcgen.config import Recipe
-from pcgen.data.images import Images
+from pcgen.data.images import Images, mirrored
 from pcgen.device import generator
 from pcgen.errors import RecipeError
 from pcgen.learning.gradients import backprop_gradients
@@ -79,7 +79,7 @@ def fit_pca(images: Images, components: int, *, mirror: bool = False) -> PCA:
     """
     mean_D, covariance_DD = moments(images)
     if mirror:
-        turned = torch.arange(len(mean_D)).view(images.shape).flip(2).flatten()
+        (turned,) = mirrored(torch.arange(len(mean_D))[None], images.shape)
         covariance_DD += torch.outer(mean_D, mean_D)
         covariance_DD = 0.5 * (covariance_DD + covariance_DD[turned][:, turned])
         mean_D = 0.5 * (mean_D + mean_D[turned])

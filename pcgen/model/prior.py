@@ -126,12 +126,22 @@ class Mixture:
             classes_B: the class of each latent; without it, latents are drawn from all classes.
         """
         rows = self.log_weights()[None] if classes_B is None else self.log_weights_YK[classes_B]
-        edges = (rows / temperature).softmax(1).cumsum(1)
-        component_B = (uniform_B[:, None] > edges).sum(1).clamp_max(edges.shape[1] - 1)
+        component_B = choose(rows / temperature, uniform_B)
         eye = torch.eye(self.roots_KLL.shape[1]).to(self.roots_KLL)
         spread_KLL = torch.linalg.solve_triangular(self.roots_KLL, eye, upper=False)
         offset_BL = torch.bmm(normal_BL[:, None], spread_KLL[component_B])[:, 0]
         return self.means_KL[component_B] + temperature**0.5 * offset_BL
+
+
+def choose(log_weights_BJ: Tensor, uniform_B: Tensor) -> Tensor:
+    """Return a number (B,) from 0 to J - 1 for each row, drawn by its weights.
+
+    Args:
+        log_weights_BJ: they need not sum to 1. One row (1, J) serves all.
+        uniform_B: random numbers in [0, 1).
+    """
+    edges_BJ = log_weights_BJ.softmax(1).cumsum(1)
+    return (uniform_B[:, None] > edges_BJ).sum(1).clamp_max(edges_BJ.shape[1] - 1)
 
 
 def _outer(latent_BL: Tensor) -> Tensor:

@@ -26,9 +26,10 @@ from pcgen.inference.preconditioners import BlockDiagonal
 from pcgen.inference.states import StateInference
 from pcgen.model.energy import Terms
 from pcgen.model.network import Network
+from pcgen.model.prior import choose
 from pcgen.sampling.langevin import SAMPLERS, Layers, Sampler, largest_step
 from pcgen.sampling.mass_matrices import ErrorMass, Mass, Unit
-from pcgen.sampling.modes import Modes, choose, hidden_errors
+from pcgen.sampling.modes import Modes, hidden_errors
 from pcgen.sampling.noise import SampleNoise
 
 # The step of each sampler where the recipe gives none. M bounds the curvature (over states, half of

@@ -162,12 +162,6 @@ class Around:
         return total_B
 
 
-def choose(log_weights_BJ: Tensor, uniform_B: Tensor) -> Tensor:
-    """Return the number (B,) of a mode of each row, drawn by the weights."""
-    edges_BJ = log_weights_BJ.softmax(1).cumsum(1)
-    return (uniform_B[:, None] > edges_BJ).sum(1).clamp_max(edges_BJ.shape[1] - 1)
-
-
 def prior_starts(
     network: Network, data_BD: Tensor, mask_BD: Tensor | None, seed: int, count: int = STARTS
 ) -> Tensor:

@@ -38,9 +38,10 @@ from torch import Tensor
 from pcgen.inference.coordinates import determined_states, error_slopes
 from pcgen.inference.solvers import Method
 from pcgen.model.network import Network
+from pcgen.model.prior import choose
 from pcgen.sampling.ancestral import draw_data, draw_states
 from pcgen.sampling.langevin import Layers
-from pcgen.sampling.modes import Modes, choose, find_modes, hidden_errors, prior_starts
+from pcgen.sampling.modes import Modes, find_modes, hidden_errors, prior_starts
 from pcgen.sampling.noise import SampleNoise
 
 _BATCH = 500  # chains

@@ -18,6 +18,7 @@ from torch import Tensor
 from pcgen.benchmarks.sampling.generation import frechet_distance, precision_recall
 from pcgen.data.images import Images, order
 from pcgen.device import generator
+from pcgen.learning.latent_regression import principal_components
 from pcgen.model.network import Network
 from pcgen.sampling.draw import ancestral
 
@@ -62,7 +63,8 @@ def judge(network: Network, images: Images, held_out: Images, causes: int, seed:
         basis, words = torch.eye(real_BD.shape[1]), "standardised columns"
     else:
         samples_BD = samples_BD.clamp(0, 1)
-        basis = _components(training_ND, min(_FEATURES, count // 4), seed)
+        centred_ND = training_ND - training_ND.mean(0)
+        basis, _ = principal_components(centred_ND, min(_FEATURES, count // 4))
         words = f"{basis.shape[1]} principal components of {len(training_ND):,} training images"
     real_BF, training_NF = real_BD @ basis, training_ND @ basis
     ways = {"model": samples_BD.cpu() @ basis, "Gaussian": _gaussian(training_NF, count, seed)}
@@ -96,14 +98,6 @@ def _row(name: str, drawn_BF: Tensor, real_BF: Tensor) -> dict[str, Any]:
 def _some(images: Images, count: int, seed: int) -> Tensor:
     """Return so many rows (B, D) at random, or all."""
     return images.rows(order(len(images), seed, -1)[:count]).pixels_BD
-
-
-def _components(data_ND: Tensor, count: int, seed: int) -> Tensor:
-    """Return the first principal components (D, count)."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        _, _, vectors_DF = torch.pca_lowrank(data_ND, min(count + 8, *data_ND.shape), niter=3)
-    return vectors_DF[:, :count]
 
 
 def _gaussian(data_NF: Tensor, count: int, seed: int) -> Tensor:
