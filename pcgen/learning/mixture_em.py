@@ -57,23 +57,28 @@ def step_mixture(
 
 
 def _begin(mixture: Mixture, latents_NL: Tensor, generator: torch.Generator) -> None:
-    """Set the means to those of k-means, every covariance to that of the latents around them.
-
-    Source: Lloyd (1982), from the start of k-means++.
-    """
-    components = len(mixture.means_KL)
-    means_KL = latents_NL[_apart(latents_NL, components, generator)]
-    for _ in range(_MEANS_STEPS):
-        own_NK = one_hot(_nearest(latents_NL, means_KL), components).to(latents_NL)
-        means_KL = (own_NK.T @ latents_NL) / own_NK.sum(0).clamp_min(1)[:, None]
-    around_NL = latents_NL - means_KL[_nearest(latents_NL, means_KL)]
+    """Set the means to those of k-means, every covariance to that of the latents around them."""
+    means_KL, nearest_N = k_means(latents_NL, len(mixture.means_KL), generator)
+    around_NL = latents_NL - means_KL[nearest_N]
     covariance = (around_NL.T @ around_NL).double() / len(latents_NL)
     mixture.means_KL.copy_(means_KL)
     mixture.roots_KLL.copy_(_roots(covariance[None]).expand_as(mixture.roots_KLL))
 
 
-def _nearest(latents_NL: Tensor, means_KL: Tensor) -> Tensor:
-    return torch.cdist(latents_NL, means_KL).argmin(1)
+def k_means(rows_NL: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return the means (K, L) of `count` groups of rows, and the nearest mean of each row (N,).
+
+    Source: Lloyd (1982), ten steps from the start of k-means++.
+    """
+    means_KL = rows_NL[_apart(rows_NL, count, generator)]
+    for _ in range(_MEANS_STEPS):
+        own_NK = one_hot(_nearest(rows_NL, means_KL), count).to(rows_NL)
+        means_KL = (own_NK.T @ rows_NL) / own_NK.sum(0).clamp_min(1)[:, None]
+    return means_KL, _nearest(rows_NL, means_KL)
+
+
+def _nearest(rows_NL: Tensor, means_KL: Tensor) -> Tensor:
+    return torch.cdist(rows_NL, means_KL).argmin(1)
 
 
 def _apart(latents_NL: Tensor, count: int, generator: torch.Generator) -> list[int]:
