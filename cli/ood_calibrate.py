@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .options import run_options, words_option
-from .output import write_document
+from .output import write_json, write_pairs, write_rows
 from .progress import Story
 
 # The default of ood-score.
@@ -53,8 +53,13 @@ def command(out: Path, as_json: bool, quiet: bool, **options: Any) -> None:
     with Story(quiet) as story:
         result = pcgen.ood_calibrate(out=out, on_progress=story, **options)
     document = result.document()
-    write_document("ood-calibrate", document, "Calibrated", as_json)
-    if not as_json:
+    if as_json:
+        write_json("ood-calibrate", document)
+    else:
+        test = document.pop("self_test")
+        write_pairs(document, "Calibrated")
+        title = f"Self-test: copies found at a false-alarm rate of {100 * test['fpr']:g} %"
+        write_rows(test["changes"], title=title)
         for warning in document["warnings"]:
             story.say(f"Note: {warning}")
         least = document["least_fpr"]["pac"]

@@ -51,6 +51,7 @@ class OodCalibrateResult:
             "rates": [rate for rate in _RATES if known["part_b"] >= smallest(rate, "pac")],
             "least_fpr": self.least_fpr,
             "statement": known["statement"],
+            "self_test": self.header["self_test"],
             "warnings": self.warnings,
             "notes": [*self.notes],
         }
@@ -59,6 +60,7 @@ class OodCalibrateResult:
     def warnings(self) -> list[str]:
         """Return the known weaknesses of the detector, in words."""
         from pcgen.config import from_dict
+        from pcgen.ood import self_test
         from pcgen.ood.calibrate import FPR
         from pcgen.ood.conformal import smallest
         from pcgen.ood.provenance import unsettled
@@ -77,7 +79,7 @@ class OodCalibrateResult:
                 f"ood-score (--fpr {FPR:g} --guarantee pac). They allow --fpr {pac:g} or more, or "
                 f"--fpr {marginal:g} or more with --guarantee marginal"
             )
-        return texts
+        return texts + self_test.warnings(self.header["self_test"])
 
     @property
     def least_fpr(self) -> dict[str, float]:
@@ -118,6 +120,7 @@ def ood_calibrate(
     from pcgen.ood.calibrate import calibrate, fitted_scorers, require_unseen, rows_for
     from pcgen.ood.detector import save
     from pcgen.ood.scoring import BATCH
+    from pcgen.ood.self_test import self_test
 
     path = Path(out)
     models = [shipped.find_model(each) for each in (model, classifier) if each is not None]
@@ -140,4 +143,5 @@ def ood_calibrate(
             on_progress(Event("calibrating", done, len(rows.held_out)))
 
         detector = calibrate(loaded, rows, scorers, classifier=judge, on_batch=tell)
+        detector.header["self_test"] = self_test(detector, rows.held_out)
         return OodCalibrateResult(path, save(path, detector), str(place.device), place.notes)

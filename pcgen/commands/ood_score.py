@@ -44,6 +44,8 @@ class OodScoreResult:
 
     def document(self) -> dict[str, Any]:
         """Return the document of `--json`."""
+        from pcgen.ood.self_test import summary
+
         metadata = self.metadata
         counts = metadata["counts"]
         return {
@@ -59,6 +61,7 @@ class OodScoreResult:
             "threshold": metadata["thresholds"][metadata["score"]],
             "alarm_rate": metadata["alarm_rate"],
             "statement": metadata["statement"],
+            "self_test": summary(metadata["self_test"]),
             "warnings": metadata["warnings"],
             "notes": metadata["notes"],
             "out": None if self.out is None else str(self.out),

@@ -13,7 +13,7 @@ import torch
 
 from pcgen import __version__
 from pcgen.data.images import Images
-from pcgen.ood import conformal
+from pcgen.ood import conformal, self_test
 from pcgen.ood.conformal import Array
 from pcgen.ood.detector import Detector
 from pcgen.ood.rows import Question, Row, Verdicts
@@ -79,6 +79,7 @@ def metadata_of(
         "complete": complete,
         **_origins(detector, inputs, tally),
         **_answer(detector, question, tally, verdicts),
+        "self_test": detector.header.get("self_test"),
         "statement": statement(detector, inputs, question),
         "warnings": warnings(detector, inputs, question, tally),
         "notes": [*dict.fromkeys(note for images in inputs for note in images.notes)],
@@ -177,6 +178,9 @@ def warnings(
     table = detector.model.recipe.inference
     if detector.layers and not stops_alone(table):
         texts.append(unsettled(table.for_use().solver))
+    test = detector.header.get("self_test")
+    if test is not None and test["score"] == question.scores[0]:
+        texts += self_test.warnings(test)
     for status in _FAULTS:
         if tally.statuses[status]:
             texts.append(f"{tally.statuses[status]} of {tally.inputs} inputs: {status}")

@@ -14,6 +14,7 @@ import numpy as np
 from pcgen.errors import CalibrationError, RunError
 from pcgen.ood.detector import Detector
 from pcgen.ood.rows import most_unusual
+from pcgen.ood.self_test import summary, warnings
 from pcgen.pages import page as html
 from pcgen.pages.charts import Bar, Series
 from pcgen.pages.embedded import pictures
@@ -172,6 +173,7 @@ def _settings(metadata: dict[str, Any]) -> dict[str, Any]:
         if metadata["fdr"] is None
         else f"FDR {metadata['fdr']:g}",
         "calibrated on": metadata["calibration"]["source"],
+        "self-test": summary(metadata.get("self_test")),
         "inference": metadata["inference"],
         "all rows": metadata["complete"],
         "command": " ".join(metadata["argv"]),
@@ -236,6 +238,7 @@ def detector_page(detector: Detector) -> html.Page:
         cards,
         [
             html.Section("Thresholds", [_thresholds(detector)], _THRESHOLDS),
+            _self_test(detector.header.get("self_test")),
             html.Section("Calibration scores", [_histogram(detector, n) for n in detector.names]),
             html.Section("Origin", [html.Facts(facts)]),
         ],
@@ -259,6 +262,17 @@ def _thresholds(detector: Detector) -> html.Table:
                 cells.append(None)
         rows.append(cells)
     return html.Table(["score", *(f"{100 * rate:g} %" for rate in _RATES)], rows)
+
+
+def _self_test(test: dict[str, Any] | None) -> html.Section:
+    names = ("change", "count", "found", "auroc")
+    rows = [[row[name] for name in names] for row in test["changes"]] if test else []
+    text = [summary(test), *warnings(test)]
+    return html.Section(
+        "Self-test",
+        [html.Table(("change", "copies", "share found", "AUROC"), rows)] if rows else [],
+        " ".join(f"{line[:1].upper()}{line[1:]}." for line in text),
+    )
 
 
 def _histogram(detector: Detector, name: str) -> html.Chart:
