@@ -48,7 +48,8 @@ Environment (below a flag, above a recipe):
   NO_COLOR             no colours
 
 \b
-Exit codes: 0 done, 1 could not, 2 usage or recipe, 3 flagged (--fail-on-ood), 130 interrupted.
+Exit codes: 0 done, 1 could not, 2 usage or recipe, 3 flagged (--fail-on-ood), 4 too many flagged
+(--fail-above), 130 interrupted.
 Start with: pcgen demo
 """
 

@@ -15,7 +15,7 @@ from .progress import Story
 if TYPE_CHECKING:
     from pcgen.commands.ood_score import OodScoreResult
 
-FLAGGED = 3
+FLAGGED, MANY_FLAGGED = 3, 4
 # Rows of a table for people; the rest is in the file.
 _SHOWN = 10
 _COLUMNS = ("id", "score", "p_value", "is_ood", "q_value_bh", "surprised_layer", "heatmap")
@@ -84,11 +84,19 @@ def _format(ctx: click.Context, param: click.Parameter, out: Path | None) -> Pat
 )
 @click.option("--resume", is_flag=True, help="Continue the same command after an interruption.")
 @click.option("--fail-on-ood", is_flag=True, help="Exit with code 3 if an input is flagged.")
+@click.option(
+    "--fail-above",
+    type=float,
+    callback=_share,
+    metavar="SHARE",
+    help="Exit with code 4 if more than this share of the inputs that can be read is flagged.",
+)
 @rows_options
 def command(
     out: Path | None,
     resume: bool,
     fail_on_ood: bool,
+    fail_above: float | None,
     as_json: bool,
     as_jsonl: bool,
     quiet: bool,
@@ -119,6 +127,8 @@ def command(
         _show(result, document, as_json, as_jsonl)
         for warning in document["warnings"]:
             story.say(f"Note: {warning}")
+    if fail_above is not None and document["alarm_rate"]["value"] > fail_above:
+        return MANY_FLAGGED
     return FLAGGED if fail_on_ood and document["flagged"] else 0
 
 
@@ -134,5 +144,5 @@ def _show(result: OodScoreResult, document: dict[str, Any], as_json: bool, as_js
     rows = most_unusual(result.rows(), _SHOWN)
     columns = [name for name in _COLUMNS if any(row.get(name) is not None for row in rows)]
     write_rows(rows, columns, title="Most unusual")
-    hidden = ("device", "seed", "inference")
+    hidden = ("device", "seed", "inference", "most_unusual")
     write_pairs({key: value for key, value in document.items() if key not in hidden}, "Scored")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -68,6 +69,14 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(code, {})
     assert (tmp_path / "runs/digits/model.safetensors").is_file()
+
+
+def test_the_examples_in_the_guide_to_unusual_data_run() -> None:
+    names: dict[str, Any] = {}
+    for code in re.findall(r"```python\n(.*?)```", (ROOT / "docs/ood.md").read_text(), re.DOTALL):
+        exec(code, names)
+    assert names["result"].document()["flagged"] == 20
+    assert names["verdicts"].tolist() == [1, -1]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

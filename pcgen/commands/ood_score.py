@@ -60,6 +60,8 @@ class OodScoreResult:
             "score": metadata["score"],
             "threshold": metadata["thresholds"][metadata["score"]],
             "alarm_rate": metadata["alarm_rate"],
+            "batch": metadata["batch"],
+            "most_unusual": metadata["most_unusual"],
             "statement": metadata["statement"],
             "self_test": summary(metadata["self_test"]),
             "warnings": metadata["warnings"],

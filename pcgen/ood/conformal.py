@@ -174,6 +174,46 @@ def share_interval(part: int, whole: int, confidence: float = CONFIDENCE) -> tup
     return float(low), float(high)
 
 
+def batch_p_value(
+    flagged: int, inputs: int, calibration: int, fpr: float, guarantee: Guarantee
+) -> float:
+    """Return the probability that so many of m known inputs, or more, are flagged.
+
+        pac        P(Binomial(m, fpr) >= flagged), which is right if the alarm rate is fpr and too
+                   large if it is lower, as it is with 95 % confidence
+        marginal   P(BetaBinomial(m, k+1, n-k) >= flagged), over draws of both kinds of inputs
+
+    Args:
+        calibration: n, the number of calibration scores.
+    """
+    from scipy.special import betainc, betaln
+
+    if not flagged:
+        return 1.0
+    if guarantee == "pac":
+        return float(betainc(flagged, inputs - flagged + 1, fpr))
+    above = allowed(calibration, fpr, guarantee) + 1
+    x = np.arange(flagged, inputs + 1)
+    logs = betaln(x + above, inputs - x + calibration + 1 - above) - betaln(inputs - x + 1, x + 1)
+    logs -= math.log(inputs + 1) + betaln(above, calibration + 1 - above)
+    return min(1.0, float(np.exp(logs).sum()))
+
+
+def batch_statement(fpr: float, guarantee: Guarantee) -> str:
+    """Return the meaning of a batch's p-value in words, with its assumption."""
+    test, holds = "beta-binomial", "on average over the draw of those in calibration"
+    if guarantee == "pac":
+        test, holds = (
+            "binomial",
+            f"with {100 * CONFIDENCE:g} % confidence over the draw of those in calibration",
+        )
+    return (
+        f"The probability that so many of the inputs, or more, are flagged if all are known (exact "
+        f"{test} test of at most {100 * fpr:g} %). It holds {holds}, if known inputs are "
+        "independent draws from the source of the calibration inputs."
+    )
+
+
 def statement(count: int, fpr: float, guarantee: Guarantee, confidence: float = CONFIDENCE) -> str:
     """Return the guarantee of a threshold in words, with its assumption."""
     if guarantee == "pac":

@@ -16,7 +16,7 @@ from pcgen.data.images import Images
 from pcgen.ood import conformal, self_test
 from pcgen.ood.conformal import Array
 from pcgen.ood.detector import Detector
-from pcgen.ood.rows import Question, Row, Verdicts
+from pcgen.ood.rows import Question, Row, Verdicts, most_unusual
 from pcgen.ood.scores.scorer import stops_alone
 
 _FAULTS = ("unreadable", "nonfinite", "shape")
@@ -24,24 +24,29 @@ _FAULTS = ("unreadable", "nonfinite", "shape")
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of rows; score and p-value of each readable one."""
+    """Counts of rows; score and p-value of each readable one; the most unusual ones."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     converged: int = 0
     scores: list[float] = field(default_factory=list)
     p_values: list[float] = field(default_factory=list)
+    worst: list[Row] = field(default_factory=list)
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Tally:
         """Return the tally of rows; two numbers of each row stay in memory."""
         tally = cls()
-        for row in rows:
-            tally.statuses[row["status"]] += 1
-            if row["status"] == "ok":
-                tally.converged += bool(row.get("converged"))
-                tally.scores.append(row["score"])
-                tally.p_values.append(row["p_value"])
+        tally.worst = most_unusual(map(tally._count, rows))
         return tally
+
+    def _count(self, row: Row) -> Row:
+        """Count a row and return it."""
+        self.statuses[row["status"]] += 1
+        if row["status"] == "ok":
+            self.converged += bool(row.get("converged"))
+            self.scores.append(row["score"])
+            self.p_values.append(row["p_value"])
+        return row
 
     @property
     def inputs(self) -> int:
@@ -127,6 +132,14 @@ def _answer(
             for name in question.scores
         }
     low, high = conformal.share_interval(flagged, readable)
+    batch = None
+    if question.fdr is None:
+        rule, count = (question.fpr, question.guarantee), len(detector.reference(first))
+        batch = {
+            "p_value": conformal.batch_p_value(flagged, readable, count, *rule),
+            "statement": conformal.batch_statement(*rule),
+        }
+    names = ("id", "source", "score", "p_value")
     return {
         "score": first,
         "scores": [*question.scores],
@@ -145,6 +158,8 @@ def _answer(
             "ci_low": low,
             "ci_high": high,
         },
+        "batch": batch,
+        "most_unusual": [{name: row[name] for name in names} for row in tally.worst],
     }
 
 

@@ -131,6 +131,9 @@ def scores_page(path: Path, folders: Sequence[Path]) -> html.Page:
         ),
         html.Card("Threshold", html.shown(threshold), f"of {metadata['score']}"),
     ]
+    batch = metadata.get("batch")
+    if batch is not None:
+        cards.append(html.Card("p-value", html.shown(batch["p_value"]), "of all inputs together"))
     sections = [
         html.Section(
             "Settings",
@@ -173,6 +176,7 @@ def _settings(metadata: dict[str, Any]) -> dict[str, Any]:
         if metadata["fdr"] is None
         else f"FDR {metadata['fdr']:g}",
         "calibrated on": metadata["calibration"]["source"],
+        "p-value of all inputs": (metadata.get("batch") or {}).get("statement"),
         "self-test": summary(metadata.get("self_test")),
         "inference": metadata["inference"],
         "all rows": metadata["complete"],

@@ -12,7 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pcgen.cli.main import cli
+from pcgen.data.sources import open_data
 from pcgen.ood.job import Job
+from pcgen.ood.rows import most_unusual
 from pcgen.storage.row_formats import read_rows
 from tests.data.pictures import random_pixels
 
@@ -91,12 +93,31 @@ def test_flagged_inputs_fail_only_if_asked_to(detector: Path, noise: Path) -> No
     assert run("ood-score", detector, noise, "-q", "--fail-on-ood").exit_code == 3
 
 
+@pytest.mark.parametrize(("share", "code"), [("0.6", 0), ("0.2", 4)])
+def test_a_share_of_flagged_inputs_fails_only_above_the_one_allowed(
+    detector: Path, tmp_path: Path, share: str, code: int
+) -> None:
+    pixels = open_data("digits:test").rows(range(30)).pixels_BD.reshape(30, 8, 8).numpy()
+    pixels[::2] = 1 - pixels[::2]
+    np.save(tmp_path / "x.npy", pixels)
+    words = ("ood-score", detector, tmp_path / "x.npy", "-q", "--json", "--fail-above", share)
+    result = run(*words, "--fail-on-ood")
+    assert result.exit_code == (code or 3)
+    assert run(*words).exit_code == code
+    document = json.loads(result.stdout)
+    assert document["batch"]["p_value"] < 1e-6
+    assert [row["id"] for row in document["most_unusual"]] == [
+        row["id"] for row in most_unusual(read_rows(Path(document["out"])))
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         (("--fpr", "0.01"), 1, "299 are needed"),
         (("--score", "nonsense"), 1, "no score nonsense"),
         (("--fpr", "2"), 2, "not between 0 and 1"),
+        (("--fail-above", "1"), 2, "not between 0 and 1"),
         (("--out", "rows.txt"), 2, "must end in"),
         (("--resume",), 2, "--resume needs --out"),
         (("--guarantee", "faith"), 2, "faith"),

@@ -17,6 +17,31 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape)
 
 
+@pytest.mark.parametrize("flagged", [0, 1, 7, 30])
+def test_a_batch_s_p_value_is_that_of_the_exact_test(flagged: int) -> None:
+    from scipy import stats
+
+    binomial = stats.binomtest(flagged, 30, 0.05, "greater").pvalue
+    assert calibration.batch_p_value(flagged, 30, 99, 0.05, "pac") == pytest.approx(binomial)
+    k = calibration.allowed(99, 0.05, "marginal")
+    wanted = stats.betabinom.sf(flagged - 1, 30, k + 1, 99 - k)
+    assert calibration.batch_p_value(flagged, 30, 99, 0.05, "marginal") == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("guarantee", ["pac", "marginal"])
+def test_batches_of_known_inputs_have_p_values_below_a_at_most_a_share_a_of_the_time(
+    guarantee: calibration.Guarantee,
+) -> None:
+    source = np.random.default_rng(0)
+    p_values = []
+    for _ in range(2000):
+        known, new = source.random(100), source.random(200)
+        flagged = int((new > calibration.threshold(known, 0.05, guarantee)).sum())
+        p_values.append(calibration.batch_p_value(flagged, 200, 100, 0.05, guarantee))
+    # 2,000 trials: 0.05 and three standard errors.
+    assert np.mean(np.array(p_values) <= 0.05) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 2000)
+
+
 def test_a_p_value_is_the_rank_among_the_calibration_scores() -> None:
     found = calibration.p_values([0, 1, 2.5, 9, np.nan, np.inf], [1, 2, 2, 3])
     assert found.tolist() == [1, 1, 2 / 5, 1 / 5, 1 / 5, 1 / 5]
