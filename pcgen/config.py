@@ -315,6 +315,7 @@ FromData = Literal[
     "data.size",
     "data.columns",
     "data.validation",
+    "data.calibration",
     "model.layers",
     "model.likelihood",
     "model.causes",
@@ -337,8 +338,8 @@ class Recipe(Table, frozen=True):
     seed: int = 0
     """The number that all random choices follow from: held-out rows, weights, order, noise."""
     from_data: list[FromData] = msgspec.field(default_factory=list)
-    """The keys whose values follow from the data, by the rules in the guide to sampling. `--set`
-    of such a key goes before its rule. A run's own recipe has the values."""
+    """The keys whose values follow from the data, by the rules in the guides to sampling and to
+    unusual data. `--set` of such a key goes before its rule. A run's own recipe has the values."""
     data: DataTable = DataTable()
     """The data, and which rows are held out."""
     model: ModelTable = ModelTable()

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 _LEAST_ROWS = 20
 # The longest side that pictures keep.
 _LARGEST_SIDE = 32
+# The largest share of the rows that a recipe's number of rows may be, where the data are others.
+_LARGEST_SHARE = 0.2
+# For detectors: the fewest pictures; rows to calibrate for false-alarm rates of 5 % and 1 %, each
+# with the largest share of all rows that they may be; and the share of all rows where that is more.
+_LEAST_PICTURES = 100
+_CALIBRATION = ((120, 0.6), (600, 0.3))
+_CALIBRATION_SHARE = 0.2
+_DETECTOR_BATCHES, _LEAST_BATCH = 8, 25
+# More epochs would only learn the details of few pictures.
+_DETECTOR_UPDATES, _DETECTOR_EPOCHS = 750, 100
 _LATENTS = 32
 _BATCH = 250
 # Training rows for each component of the prior.
@@ -37,10 +47,13 @@ def settled(recipe: Recipe, place: Session, array: Data | None = None) -> Recipe
     """
     if not recipe.from_data:
         return recipe
-    values = rules(recipe, place.open_recipe_data(recipe.data, array))
+    images = place.open_recipe_data(recipe.data, array)
+    values = rules(recipe, images)
     own = [key for key in recipe.from_data if key in values]
     words = [f"{key}={json.dumps(values[key], ensure_ascii=False)}" for key in own]
-    place.note(["settings that follow from the data: " + ", ".join(words)])
+    if words:
+        rows = f"settings that follow from the data ({len(images):,} rows): "
+        place.note([rows + ", ".join(words)])
     tables = config.to_dict(recipe) | {"from_data": []}
     return config.from_dict(config.with_settings(tables, words), recipe.name)
 
@@ -48,8 +61,54 @@ def settled(recipe: Recipe, place: Session, array: Data | None = None) -> Recipe
 def rules(recipe: Recipe, images: Images) -> dict[str, Any]:
     """Return the value of every key that can follow from data, except those that stay as they are.
 
+    A recipe's own number of rows to hold out stays, unless it is too large a share of these data.
+
     Args:
         recipe: a batch size or a number of epochs that it sets itself counts.
+
+    Raises:
+        DataError: too few rows, or no column that varies.
+    """
+    table = {"data.validation": recipe.data.validation, "data.calibration": recipe.data.calibration}
+    counts = {key for key in recipe.from_data if table.get(key, 0) >= 1}
+    too_large = {key for key in counts if table[key] > _LARGEST_SHARE * len(images)}
+    values: dict[str, Any] = {}
+    if {*recipe.from_data} - counts:
+        values = (_of_sampler if recipe.inference.draws else _of_detector)(recipe, images)
+    values = {key: value for key, value in values.items() if key not in counts}
+    return values | dict.fromkeys(too_large, _LARGEST_SHARE)
+
+
+def _of_detector(recipe: Recipe, images: Images) -> dict[str, Any]:
+    """Return the settings of a network whose rows set aside calibrate a detector.
+
+    Raises:
+        DataError: too few pictures.
+    """
+    count = len(images)
+    if count < _LEAST_PICTURES:
+        raise DataError(
+            f"{images.source}: has {count} pictures, {_LEAST_PICTURES} are needed",
+            "200 allow ood-score's default false-alarm rate of 5 %, and 2,000 one of 1 %",
+        )
+    held_out = max(_CALIBRATION_SHARE * count, *(min(n, s * count) for n, s in _CALIBRATION))
+    calibration, validation = math.ceil(1e4 * held_out / count) / 1e4, 0.1
+    kept = round((count - held_out) * (1 - validation))
+    batch = min(_BATCH, max(_LEAST_BATCH, kept // _DETECTOR_BATCHES))
+    if "learning.batch_size" not in recipe.from_data:
+        batch = recipe.learning.batch_size
+    batches = math.ceil(kept / batch)
+    return _size(images) | {
+        "data.validation": validation,
+        "data.calibration": calibration,
+        "model.layers": [min(64, kept // 4), 256, 256, 256],
+        "learning.batch_size": batch,
+        "learning.epochs": min(_DETECTOR_EPOCHS, math.ceil(_DETECTOR_UPDATES / batches)),
+    }
+
+
+def _of_sampler(recipe: Recipe, images: Images) -> dict[str, Any]:
+    """Return the settings of a network that learns by sampling.
 
     Raises:
         DataError: too few rows, or no column that varies.
@@ -99,11 +158,15 @@ def _of_table(images: Images) -> dict[str, Any]:
 
 def _of_pictures(images: Images) -> dict[str, Any]:
     """Return the settings for pixels in [0, 1]."""
-    is_large = max(images.shape[1:]) > _LARGEST_SIDE
-    size = {"data.size": [_LARGEST_SIDE, _LARGEST_SIDE]} if is_large else {}
-    return size | {
+    return _size(images) | {
         "model.layers": [_LATENTS, 256, 256],
         "model.likelihood": "bernoulli",
         "model.precision.hidden": 1000.0,
         "learning.rate": 1.5e-3,
     }
+
+
+def _size(images: Images) -> dict[str, Any]:
+    """Return the size of large pictures; others keep their own."""
+    is_large = max(images.shape[1:]) > _LARGEST_SIDE
+    return {"data.size": [_LARGEST_SIDE, _LARGEST_SIDE]} if is_large else {}

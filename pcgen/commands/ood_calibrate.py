@@ -50,6 +50,7 @@ class OodCalibrateResult:
             **{name: known[name] for name in ("fit", "part_a", "part_b", "unreadable")},
             "rates": [rate for rate in _RATES if known["part_b"] >= smallest(rate, "pac")],
             "least_fpr": self.least_fpr,
+            "needed": self.needed,
             "statement": known["statement"],
             "self_test": self.header["self_test"],
             "warnings": self.warnings,
@@ -80,6 +81,22 @@ class OodCalibrateResult:
                 f"--fpr {marginal:g} or more with --guarantee marginal"
             )
         return texts + self_test.warnings(self.header["self_test"])
+
+    @property
+    def needed(self) -> list[dict[str, Any]]:
+        """Return the rows that must calibrate for false-alarm rates, and whether these are met."""
+        from pcgen.ood.conformal import smallest
+
+        count = self.header["calibration"]["part_b"]
+        rows = []
+        for rate in _RATES:
+            row: dict[str, Any] = {"fpr": rate}
+            for guarantee in ("pac", "marginal"):
+                least = smallest(rate, guarantee)
+                # One half of the rows shapes the combined score, the other gives its p-values.
+                row |= {f"rows_{guarantee}": 2 * least, guarantee: count >= least}
+            rows.append(row)
+        return rows
 
     @property
     def least_fpr(self) -> dict[str, float]:

@@ -70,16 +70,27 @@ def resolve_recipe(
     else:
         tables, where = config.read(shipped.recipe_path(str(recipe))), str(recipe)
     tables = config.with_settings(tables, settings)
+    keys = {word.partition("=")[0].strip() for word in settings}
     if isinstance(tables.get("from_data"), list):
-        keys = {word.partition("=")[0].strip() for word in settings}
         tables["from_data"] = [key for key in tables["from_data"] if key not in keys]
     if data is not None:
         table = tables.get("data", {})
         table = table if isinstance(table, dict) else {}
         tables = tables | {"data": table | {"source": _source(data)}}
+        # Numbers of rows that the recipe holds out of its own data may be too many for others.
+        counts = {
+            f"data.{key}" for key in ("validation", "calibration") if _is_count(table.get(key))
+        }
+        if counts - keys:
+            tables["from_data"] = [*tables.get("from_data", []), *sorted(counts - keys)]
     if seed is not None:
         tables["seed"] = seed
     return config.from_dict(tables, where)
+
+
+def _is_count(held_out: Any) -> bool:
+    """Return whether a value of `data.validation` is a number of rows, not a share of them."""
+    return isinstance(held_out, int | float) and held_out >= 1
 
 
 def _source(data: Data) -> str:

@@ -1,23 +1,28 @@
-"""The recipe `sampler`: settings that follow from the data, and samples judged by held-out rows."""
+"""Settings that follow from the data: for samplers, judged by held-out rows, and for detectors."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import pcgen
 from pcgen import config
 from pcgen.benchmarks.sampling.held_out import nearest_rows
 from pcgen.commands.from_data import rules
 from pcgen.commands.recipes import resolve_recipe
-from pcgen.data.images import Images
+from pcgen.commands.session import session
+from pcgen.data.images import Images, parts
 from pcgen.data.sources import open_data
 from pcgen.errors import DataError
+from pcgen.ood.conformal import smallest
 from pcgen.storage import checkpoint, runs
 
 
@@ -113,6 +118,82 @@ def test_a_sampler_of_pictures_shows_samples_above_their_nearest_training_images
     page = pcgen.report(tmp_path / "run").read_text()
     assert "Frechet distance" in page
     assert "nearest to it" in page
+
+
+@pytest.mark.parametrize(("count", "held_out"), [(200, [0.2]), (5000, []), (60_000, [])])
+def test_a_recipe_s_number_of_held_out_rows_is_at_most_a_fifth_of_other_data(
+    count: int, held_out: list[float]
+) -> None:
+    data = torch.zeros(count, 1, 1, 2)
+    recipe = resolve_recipe("mnist", data=data)
+    assert recipe.data.validation == 1000
+    assert [*rules(recipe, open_data(data)).values()] == held_out
+    assert resolve_recipe("mnist").from_data == []
+    assert resolve_recipe("mnist", data=data, settings=["data.validation=50"]).from_data == []
+
+
+def test_a_recipe_of_large_data_trains_on_few_pictures_that_are_opened_once() -> None:
+    data = torch.rand(60, 1, 8, 8)
+    checked = pcgen.check("mnist", data=data, settings=["model.layers=[2,4]"])
+    assert (checked.images, checked.validation_images) == (48, 12)
+    assert "(60 rows): data.validation=0.2" in checked.notes[0]
+    with session("cpu") as place:
+        opened = place.open_recipe_data(checked.recipe.data, data)
+        changed = msgspec.structs.replace(checked.recipe.data, validation=0.4)
+        assert place.open_recipe_data(changed, data) is opened
+        assert place.open_recipe_data(msgspec.structs.replace(changed, limit=9), data) is not opened
+
+
+@pytest.mark.parametrize(
+    ("count", "calibrating", "latents"),
+    [(100, 60, 9), (200, 120, 18), (400, 120, 63), (2000, 600, 64), (20_000, 4000, 64)],
+)
+def test_rows_that_calibrate_a_detector_suffice_for_the_rate_that_so_many_pictures_can_have(
+    count: int, calibrating: int, latents: int
+) -> None:
+    images = open_data(torch.zeros(count, 3, 2, 2))
+    recipe = resolve_recipe("pictures-ood")
+    values = rules(recipe, images)
+    kept, chose, aside = parts(images, values["data.validation"], values["data.calibration"], 0)
+    assert len(aside) == calibrating
+    for rate, pictures_needed in ((0.05, 200), (0.01, 2000)):
+        assert (len(aside) // 2 >= smallest(rate, "pac")) == (count >= pictures_needed)
+    assert values["model.layers"][0] == latents
+    updates = values["learning.epochs"] * math.ceil(len(kept) / values["learning.batch_size"])
+    assert updates >= 750 or values["learning.epochs"] == 100
+    assert updates >= 200
+    assert len(chose) > 0
+
+
+def test_too_few_pictures_for_a_detector_are_said_with_the_least_number() -> None:
+    with pytest.raises(DataError, match="20 pictures, 100 are needed") as caught:
+        rules(resolve_recipe("pictures-ood"), pictures(20, 8))
+    assert "200 allow" in caught.value.hint
+
+
+def test_own_pictures_in_colour_become_a_detector_though_a_class_has_one_picture(
+    tmp_path: Path,
+) -> None:
+    source = np.random.default_rng(0)
+    for i in range(120):
+        path = tmp_path / "known" / ("one" if i == 0 else f"class{i % 3}") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = source.integers(0, 99, (10, 12, 3)) + 50 * (i % 3)
+        Image.fromarray(pixels.astype(np.uint8)).save(path)
+    known, out = tmp_path / "known", tmp_path / "d.safetensors"
+    pcgen.train("pictures-ood", tmp_path / "run", data=known, settings=["learning.epochs=2"])
+    document = pcgen.ood_calibrate(tmp_path / "run", known, out).document()
+    assert (document["part_a"], document["part_b"]) == (36, 36)
+    assert [row["pac"] for row in document["needed"]] == [False, False, False]
+    assert document["needed"][1] == {
+        "fpr": 0.01,
+        "rows_pac": 598,
+        "pac": False,
+        "rows_marginal": 198,
+        "marginal": False,
+    }
+    assert len(document["self_test"]["changes"]) == 6
+    assert pcgen.ood_score(out, known, fpr=0.1).document()["count"] == 120
 
 
 def test_the_nearest_row_of_all_is_found() -> None:
