@@ -21,6 +21,8 @@ _LEAST_ROWS = 20
 _LARGEST_SIDE = 32
 # The largest share of the rows that a recipe's number of rows may be, where the data are others.
 _LARGEST_SHARE = 0.2
+# And the updates of the weights that its epochs then make at least.
+_LEAST_UPDATES = 300
 # For detectors: the fewest pictures; rows to calibrate for false-alarm rates of 5 % and 1 %, each
 # with the largest share of all rows that they may be; and the share of all rows where that is more.
 _LEAST_PICTURES = 100
@@ -61,7 +63,8 @@ def settled(recipe: Recipe, place: Session, array: Data | None = None) -> Recipe
 def rules(recipe: Recipe, images: Images) -> dict[str, Any]:
     """Return the value of every key that can follow from data, except those that stay as they are.
 
-    A recipe's own number of rows to hold out stays, unless it is too large a share of these data.
+    Of a recipe that is made for its own data and gets others, the numbers of rows to hold out stay
+    unless they are too large a share, and the epochs unless they make too few updates.
 
     Args:
         recipe: a batch size or a number of epochs that it sets itself counts.
@@ -69,14 +72,21 @@ def rules(recipe: Recipe, images: Images) -> dict[str, Any]:
     Raises:
         DataError: too few rows, or no column that varies.
     """
-    table = {"data.validation": recipe.data.validation, "data.calibration": recipe.data.calibration}
-    counts = {key for key in recipe.from_data if table.get(key, 0) >= 1}
-    too_large = {key for key in counts if table[key] > _LARGEST_SHARE * len(images)}
-    values: dict[str, Any] = {}
-    if {*recipe.from_data} - counts:
-        values = (_of_sampler if recipe.inference.draws else _of_detector)(recipe, images)
-    values = {key: value for key, value in values.items() if key not in counts}
-    return values | dict.fromkeys(too_large, _LARGEST_SHARE)
+    table: dict[str, float] = {
+        "data.validation": recipe.data.validation,
+        "data.calibration": recipe.data.calibration,
+    }
+    counts = {key for key, number in table.items() if number >= 1 and key in recipe.from_data}
+    most = _LARGEST_SHARE * len(images)
+    values: dict[str, Any] = {key: _LARGEST_SHARE for key in counts if table[key] > most}
+    if counts and not {*recipe.from_data} - counts - {"learning.epochs"}:
+        kept: float = len(images)
+        for held_out in (values.get(key, number) for key, number in table.items()):
+            kept -= held_out if held_out >= 1 else held_out * kept
+        epochs = math.ceil(_LEAST_UPDATES / math.ceil(kept / recipe.learning.batch_size))
+        return values | ({"learning.epochs": epochs} if epochs > recipe.learning.epochs else {})
+    by_rule = (_of_sampler if recipe.inference.draws else _of_detector)(recipe, images)
+    return {key: value for key, value in by_rule.items() if key not in counts} | values
 
 
 def _of_detector(recipe: Recipe, images: Images) -> dict[str, Any]:

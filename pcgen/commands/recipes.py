@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pcgen.config import Recipe
     from pcgen.data.sources import Data
 
+_HELD_OUT = ("validation", "calibration")
+
 
 def recipes() -> list[dict[str, Any]]:
     """Return a row for every shipped recipe, with the measured error of its model."""
@@ -77,12 +79,13 @@ def resolve_recipe(
         table = tables.get("data", {})
         table = table if isinstance(table, dict) else {}
         tables = tables | {"data": table | {"source": _source(data)}}
-        # Numbers of rows that the recipe holds out of its own data may be too many for others.
-        counts = {
-            f"data.{key}" for key in ("validation", "calibration") if _is_count(table.get(key))
-        }
-        if counts - keys:
-            tables["from_data"] = [*tables.get("from_data", []), *sorted(counts - keys)]
+        # A recipe that holds out a number of rows, not a share, is made for so many rows as its own
+        # data have: for others this number and the epochs may have to change.
+        counts = {key for key in _HELD_OUT if _is_count(table.get(key))}
+        own = {f"data.{key}" for key in counts} - keys
+        if own:
+            own |= {"learning.epochs"} - keys
+            tables["from_data"] = [*dict.fromkeys([*tables.get("from_data", []), *sorted(own)])]
     if seed is not None:
         tables["seed"] = seed
     return config.from_dict(tables, where)

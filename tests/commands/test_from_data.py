@@ -120,23 +120,32 @@ def test_a_sampler_of_pictures_shows_samples_above_their_nearest_training_images
     assert "nearest to it" in page
 
 
-@pytest.mark.parametrize(("count", "held_out"), [(200, [0.2]), (5000, []), (60_000, [])])
-def test_a_recipe_s_number_of_held_out_rows_is_at_most_a_fifth_of_other_data(
-    count: int, held_out: list[float]
+@pytest.mark.parametrize(
+    ("count", "values"),
+    [
+        (200, {"data.validation": 0.2, "learning.epochs": 300}),
+        (5000, {"learning.epochs": 19}),
+        (60_000, {}),
+    ],
+)
+def test_a_recipe_made_for_its_data_holds_out_a_fifth_at_most_and_makes_300_updates_at_least(
+    count: int, values: dict[str, Any]
 ) -> None:
     data = torch.zeros(count, 1, 1, 2)
     recipe = resolve_recipe("mnist", data=data)
-    assert recipe.data.validation == 1000
-    assert [*rules(recipe, open_data(data)).values()] == held_out
+    assert (recipe.data.validation, recipe.learning.epochs) == (1000, 5)
+    assert rules(recipe, open_data(data)) == values
     assert resolve_recipe("mnist").from_data == []
-    assert resolve_recipe("mnist", data=data, settings=["data.validation=50"]).from_data == []
+    own = ["data.validation=50", "learning.epochs=2"]
+    assert resolve_recipe("mnist", data=data, settings=own[:1]).from_data == []
+    assert resolve_recipe("mnist", data=data, settings=own[1:]).from_data == ["data.validation"]
 
 
 def test_a_recipe_of_large_data_trains_on_few_pictures_that_are_opened_once() -> None:
     data = torch.rand(60, 1, 8, 8)
     checked = pcgen.check("mnist", data=data, settings=["model.layers=[2,4]"])
     assert (checked.images, checked.validation_images) == (48, 12)
-    assert "(60 rows): data.validation=0.2" in checked.notes[0]
+    assert "(60 rows): data.validation=0.2, learning.epochs=300" in checked.notes[0]
     with session("cpu") as place:
         opened = place.open_recipe_data(checked.recipe.data, data)
         changed = msgspec.structs.replace(checked.recipe.data, validation=0.4)
