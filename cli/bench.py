@@ -32,6 +32,10 @@ _MEMORY_COLUMNS = (
     *("known", "known_others", "auroc", "steps", "seconds", "training", "bytes", "note"),
 )
 _OOD_COLUMNS = ("dataset", "method", "metric", "value", "ci_low", "ci_high", "against")
+_TABLES_COLUMNS = (
+    *("dataset", "method", "metric", "value", "ci_low", "ci_high", "difference"),
+    *("standard_error", "seconds", "note"),
+)
 _SPEED_COLUMNS = (
     *("dataset", "threads", "method", "metric", "value", "ci_low", "ci_high"),
     *("ratio", "processors", "samples", "note"),
@@ -196,6 +200,25 @@ def speed(device: str, **options: Any) -> None:
     _measure("speed", pcgen.bench_speed, _SPEED_COLUMNS, **options)
 
 
+@command.command("tables", short_help="Unusual rows in tables, with plain methods.")
+@words_option("--tables", help="Names of tables, or parts of them. [default: all]")
+@words_option("--methods", help="Families of methods. [default: all]")
+@count_option("--splits", default=3, help="Random divisions into known and new rows.")
+@count_option("--limit", default=2000, least=20, help="Rows of each part at most.")
+@data_dir_option
+@_output_options
+def tables(as_json: bool, **options: Any) -> None:
+    """Find the unusual rows of ADBench's tables, by detectors fitted to usual rows.
+
+    The last rows are means over the tables, with the difference to pcgen's and its standard error.
+    --json prints every metric of every table.
+    """
+    import pcgen
+
+    shown = None if as_json else _is_mean
+    _measure("tables", pcgen.bench_tables, _TABLES_COLUMNS, as_json, shown=shown, **options)
+
+
 def _measure(
     table: str,
     bench: Callable[..., list[dict[str, Any]]],
@@ -228,3 +251,8 @@ def _measure(
 def _is_headline(row: dict[str, Any]) -> bool:
     """Return whether a row of the ood table is shown: AUROC, and what is said once a data set."""
     return row["metric"].startswith("auroc") or row["dataset"].endswith(" itself")
+
+
+def _is_mean(row: dict[str, Any]) -> bool:
+    """Return whether a row of the tables' table is shown: AUROC, and the means of all metrics."""
+    return row["metric"] == "auroc" or row["dataset"].startswith("mean")

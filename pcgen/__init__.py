@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pcgen.commands.bench_reconstruction import bench_reconstruction as bench_reconstruction
     from pcgen.commands.bench_sampling import bench_sampling as bench_sampling
     from pcgen.commands.bench_speed import bench_speed as bench_speed
+    from pcgen.commands.bench_tables import bench_tables as bench_tables
     from pcgen.commands.check import check as check
     from pcgen.commands.classify import classify as classify
     from pcgen.commands.datasets import datasets as datasets
@@ -57,7 +58,8 @@ __version__ = "0.1.0"
 
 _COMMANDS = (
     *("bench_memory", "bench_ood", "bench_reconstruction", "bench_sampling", "bench_speed"),
-    *("check", "classify", "datasets", "demo", "doctor", "forget", "info", "memorise"),
+    *("bench_tables", "check", "classify", "datasets", "demo", "doctor", "forget", "info"),
+    "memorise",
     *("ood_calibrate", "ood_score", "recall", "recipes", "reconstruct", "report", "sample"),
     *("study_depth", "study_inference", "train"),
 )

@@ -11,6 +11,7 @@ float64:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -136,6 +137,59 @@ def threshold(
     return float(np.sort(finite(calibration_N))[-1 - k])
 
 
+def cross_margin(scores_FB: Array, calibration: Sequence[Array], allowed: int) -> Array:
+    """Return how far each input (B,) is below the threshold of a cross-calibration.
+
+        margin = the (k+1)-th largest of all c_i - s_f(i)
+
+    f(i) is the fold of calibration input i. Its score c_i is of the model that was fitted to the
+    other folds, and s_f is the new input's score by the same model. The margin is below 0 where
+    `cross_p_values` are at most (k+1) / (n+1).
+
+    Args:
+        scores_FB: s, by the model of each fold.
+        calibration: c of each fold (N_f,).
+        allowed: k, the number of calibration scores that may lie above the threshold.
+
+    Source: Barber, Candes, Ramdas and Tibshirani, 2021, section 3.1 (CV+), for scores.
+    """
+    largest = [np.sort(finite(own))[::-1][: allowed + 1] for own in calibration]
+    folds = zip(largest, finite(scores_FB), strict=True)
+    margins_NB = np.concatenate([own[:, None] - scores_B for own, scores_B in folds])
+    rank = len(margins_NB) - 1 - allowed
+    return np.asarray(np.partition(margins_NB, rank, axis=0)[rank], np.float64)
+
+
+def cross_p_values(scores_FB: Array, calibration: Sequence[Array]) -> Array:
+    """Return the cross-conformal p-value of each input (B,).
+
+        p = (1 + #{i: c_i >= s_f(i)}) / (n + 1)
+
+    Under exchangeability P(p <= a) <= 2 a + `cross_excess`, for settings that do not depend on the
+    inputs. Measured, it is close to a or below.
+
+    Args:
+        scores_FB: by the model of each fold.
+        calibration: of each fold, by the model that was fitted to the other folds.
+
+    Source: Vovk, 2015, for the p-value; Barber et al., 2021, theorem 4, for the bound.
+    """
+    count = sum(map(len, calibration))
+    reached_B = np.zeros(scores_FB.shape[1])
+    for own, scores_B in zip(calibration, finite(scores_FB), strict=True):
+        reached_B += len(own) - np.searchsorted(np.sort(finite(own)), scores_B, side="left")
+    return np.asarray((1 + reached_B) / (1 + count), np.float64)
+
+
+def cross_excess(count: int, folds: int) -> float:
+    """Return what the proven rate of cross-calibrated alarms exceeds twice the promise by.
+
+    Source: Barber et al., 2021, theorem 4.
+    """
+    few, many = 2 * (1 - 1 / folds) / (count / folds + 1), (1 - folds / count) / (folds + 1)
+    return min(few, many)
+
+
 def benjamini_hochberg(p_B: Any) -> Array:
     """Return q-values (B,): flagging q <= Q keeps the false discovery rate at or below Q.
 
@@ -224,6 +278,19 @@ def statement(count: int, fpr: float, guarantee: Guarantee, confidence: float = 
     return (
         f"On average over draws of {count:,} calibration inputs, at most {100 * fpr:g} % of "
         f"inputs like them are flagged. {ASSUMPTION}"
+    )
+
+
+def cross_statement(
+    count: int, folds: int, fpr: float, guarantee: Guarantee, confidence: float = CONFIDENCE
+) -> str:
+    """Return in words what holds for a threshold of a cross-calibration, proven and measured."""
+    sure = f"with {100 * confidence:g} % confidence" if guarantee == "pac" else "on average"
+    proven = min(1.0, 2 * fpr + cross_excess(count, folds))
+    return (
+        f"The threshold is meant to flag, {sure}, at most {100 * fpr:g} % of inputs like the "
+        f"{count:,} known ones, which all fit and calibrate, in {folds} folds. Proven is at most "
+        f"{100 * proven:.3g} % on average, for settings that do not depend on them. {ASSUMPTION}"
     )
 
 

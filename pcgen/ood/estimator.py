@@ -1,10 +1,10 @@
-"""A detector for scikit-learn: a network is trained, calibrated and used, all in memory."""
+"""A detector of unusual rows for scikit-learn: fitted, calibrated and used in memory."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Self, get_args
 
 import numpy as np
@@ -15,52 +15,51 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from pcgen.config import InferenceTable, Recipe, from_dict
-from pcgen.data.images import Images, split
-from pcgen.data.request import DataRequest
-from pcgen.data.tables import table_of
-from pcgen.errors import CalibrationError
-from pcgen.learning.initial import initial_network, sample
-from pcgen.learning.predictive_coding import PredictiveCoding
-from pcgen.learning.train import Training
-from pcgen.model.network import Network
-from pcgen.ood import conformal, scores
-from pcgen.ood.calibrate import CalibrationRows, calibrate
+from pcgen.errors import PcgenWarning
+from pcgen.ood import conformal
+from pcgen.ood.columns import categories_of, fit_columns, numbers_of
 from pcgen.ood.conformal import Array, Guarantee
-from pcgen.ood.detector import COMBINED, Detector
-from pcgen.ood.scoring import scored
-from pcgen.storage.checkpoint import LoadedModel, Model, model_header
-from pcgen.storage.runs import describe_data
+from pcgen.ood.scores.table import SCORES, fit_folds, fit_trimmed
 
-# The score of a row that the network cannot read: above every score of `conformal.finite`.
-_UNUSABLE = 2e30
-# Two rows to fit, and one for each part of the calibration.
+_FOLDS = 5
 _FEWEST = 4
+# More rows cost time and hardly change the mixture.
+_MOST = 5000
+_DEPRECATED = ("layers", "epochs", "calibration")
 
 
 class PCNOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
-    """Flags rows that are unlike the rows it was fitted to, with a bound on false alarms.
+    """Flags rows that are unlike the rows it was fitted to, and limits false alarms.
 
-    A predictive coding network is trained on some of the rows, and the others calibrate its
-    scores. Columns are standardised. The signs are scikit-learn's, the opposite of those elsewhere
-    in pcgen: `score_samples` and `decision_function` are *lower* for more unusual rows, and
-    `predict` is -1 for flagged rows and 1 for the others.
+    The score is an energy in nats: of a linear predictive coding network whose latent prior is a
+    mixture, plus that of a memory of the known rows. All settings are chosen by held-out energy.
+    The rows are divided into five folds. Each fold calibrates a model of the other four, so every
+    row is used twice. The signs are scikit-learn's, the opposite of those elsewhere in pcgen:
+    `score_samples` and `decision_function` are *lower* for more unusual rows, and `predict` is -1
+    for flagged rows and 1 for the others.
+
+    A table may have categories (columns with words, pandas' dtype `category`) and missing values
+    (NaN, None), which the energy sums out.
 
     Parameters:
-        layers: units from the latent to the last hidden layer.
-        epochs: passes over the rows in training.
-        score_name: one of the network's scores, such as `pc-fisher` or `free-energy`.
+        score_name: `energy`, or one of its two parts: `free-energy` (the network with its mixture)
+            and `memory`.
         fpr: share of known rows that may be flagged.
-        guarantee: `fpr` holds on average over calibrations (`marginal`), or with 95 % confidence
-            for this one (`pac`, which needs more rows).
-        calibration: share of the rows that calibrate.
+        guarantee: `fpr` is meant on average (`marginal`), or with 95 % confidence (`pac`, which
+            needs more rows). `statement_` says what is proven.
+        contamination: share of the fitted rows that may be unusual themselves, from 0 to 0.5. They
+            are left out of the fit, and this share of the fitted rows is flagged. There is no
+            memory and no calibration then. None if all rows are known to be usual.
+        categories: names or numbers of columns that hold numbers but are categories.
         random_state: an int makes `fit` repeatable.
+        layers: deprecated like `epochs` and `calibration`, and without effect.
 
     Attributes:
         offset_: `decision_function` is `score_samples` minus this number.
-        statement_: the guarantee in words. It is empty if there are too few rows for a guarantee;
-            then rows that score above every calibration row are flagged.
-        detector_: the detector, as `pcgen.ood_score` uses it.
+        statement_: the promise in words. It is empty if there are too few rows for it; then rows
+            that score above every calibration row are flagged.
+        settings_: what was chosen from the rows.
+        calibration_: for each score, the energies of each fold's rows by the model of the others.
 
     Example:
         >>> import numpy as np, pcgen
@@ -72,13 +71,15 @@ class PCNOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        layers: Sequence[int] = (4, 32),
+        layers: Any = None,
         *,
-        epochs: int = 30,
-        score_name: str = "pc-fisher",
+        epochs: Any = None,
+        score_name: str = "energy",
         fpr: float = 0.05,
         guarantee: Guarantee = "marginal",
-        calibration: float = 0.4,
+        contamination: float | None = None,
+        categories: Sequence[Any] = (),
+        calibration: Any = None,
         random_state: Any = None,
     ) -> None:
         self.layers = layers
@@ -86,131 +87,147 @@ class PCNOutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.score_name = score_name
         self.fpr = fpr
         self.guarantee = guarantee
+        self.contamination = contamination
+        self.categories = categories
         self.calibration = calibration
         self.random_state = random_state
 
+    def __sklearn_tags__(self) -> Any:
+        """Return scikit-learn's tags: missing values and categories are welcome."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
+        return tags
+
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Train on some of the rows (N, D) and calibrate on the others; `y` is ignored.
+        """Fit and calibrate on all rows (N, D); `y` is ignored. Of over 5,000, so many are drawn.
 
         Raises:
             ValueError: a parameter that is no such value, or rows that cannot be used.
         """
         self._require_parameters()
-        values_ND = validate_data(self, X, dtype=np.float64, ensure_min_samples=_FEWEST)
-        self._require_rows(values_ND)
+        table_ND = self._validated(X, reset=True)
+        names = self._names(table_ND.shape[1])
+        categories = categories_of(X, self.categories, names)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        images = self._table(values_ND)
-        fit, held_out = split(images, self.calibration, seed, "calibration")
-        rows = CalibrationRows(fit, held_out, "rows held out from fit")
+        generator = torch.Generator().manual_seed(seed)
+        table_ND = table_ND[torch.randperm(len(table_ND), generator=generator)[:_MOST].numpy()]
+        self.columns_ = fit_columns(table_ND, names, categories)
+        rows_ND = self._rows(table_ND)
         with _one_thread():
-            model = _trained(self._recipe(seed), fit)
-            detector = calibrate(model, rows, [_RoundedScorer(model, fit)])
-        self.detector_ = detector
-        self.offset_, self.statement_ = -np.inf, ""
-        reference = detector.reference(self.score_name)
-        try:
-            above = conformal.threshold(reference, self.fpr, self.guarantee)
-            self.statement_ = conformal.statement(len(reference), self.fpr, self.guarantee)
-        except CalibrationError:
-            above = float(conformal.finite(reference).max())
-        self.offset_ = -above
+            if self.contamination is None:
+                folded = fit_folds(rows_ND, min(_FOLDS, len(rows_ND)), generator)
+                self.settings_, self.models_ = folded.settings, folded.models
+                known = folded.energies
+            else:
+                self.settings_, model = fit_trimmed(rows_ND, self.contamination, generator)
+                self.models_, known = [model], [model.energies(rows_ND)]
+        self.calibration_ = {
+            name: [_rounded(energies[name]) for energies in known] for name in known[0]
+        }
+        self._set_threshold()
         return self
 
     def score_samples(self, X: Any) -> Array:
-        """Return how usual each row is (N,): minus the score."""
-        return -self._scores(X)
+        """Return how usual each row is (N,), in nats: minus the energy, once calibrated.
+
+        It is the energy itself where the folds' models agree.
+        """
+        return self.decision_function(X) + self.offset_
 
     def decision_function(self, X: Any) -> Array:
         """Return `score_samples` minus `offset_` (N,): below 0 for flagged rows."""
-        return self.score_samples(X) - self.offset_
+        scores_FN = self.energies(X)[self.score_name]
+        return conformal.cross_margin(scores_FN, self.calibration_[self.score_name], self._allowed)
 
     def predict(self, X: Any) -> NDArray[np.int64]:
         """Return -1 for flagged rows and 1 for the others (N,)."""
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
     def p_values(self, X: Any) -> Array:
-        """Return each row's conformal p-value (N,): small for unusual rows."""
-        return conformal.p_values(self._scores(X), self.detector_.reference(self.score_name))
+        """Return each row's cross-conformal p-value (N,): small for unusual rows.
 
-    def _scores(self, X: Any) -> Array:
+        With `contamination` it is the share of the fitted rows that are as unusual.
+        """
+        name = self.score_name
+        return conformal.cross_p_values(self.energies(X)[name], self.calibration_[name])
+
+    def energies(self, X: Any) -> dict[str, Array]:
+        """Return the energies (F, N) in nats of each row by each fold's model, for every score."""
         check_is_fitted(self)
-        values_ND = validate_data(self, X, dtype=np.float64, reset=False)
-        detector: Detector = self.detector_
-        images = self._table(values_ND, detector.model.scale)
-        scores_N = np.full(len(images), _UNUSABLE)
-        for batch in scored(detector.scorers, images):
-            if batch.columns:
-                rows = batch.first + np.array(batch.readable)
-                own = detector.scores(batch.columns)[self.score_name]
-                scores_N[rows] = conformal.finite(own)
-        return scores_N
+        rows_ND = self._rows(self._validated(X, reset=False))
+        with _one_thread():
+            found = [model.energies(rows_ND) for model in self.models_]
+        return {name: np.stack([_rounded(own[name]) for own in found]) for name in found[0]}
+
+    def _set_threshold(self) -> None:
+        known_N = np.sort(np.concatenate(self.calibration_[self.score_name]))
+        count, folds = len(known_N), len(self.models_)
+        self.statement_, self._allowed = "", 0
+        if self.contamination is not None:
+            self._allowed = min(round(self.contamination * count), count - 1)
+        elif count >= conformal.smallest(self.fpr, self.guarantee):
+            self._allowed = conformal.allowed(count, self.fpr, self.guarantee)
+            self.statement_ = conformal.cross_statement(count, folds, self.fpr, self.guarantee)
+        self.offset_ = -float(known_N[-1 - self._allowed])
+
+    def _validated(self, X: Any, *, reset: bool) -> NDArray[Any]:
+        """Return the cells of a table.
+
+        Raises:
+            ValueError: no table, too few rows, or a number that is infinite.
+        """
+        fewest = _FEWEST if reset else 1
+        table_ND: NDArray[Any] = validate_data(
+            self,
+            X,
+            reset=reset,
+            dtype=None,
+            ensure_all_finite="allow-nan",
+            ensure_min_samples=fewest,
+        )
+        return table_ND
+
+    def _names(self, width: int) -> list[str]:
+        return [*getattr(self, "feature_names_in_", [f"column{i + 1}" for i in range(width)])]
+
+    def _rows(self, table_ND: NDArray[Any]) -> Tensor:
+        values_ND = numbers_of(self.columns_, table_ND, self._names(table_ND.shape[1]))
+        return torch.from_numpy(values_ND)
 
     def _require_parameters(self) -> None:
         """Raise ValueError that names the first parameter of a wrong value."""
-        names = (COMBINED, *scores.PCScorer.names)
-        layers: Any = self.layers
-        layers = [*layers] if np.iterable(layers) else []
+        scores = SCORES if self.contamination is None else SCORES[:2]
+        share = self.contamination
+        is_usable = share is None or (_is_share(share) and share <= 0.5)
         checks = {
-            "layers": (layers and all(map(_is_count, layers)), "numbers of units, 1 or more each"),
-            "epochs": (_is_count(self.epochs), "a whole number, 1 or more"),
-            "score_name": (self.score_name in names, f"one of {', '.join(names)}"),
+            "score_name": (self.score_name in scores, f"one of {', '.join(scores)}"),
             "fpr": (_is_share(self.fpr), "a number between 0 and 1"),
             "guarantee": (self.guarantee in get_args(Guarantee), "marginal or pac"),
-            "calibration": (_is_share(self.calibration), "a number between 0 and 1"),
+            "contamination": (is_usable, "None, or a number above 0 and at most 0.5"),
         }
         for name, (is_valid, expected) in checks.items():
             if not is_valid:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected {expected}")
-
-    def _require_rows(self, values_ND: Array) -> None:
-        """Raise ValueError if rows are too large for float32, or too few for both uses."""
-        too_large = np.flatnonzero((np.abs(values_ND) > np.finfo(np.float32).max).any(1))
-        if len(too_large):
-            raise ValueError(f"X: row {too_large[0]} has a value beyond 3.4e38, float32's largest")
-        held_out = round(self.calibration * len(values_ND))
-        if min(held_out, len(values_ND) - held_out) < 2:
-            raise ValueError(
-                f"calibration={self.calibration!r}: {held_out} of {len(values_ND)} rows would "
-                "calibrate; two or more must calibrate, and two or more must train"
+        unused = [name for name in _DEPRECATED if getattr(self, name) is not None]
+        if unused:
+            warnings.warn(
+                f"PCNOutlierDetector: {', '.join(unused)} has no effect any more: the settings "
+                "follow from the rows, and all rows calibrate. Leave it out",
+                PcgenWarning,
+                stacklevel=3,
             )
-
-    def _table(self, values_ND: Array, scale: Any = None) -> Images:
-        width = values_ND.shape[1]
-        like = None if scale is None else (1, 1, width)
-        unnamed = [f"column{i + 1}" for i in range(width)]
-        names = [*getattr(self, "feature_names_in_", unnamed)]
-        request = DataRequest("rows", like=like, like_scale=scale)
-        return table_of(values_ND, names, "rows", request)
-
-    def _recipe(self, seed: int) -> Recipe:
-        return from_dict(
-            {
-                "name": type(self).__name__,
-                "seed": seed,
-                "model": {
-                    "layers": [int(units) for units in self.layers],
-                    "start": "linear",
-                    "precision": {
-                        "hidden": 10.0,
-                        "latent": 1.0,
-                        "learned": True,
-                        "diagonal": True,
-                        "floor": 0.01,
-                    },
-                },
-                "inference": {"steps": 8, "test_steps": 60, "tolerance": 1e-6},
-                "learning": {"epochs": int(self.epochs), "batch_size": 50, "rate": 3e-3},
-            },
-            type(self).__name__,
-        )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and bool(value >= 1)
 
 
 def _is_share(value: Any) -> bool:
     return isinstance(value, float | np.floating) and bool(0 < value < 1)
+
+
+def _rounded(energy_N: Tensor) -> Array:
+    """Return energies rounded to float32, so that they do not depend on the rest of a batch."""
+    with np.errstate(over="ignore"):
+        return conformal.finite(energy_N.numpy().astype(np.float32))
 
 
 @contextmanager
@@ -222,42 +239,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _trained(recipe: Recipe, fit: Images) -> Model:
-    """Return a model trained on rows."""
-    sample_BD = sample(fit, recipe.seed)
-    network = initial_network(recipe, sample_BD, fit.shape)
-    for _ in Training(PredictiveCoding(network, recipe, sample_BD)).run(fit, None):
-        pass
-    header = model_header(network, recipe, describe_data(fit, len(fit)), {})
-    return LoadedModel(Path(recipe.name), network, recipe, header)
-
-
-class _RoundedScorer:
-    """The network's scores, computed in float64 and rounded to float32.
-
-    So a calibration row that is scored again gets the same score, whatever the batch.
-    """
-
-    def __init__(self, model: Model, fit: Images) -> None:
-        """Fit the model's scores to rows."""
-        fitted = scores.fit(model.network, fit, model.recipe.inference)
-        network = model.network.to("cpu", torch.float64)
-        self.__setstate__((network, model.recipe.inference, fitted.tensors()))
-
-    def __getstate__(self) -> tuple[Network, InferenceTable, dict[str, Tensor]]:
-        """Return the picklable state, without the prepared solver."""
-        return self.scorer.network, self.scorer.table, self.scorer.tensors()
-
-    def __setstate__(self, state: tuple[Network, InferenceTable, dict[str, Tensor]]) -> None:
-        self.scorer = scores.load(*state)
-        self.names, self.components = self.scorer.names, self.scorer.components
-
-    def __call__(self, data_BD: Tensor) -> dict[str, Tensor]:
-        """Return the scores (B,) of a batch."""
-        return {name: column.float() for name, column in self.scorer(data_BD.double()).items()}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors that define the scores beside the network, by name."""
-        return self.scorer.tensors()

@@ -140,7 +140,7 @@ def test_an_error_in_json_mode_is_one_json_document() -> None:
     assert error["hint"] == "Show the recipes: pcgen recipes"
 
 
-@pytest.mark.parametrize("words", [("trian",), ("train",), ("info",), ("bench", "tables")])
+@pytest.mark.parametrize("words", [("trian",), ("train",), ("info",), ("bench", "tabels")])
 def test_a_usage_error_in_json_mode_is_json_too(words: tuple[str, ...]) -> None:
     result = run(*words, "--json")
     assert result.exit_code == 2

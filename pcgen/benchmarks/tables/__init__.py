@@ -1,0 +1,1 @@
+"""`pcgen bench tables`: unusual rows in tables, beside plain methods."""

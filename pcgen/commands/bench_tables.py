@@ -1,0 +1,80 @@
+"""`pcgen.bench_tables`: unusual rows in tables, beside plain methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pcgen.commands.arguments import require_known
+from pcgen.commands.progress import Event, OnProgress, silent
+from pcgen.errors import DataError
+
+_FOLDER = "ADBench"
+
+
+def bench_tables(
+    tables: Sequence[str] = (),
+    *,
+    methods: Sequence[str] = (),
+    splits: int = 3,
+    limit: int = 2000,
+    data_dir: str | Path | None = None,
+    on_progress: OnProgress = silent,
+) -> list[dict[str, Any]]:
+    """Return how well methods find the unusual rows of tables, fitted to usual rows.
+
+    The tables are the `.npz` files (arrays `X` and `y`, 1 for an unusual row) of a folder
+    `ADBench` in the folder of data.
+
+    Args:
+        tables: names of files, or their parts; all tables if not given.
+        methods: families of methods, all if not given.
+        splits: random divisions of each table's usual rows into known and new ones.
+        limit: rows of each part at most.
+
+    Raises:
+        RecipeError: no such family.
+        DataError: no such table, or one that cannot be read.
+    """
+    from pcgen.benchmarks.tables.benchmark import measure, rows_of
+    from pcgen.benchmarks.tables.methods import METHODS, missing
+
+    require_known("methods", methods, METHODS)
+    families = []
+    for family in methods or METHODS:
+        if reason := missing(family):
+            on_progress(Event("data", note=reason))
+        else:
+            families.append(family)
+    paths = _paths(tables, None if data_dir is None else Path(data_dir))
+    outcomes = []
+    for i, path in enumerate(paths):
+        for split in range(splits):
+            on_progress(Event(path.stem, i * splits + split, len(paths) * splits))
+            outcomes += measure(path, split, families, limit)
+    return rows_of(outcomes)
+
+
+def _paths(tables: Sequence[str], data_dir: Path | None) -> list[Path]:
+    """Return the files of the tables.
+
+    Raises:
+        DataError: there are none, or none of a name.
+    """
+    from pcgen.data.catalogue import folders
+
+    paths = [
+        path for folder in folders(data_dir) for path in sorted(folder.glob(f"{_FOLDER}/*.npz"))
+    ]
+    if not paths:
+        raise DataError(
+            f"{_FOLDER}: no folder of tables in --data-dir or PCGEN_DATA",
+            "Get adbench/datasets/Classical of https://github.com/Minqi824/ADBench and name it so",
+        )
+    chosen = {name: [path for path in paths if name in path.stem] for name in tables}
+    unknown = [name for name, own in chosen.items() if not own]
+    if unknown:
+        known = ", ".join(path.stem for path in paths)
+        raise DataError(f"no table {', '.join(unknown)}", f"There are: {known}")
+    return [path for path in paths if not tables or any(path in own for own in chosen.values())]
