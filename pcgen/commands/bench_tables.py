@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pcgen.commands.arguments import require_known
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.errors import DataError
+
+if TYPE_CHECKING:
+    from pcgen.benchmarks.tables.benchmark import Outcome
 
 _FOLDER = "ADBench"
 
@@ -48,7 +51,7 @@ def bench_tables(
         else:
             families.append(family)
     paths = _paths(tables, None if data_dir is None else Path(data_dir))
-    outcomes = []
+    outcomes: list[Outcome] = []
     for i, path in enumerate(paths):
         for split in range(splits):
             on_progress(Event(path.stem, i * splits + split, len(paths) * splits))

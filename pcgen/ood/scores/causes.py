@@ -98,7 +98,7 @@ def fit_causes(
 
 
 def _blocks(rows_NL: Tensor) -> tuple[Tensor, ...]:
-    return rows_NL.split(max(1, _BLOCK // rows_NL.shape[1]))
+    return torch.split(rows_NL, max(1, _BLOCK // rows_NL.shape[1]))
 
 
 def _maximised(
