@@ -59,8 +59,7 @@ def command(out: Path, as_json: bool, quiet: bool, **options: Any) -> None:
         test, needed = document.pop("self_test"), document.pop("needed")
         write_pairs(document, "Calibrated")
         count = document["part_a"] + document["part_b"]
-        title = f"Rows that must calibrate, and whether these {count:,} are enough"
-        write_rows(needed, title=title)
+        write_rows(needed, title=f"Rows needed to calibrate (there are {count:,})")
         title = f"Self-test: copies found at a false-alarm rate of {100 * test['fpr']:g} %"
         write_rows(test["changes"], title=title)
         for warning in document["warnings"]:
