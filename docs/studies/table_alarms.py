@@ -33,7 +33,7 @@ def rows(count: int, seed: int) -> np.ndarray:
 
 def main(fits: int = 100) -> None:
     """Print a line for each number of rows."""
-    for count in (20, 60, 200):
+    for count in (20, 60):
         shares: dict[Guarantee, list[float]] = {"marginal": [], "pac": []}
         for fit in range(fits):
             detector = PCNOutlierDetector(random_state=fit).fit(rows(count, 2 * fit + 1))
