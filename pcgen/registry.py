@@ -112,8 +112,9 @@ SOLVERS = Table("solver", ("majorise", "newton", "exact-newton", "errors", "desc
 SCORES = Table(
     "score",
     (
-        *("pc-fisher", "free-energy", "energy-layers", "class-energy", "class-latent"),
-        *("class-layers", "delta-energy", "typicality", "latent-knn"),
+        *("pc-fisher", "free-energy", "energy-layers", "cause-layers", "cause-direction"),
+        *("twin-layers", "class-energy", "class-latent", "class-layers", "delta-energy"),
+        *("typicality", "latent-knn"),
         *("msp", "max-logit", "energy-lse", "entropy", "odin", "mahalanobis"),
         *("relative-mahalanobis", "knn", "label-energy"),
     ),

@@ -15,11 +15,10 @@ from __future__ import annotations
 import itertools
 import math
 import sys
-from collections.abc import Callable
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional
 
@@ -127,6 +126,20 @@ def held_out(model: Model) -> tuple[scores.PCScorer, Tensor]:
     return scorer, validation.rows(order[: PART_A + KNOWN + DISTORTED]).pixels_BD
 
 
+def _parts(columns: Columns, part_a: Columns) -> Columns:
+    """Return what each score adds to a combined one."""
+    return {
+        name: calibration.fisher(column[:, None], part_a[name][:, None])
+        for name, column in columns.items()
+    }
+
+
+def _auroc(known: np.ndarray, unusual: np.ndarray) -> float:
+    ranks = rankdata(np.concatenate([known, unusual]))[len(known) :]
+    count = len(unusual)
+    return float((ranks.sum() - count * (count + 1) / 2) / (count * len(known)))
+
+
 def main() -> None:
     scorer, data_ND = held_out(open_model(sys.argv[1]))
     part_a = columns_of(scorer, data_ND[:PART_A])
@@ -138,24 +151,17 @@ def main() -> None:
     wrong |= pictures(image, draw)
     unusual = {name: columns_of(scorer, data.flatten(1)) for name, data in wrong.items()}
 
-    def combined(names: tuple[str, ...]) -> Callable[[Columns], np.ndarray]:
-        return lambda columns: calibration.fisher(
-            np.column_stack([columns[n] for n in names]),
-            np.column_stack([part_a[n] for n in names]),
-        )
-
+    own = {name: _parts(columns, part_a) for name, columns in unusual.items()}
+    own_known = _parts(known, part_a)
     candidates = [
-        names for size in (1, 2, 3, 4, 5) for names in itertools.combinations(scorer.names, size)
+        names for size in (1, 2, 3, 4) for names in itertools.combinations(scorer.names, size)
     ]
     ranked = []
     for names in candidates:
-        score = combined(names) if len(names) > 1 else (lambda columns, n=names[0]: columns[n])
-        of_known = score(known)
-        areas = {}
-        for name, columns in unusual.items():
-            of_unusual = score(columns)
-            truth = np.repeat([0, 1], [len(of_known), len(of_unusual)])
-            areas[name] = float(roc_auc_score(truth, np.concatenate([of_known, of_unusual])))
+        areas = {
+            name: _auroc(sum(own_known[n] for n in names), sum(parts[n] for n in names))
+            for name, parts in own.items()
+        }
         costs = {name: math.log(max(1 - area, _FLOOR)) for name, area in areas.items()}
         shape = sum(costs[name] for name in near) / len(near)
         ranked.append((sum(costs.values()) / len(costs), shape, names, areas))

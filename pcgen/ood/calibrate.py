@@ -141,7 +141,7 @@ def fitted_scorers(
         DataError: the images have no labels, which a classifier's scores need, or are too few.
     """
     network, table = model.network, model.recipe.inference
-    own = [name for name in dict.fromkeys(names) if name not in (COMBINED, *scores.PCScorer.names)]
+    own = [name for name in dict.fromkeys(names) if name not in (COMBINED, *scores.PC_SCORES)]
     for name in own:
         SCORES.require(name)
         if name in CLASSIFIER_SCORES and classifier is None:

@@ -196,7 +196,9 @@ def _detector_of(file: Checkpoint, device: torch.device | str) -> Detector:
         raise LookupError(f"no {', '.join(sorted(missing))}")
     model = model_of(Checkpoint(path, header["model"], network), device)
     tensors = _with_prefix(file.tensors, _SCORES)
-    scorers: list[StoredScorer] = [scores.load(model.network, model.recipe.inference, tensors)]
+    scorers: list[StoredScorer] = [
+        scores.load(model.network, model.recipe.inference, tensors, model.shape)
+    ]
     classifier = None
     if "classifier" in header:
         tensors = _with_prefix(file.tensors, _CLASSIFIER)

@@ -4,6 +4,10 @@ Of the predictive coding network:
 
     free-energy     the network's energy at equilibrium, nats
     energy-layers   Mahalanobis length of the layers' log energies: too easy is unusual too
+    cause-layers    Mahalanobis length of the errors of layers and of parts of the image, and of
+                    the latent's parts, within the cause in which it is least
+    cause-direction energy of the latent's direction under the mixture of all causes, nats
+    twin-layers     as cause-layers, of a linear network in closed form
     class-energy    least energy over the classes' own linear networks, in its class's deviations
     class-latent    the latent's part of that energy: an unusual shape rather than unusual pixels
     class-layers    Mahalanobis length of that energy's parts, coarse to fine, within the class
@@ -11,11 +15,13 @@ Of the predictive coding network:
     typicality      distance of the free energy from its median, nats
     latent-knn      distance of the latent to its neighbours among known images
 
-`PCScorer.components` names those that `pc-fisher` combines. `classifier` has the scores of a
+`COMPONENTS` names those that `pc-fisher` combines. `classifier` has the scores of a
 classifier, and `registered` those that a user has added with `pcgen.register_score`.
 """
 
 from pcgen.ood.scores.classifier import ClassifierScorer as ClassifierScorer
+from pcgen.ood.scores.scorer import COMPONENTS as COMPONENTS
+from pcgen.ood.scores.scorer import PC_SCORES as PC_SCORES
 from pcgen.ood.scores.scorer import PCScorer as PCScorer
 from pcgen.ood.scores.scorer import fit as fit
 from pcgen.ood.scores.scorer import load as load

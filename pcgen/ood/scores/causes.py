@@ -18,7 +18,7 @@ from pcgen.learning.mixture_em import k_means
 # Steps of expectation maximisation, at most; they end when the mean energy falls by less nats.
 _STEPS = 40
 _ENOUGH = 1e-3
-# Values at once in (B, L): the sums over rows go through them in blocks.
+# Values at once: sums over rows go through them in blocks.
 _BLOCK = 2**22
 # Rows that a cause has at least.
 _LEAST_COUNT = 1e-3
@@ -39,14 +39,17 @@ class Causes:
     means_KL: Tensor
     roots_KLL: Tensor
 
-    def whitened(self, rows_BL: Tensor, cause: int) -> Tensor:
-        """Return rows (B, L) in the deviations of one cause, its principal directions in order."""
-        return (rows_BL - self.means_KL[cause]) @ self.roots_KLL[cause]
+    def whitened(self, rows_BL: Tensor) -> Tensor:
+        """Return rows (B, K, L) in the deviations of every cause along its principal directions."""
+        causes, units = self.means_KL.shape
+        flat_LX = self.roots_KLL.permute(1, 0, 2).reshape(units, causes * units)
+        offsets_X = torch.einsum("kl,klm->km", self.means_KL, self.roots_KLL).flatten()
+        return torch.addmm(offsets_X, rows_BL, flat_LX, beta=-1).view(-1, causes, units)
 
     def squares(self, rows_BL: Tensor) -> Tensor:
         """Return the squared Mahalanobis length (B, K) of rows within every cause."""
-        every = range(len(self.means_KL))
-        return torch.stack([self.whitened(rows_BL, k).square().sum(1) for k in every], 1)
+        blocks = torch.split(rows_BL, max(1, _BLOCK // self.means_KL.numel()))
+        return torch.cat([self.whitened(block).square_().sum(2) for block in blocks])
 
     def log_joint(self, rows_BL: Tensor) -> Tensor:
         """Return log w_k N(x; m_k, S_k) (B, K), without the 2 pi."""
@@ -88,7 +91,7 @@ def fit_causes(
     causes = _maximised(rows_NL, one_hot(nearest_N, count).to(rows_NL), shrink, floor, None)
     before = torch.inf
     for _ in range(_STEPS if count > 1 else 0):
-        joint_NK = torch.cat([causes.log_joint(part) for part in _blocks(rows_NL)])
+        joint_NK = causes.log_joint(rows_NL)
         energy = float(-torch.logsumexp(joint_NK, 1).mean())
         if not energy < before - _ENOUGH:
             break

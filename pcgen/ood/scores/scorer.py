@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from pcgen.config import InferenceTable
-from pcgen.data.images import Images, order
+from pcgen.data.images import Images, Shape, order
 from pcgen.errors import DataError
 from pcgen.inference.infer import Equilibrium, infer
 from pcgen.inference.solvers import Method, prepare
 from pcgen.model.network import Network
+from pcgen.ood.scores.cause_scores import CauseScores, LinearTwin, View
 from pcgen.ood.scores.experts import Experts, fit_experts
 from pcgen.ood.scores.moments import Normal, neighbour_distance
 
@@ -22,15 +22,28 @@ from pcgen.ood.scores.moments import Normal, neighbour_distance
 # (256 MiB).
 _FITTED = 60_000
 _FITTED_VALUES = 2**26
-# Known images whose equilibrium is computed, and latents (and values in them) kept for
-# `latent-knn`, at most.
-_INFERRED = 10_000
+# Known images whose equilibrium is computed, those of them that the layers' energies are fitted
+# to, and latents (and values in them) kept for `latent-knn`, at most.
+_INFERRED = 20_000
+_LAYERS = 10_000
 _KEPT = 4096
 _KEPT_VALUES = 2**19
 _BATCH = 500
 # A hidden layer must hold this share of the energy to count in `energy-layers`. Where its precision
 # is so high that it holds less, rounding changes its energy by a tenth.
 _SHARE = 1e-4
+
+PC_SCORES = (
+    *("free-energy", "energy-layers", "cause-layers", "cause-direction", "twin-layers"),
+    *("class-energy", "class-latent", "class-layers", "delta-energy", "typicality", "latent-knn"),
+)
+"""The scores of a predictive coding network, in the order of their columns."""
+
+_OF_CAUSES = ("cause-layers", "cause-direction", "twin-layers")
+
+COMPONENTS = (*_OF_CAUSES, "class-layers")
+"""The scores that `pc-fisher` combines. Chosen on distorted validation images, see
+docs/results/ood-scores.md."""
 
 
 @dataclass(eq=False)
@@ -46,17 +59,10 @@ class PCScorer:
         median: of the free energy, nats, ().
         latents: the Gaussian of the latents within a class, which defines their distances.
         known_NL: latents of known images, whitened by that Gaussian.
+        shape: of the images, channels, height and width.
+        within: what is usual of this network and of its linear twin in each cause. A detector of
+            version 0.1.0 has none.
     """
-
-    names: ClassVar[tuple[str, ...]] = (
-        *("free-energy", "energy-layers", "class-energy", "class-latent", "class-layers"),
-        *("delta-energy", "typicality", "latent-knn"),
-    )
-    components: ClassVar[tuple[str, ...]] = (
-        *("energy-layers", "class-energy", "class-latent", "class-layers"),
-    )
-    """The scores that `pc-fisher` combines. Chosen on distorted validation images, see
-    docs/results/ood-scores.md."""
 
     network: Network
     table: InferenceTable
@@ -66,6 +72,19 @@ class PCScorer:
     median: Tensor
     latents: Normal
     known_NL: Tensor
+    shape: Shape
+    within: tuple[CauseScores, CauseScores] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the score columns."""
+        absent = _OF_CAUSES if self.within is None else ()
+        return tuple(name for name in PC_SCORES if name not in absent)
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Return the scores that `pc-fisher` combines."""
+        return COMPONENTS
 
     @cached_property
     def method(self) -> Method:
@@ -95,6 +114,7 @@ class PCScorer:
             "delta-energy": delta_B,
             "typicality": (end.energy_B - self.median).abs(),
             "latent-knn": neighbour_distance(latent_BL, self.known_NL),
+            **self._within_causes(end, data_BD),
             "free_energy_nats": end.energy_B,
             "delta_energy_nats": delta_B,
             "class_energy_nats": classes.nats_B,
@@ -106,6 +126,18 @@ class PCScorer:
         energies.append(network.prior_energy(end.states[-1]))
         return columns | {f"energy_layer_{i}": energy for i, energy in enumerate(energies)}
 
+    def _within_causes(self, end: Equilibrium, data_BD: Tensor) -> dict[str, Tensor]:
+        if self.within is None:
+            return {}
+        own, other = self.within
+        view = _view(self.network, end.states, self.shape)
+        twin = _twin(self.experts, len(own.mean_L))
+        return {
+            "cause-layers": own.layers(view),
+            "cause-direction": own.energy(view),
+            "twin-layers": other.layers(twin.view(data_BD, self.shape)),
+        }
+
     def heatmap(self, data_BD: Tensor) -> Tensor:
         """Return the size (B, D) of each pixel's prediction error at equilibrium."""
         end = equilibrium(self.method, self.table, data_BD)
@@ -116,8 +148,15 @@ class PCScorer:
         tensors = {f"experts.{name}": tensor for name, tensor in self.experts.tensors().items()}
         for name, normal in (("layers", self.layers), ("latents", self.latents)):
             tensors |= {f"{name}.mean": normal.mean_F, f"{name}.root": normal.root_FF}
+        if self.within is not None:
+            for prefix, scores in zip(_WITHIN, self.within, strict=True):
+                tensors |= {prefix + name: tensor for name, tensor in scores.tensors().items()}
         rest = {"looked_at": self.counted_F, "median": self.median, "bank": self.known_NL.half()}
         return tensors | rest
+
+
+# How the names of the tensors of `PCScorer.within` begin.
+_WITHIN = ("causes.", "twin.")
 
 
 def fit(
@@ -143,13 +182,19 @@ def fit(
     data_ND, own_N = _known(network, images, labels, device)
     experts = fit_experts(data_ND, own_N)
     method = prepare(network, table.for_use())
-    logs, energies, latents = [], [], []
+    logs, energies, views = [], [], []
     for data_BD in torch.split(data_ND[:_INFERRED], _BATCH):
         end = equilibrium(method, table, data_BD)
         logs.append(_log_energies(network, end.states))
         energies.append(end.energy_B)
-        latents.append(end.states[network.latent])
-    latents_NL, logs_NF = torch.cat(latents), torch.cat(logs)
+        views.append(_view(network, end.states, images.shape))
+    view = View.joined(views)
+    logs_NF = torch.cat(logs)[:_LAYERS]
+    latents_NL = view.latent_BL[:_LAYERS]
+    twin = _twin(experts, view.latent_BL.shape[1])
+    twin_view = View.joined(
+        [twin.view(data_BD, images.shape) for data_BD in torch.split(data_ND[:_INFERRED], _BATCH)]
+    )
     class_N = None if own_N is None else own_N[: len(latents_NL)].to(latents_NL.device)
     within = _within_classes(latents_NL, class_N)
     kept = max(2, min(_KEPT, _KEPT_VALUES // latents_NL.shape[1]))
@@ -160,10 +205,12 @@ def fit(
         experts,
         counted_F,
         Normal.of(logs_NF[:, counted_F]),
-        torch.cat(energies).median(),
+        torch.cat(energies)[:_LAYERS].median(),
         within,
         # Rounded as in the file, so that a loaded detector gives the same scores.
         within.whitened(latents_NL[:kept]).half().to(latents_NL.dtype),
+        images.shape,
+        (CauseScores.fit(view, directed=True), CauseScores.fit(twin_view, directed=False)),
     )
 
 
@@ -181,18 +228,33 @@ def _known(
     return data_ND, None if labels is None else labels[chosen][rows.ok]
 
 
-def load(network: Network, table: InferenceTable, tensors: dict[str, Tensor]) -> PCScorer:
+def load(
+    network: Network,
+    table: InferenceTable,
+    tensors: dict[str, Tensor],
+    shape: Shape,
+) -> PCScorer:
     """Return the scores whose `PCScorer.tensors()` these are.
+
+    Args:
+        shape: of the images, channels, height and width.
 
     Raises:
         KeyError: a tensor is missing.
     """
     like = network.layers[0].weight
-    experts = {
-        name.removeprefix("experts."): tensor
-        for name, tensor in tensors.items()
-        if name.startswith("experts.")
-    }
+
+    def named(prefix: str) -> dict[str, Tensor]:
+        return {
+            name.removeprefix(prefix): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(prefix)
+        }
+
+    within = None
+    if "causes.means" in tensors:
+        own, other = ({n: t.to(like) for n, t in named(prefix).items()} for prefix in _WITHIN)
+        within = CauseScores.load(own, directed=True), CauseScores.load(other, directed=False)
     layers, latents = (
         Normal(tensors[f"{name}.mean"].to(like), tensors[f"{name}.root"].to(like))
         for name in ("layers", "latents")
@@ -200,12 +262,14 @@ def load(network: Network, table: InferenceTable, tensors: dict[str, Tensor]) ->
     return PCScorer(
         network,
         table,
-        Experts.load(experts, like),
+        Experts.load(named("experts."), like),
         tensors["looked_at"].to(like.device),
         layers,
         tensors["median"].to(like),
         latents,
         tensors["bank"].to(like),
+        shape,
+        within,
     )
 
 
@@ -230,6 +294,19 @@ def stops_alone(table: InferenceTable) -> bool:
     With `newton` as the solver of training they do not, so that old detectors keep their scores.
     """
     return table.for_use().solver == "majorise" or table.test_solver == "newton"
+
+
+def _twin(experts: Experts, units: int) -> LinearTwin:
+    """Return the linear network of the principal components that the classes' networks see."""
+    return LinearTwin(experts.window.mean_D, experts.window.basis_DP[:, :units])
+
+
+def _view(network: Network, states: list[Tensor], shape: Shape) -> View:
+    errors = [
+        state_BD - terms.prediction_BD
+        for state_BD, terms in zip(states, network.terms(states), strict=False)
+    ]
+    return View.of(errors, states[network.latent], shape)
 
 
 def _log_energies(network: Network, states: list[Tensor]) -> Tensor:

@@ -142,7 +142,7 @@ def test_stored_scores_are_the_same_to_the_bit(
     scorer: PCScorer, trained: tuple[Network, Images, Images]
 ) -> None:
     network, _, held_out = trained
-    again = scores.load(network, TABLE, scorer.tensors())
+    again = scores.load(network, TABLE, scorer.tensors(), scorer.shape)
     data = _pixels(held_out)[:100]
     found, expected = again(data), scorer(data)
     assert set(found) == set(expected)
