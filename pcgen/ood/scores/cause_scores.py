@@ -134,12 +134,11 @@ class CauseScores:
             floor=_FLOOR,
             generator=generator(0, "causes"),
         )
-        # As half precision holds them, so that what is stored is what was fitted.
-        causes = replace(causes, roots_KLL=causes.roots_KLL.half().to(rows_NL.dtype))
+        causes = replace(causes, roots_KLL=_as_stored(causes.roots_KLL))
         batches = zip(torch.split(rows_NL, _BATCH), torch.split(shared_NF, _BATCH), strict=True)
         features_NKF = torch.cat([_features(causes, *batch) for batch in batches])
-        moments = _moments(features_NKF, causes.log_joint(rows_NL).softmax(1))
-        return cls(directed, mean_L, deviation_L, causes, *moments)
+        means_KF, roots_KFF = _moments(features_NKF, causes.log_joint(rows_NL).softmax(1))
+        return cls(directed, mean_L, deviation_L, causes, means_KF, _as_stored(roots_KFF))
 
     def layers(self, view: View) -> Tensor:
         """Return the squared Mahalanobis length (B,) of the features, the least over causes."""
@@ -155,7 +154,7 @@ class CauseScores:
         """Return all tensors by name, the largest in half precision."""
         named = self.causes.tensors() | {"mean": self.mean_L, "deviation": self.deviation_L}
         named |= {"feature_means": self.means_KF, "feature_roots": self.roots_KFF}
-        return named | {"roots": named["roots"].half()}
+        return named | {name: named[name].half() for name in ("roots", "feature_roots")}
 
     @classmethod
     def load(cls, tensors: dict[str, Tensor], *, directed: bool) -> CauseScores:
@@ -164,6 +163,11 @@ class CauseScores:
         rest = ("mean", "deviation", "feature_means", "feature_roots")
         mean_L, deviation_L, means_KF, roots_KFF = (tensors[name] for name in rest)
         return cls(directed, mean_L, deviation_L, causes, means_KF, roots_KFF)
+
+
+def _as_stored(roots: Tensor) -> Tensor:
+    """Return roots as half precision holds them, so that what is stored is what was fitted."""
+    return roots.half().to(roots.dtype)
 
 
 def _seen(view: View, mean_L: Tensor, deviation_L: Tensor, directed: bool) -> tuple[Tensor, Tensor]:
