@@ -27,6 +27,14 @@ SPLITS = 20
 _PARTS = 0.125
 
 
+ALONE = {
+    "network alone": ("energy-layers", "cause-layers", "cause-direction"),
+    "linear twin alone": ("twin-layers",),
+    "class-wise PPCA alone": ("class-energy", "class-latent", "class-layers"),
+}
+"""What each kind of network finds without the others, combined as `pc-fisher` is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """One method's scores; each list has one entry per seed.
@@ -80,12 +88,18 @@ def methods(families: Sequence[Sequence[FamilyScores]]) -> list[Scores]:
 
 
 def combined(scores: FamilyScores) -> dict[str, dict[str, Array]]:
-    """Return the columns of every set, with the combined score first if there are components."""
+    """Return the columns of every set, the combined score and its parts alone first, if any."""
     if not scores.components:
         return scores.sets
-    calibration_NJ = _components(scores, PART_A)
+    ways = {COMBINED: scores.components} | {
+        name: parts for name, parts in ALONE.items() if set(parts) <= set(scores.names)
+    }
     return {
-        key: {COMBINED: calibration.fisher(_components(scores, key), calibration_NJ), **columns}
+        key: {
+            name: calibration.fisher(_columns(scores, key, parts), _columns(scores, PART_A, parts))
+            for name, parts in ways.items()
+        }
+        | columns
         for key, columns in scores.sets.items()
     }
 
@@ -214,7 +228,11 @@ def _share_of_splits(scores: FamilyScores) -> float:
 
 
 def _components(scores: FamilyScores, key: str) -> Array:
-    return np.column_stack([scores.sets[key][name] for name in scores.components])
+    return _columns(scores, key, scores.components)
+
+
+def _columns(scores: FamilyScores, key: str, names: Sequence[str]) -> Array:
+    return np.column_stack([scores.sets[key][name] for name in names])
 
 
 def fact_rows(known: str, families: Sequence[Sequence[FamilyScores]]) -> list[dict[str, Any]]:
