@@ -104,7 +104,7 @@ def undescribed(recipe: Recipe) -> Recipe:
     return msgspec.structs.replace(recipe, description="")
 
 
-@pytest.mark.parametrize("name", ["digits-ood", "mnist-ood"])
+@pytest.mark.parametrize("name", ["digits-ood", "mnist-ood", "fashion-mnist-ood"])
 def test_shipped_detectors_are_small_and_are_of_the_shipped_models(name: str) -> None:
     from pcgen.commands.recipes import resolve_recipe
     from pcgen.commands.session import open_detector, open_model

@@ -37,6 +37,8 @@ _GRID = 4
 _LEAST, _OF_CELL = 1e-9, 3e-5
 # A latent's principal directions are seen in bands that end at these sixteenths of them.
 _BANDS = (1, 3, 7, 16)
+# Of a root: half precision holds no more.
+_LARGEST = 6e4
 # Images at once.
 _BATCH = 500
 
@@ -167,7 +169,7 @@ class CauseScores:
 
 def _as_stored(roots: Tensor) -> Tensor:
     """Return roots as half precision holds them, so that what is stored is what was fitted."""
-    return roots.half().to(roots.dtype)
+    return roots.clamp(-_LARGEST, _LARGEST).half().to(roots.dtype)
 
 
 def _seen(view: View, mean_L: Tensor, deviation_L: Tensor, directed: bool) -> tuple[Tensor, Tensor]:
