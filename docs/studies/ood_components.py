@@ -159,7 +159,9 @@ def main() -> None:
     ranked = []
     for names in candidates:
         areas = {
-            name: _auroc(sum(own_known[n] for n in names), sum(parts[n] for n in names))
+            name: _auroc(
+                np.sum([own_known[n] for n in names], 0), np.sum([parts[n] for n in names], 0)
+            )
             for name, parts in own.items()
         }
         costs = {name: math.log(max(1 - area, _FLOOR)) for name, area in areas.items()}
