@@ -56,7 +56,7 @@ def test_every_command_explains_itself(name: str) -> None:
 
 
 def test_every_option_is_an_argument_of_the_function_of_the_same_name() -> None:
-    of_the_command = {"as_json", "as_jsonl", "quiet", "fail_on_ood", "quick"}
+    of_the_command = {"as_json", "as_jsonl", "quiet", "fail_above", "fail_on_ood", "quick"}
     of_the_command |= {"check", "show_settings"}  # of train, which has a function for the first
     context = click.Context(cli)
     for name in set(COMMANDS) - {"completion", "info", "recipes"}:
