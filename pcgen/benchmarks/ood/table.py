@@ -94,9 +94,10 @@ def combined(scores: FamilyScores) -> dict[str, dict[str, Array]]:
     ways = {COMBINED: scores.components} | {
         name: parts for name, parts in ALONE.items() if set(parts) <= set(scores.names)
     }
+    known = {name: _columns(scores, PART_A, parts) for name, parts in ways.items()}
     return {
         key: {
-            name: calibration.fisher(_columns(scores, key, parts), _columns(scores, PART_A, parts))
+            name: calibration.fisher(_columns(scores, key, parts), known[name])
             for name, parts in ways.items()
         }
         | columns

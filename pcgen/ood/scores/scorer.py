@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +14,7 @@ from pcgen.data.images import Images, Shape, order
 from pcgen.errors import DataError
 from pcgen.inference.infer import Equilibrium, infer
 from pcgen.inference.solvers import Method, prepare
+from pcgen.model.energy import Terms
 from pcgen.model.network import Network
 from pcgen.ood.scores.cause_scores import CauseScores, LinearTwin, View
 from pcgen.ood.scores.experts import Experts, fit_experts
@@ -104,7 +106,8 @@ class PCScorer:
         delta_B = network.energy(first) - end.energy_B
         classes = self.experts(data_BD)
         latent_BL = self.latents.whitened(end.states[network.latent])
-        logs_BF = _log_energies(network, end.states)
+        terms = network.terms(end.states)
+        logs_BF = _log_energies(terms, end.states)
         columns = {
             "free-energy": end.energy_B,
             "energy-layers": self.layers.length(logs_BF[:, self.counted_F]),
@@ -114,7 +117,7 @@ class PCScorer:
             "delta-energy": delta_B,
             "typicality": (end.energy_B - self.median).abs(),
             "latent-knn": neighbour_distance(latent_BL, self.known_NL),
-            **self._within_causes(end, data_BD),
+            **self._within_causes(terms, end.states, data_BD),
             "free_energy_nats": end.energy_B,
             "delta_energy_nats": delta_B,
             "class_energy_nats": classes.nats_B,
@@ -122,15 +125,17 @@ class PCScorer:
         }
         if (self.experts.known_K >= 0).all():
             columns["class_argmin"] = self.experts.known_K[classes.class_B]
-        energies = [terms.energy_B for terms in network.terms(end.states)]
+        energies = [layer.energy_B for layer in terms]
         energies.append(network.prior_energy(end.states[-1]))
         return columns | {f"energy_layer_{i}": energy for i, energy in enumerate(energies)}
 
-    def _within_causes(self, end: Equilibrium, data_BD: Tensor) -> dict[str, Tensor]:
+    def _within_causes(
+        self, terms: Sequence[Terms], states: list[Tensor], data_BD: Tensor
+    ) -> dict[str, Tensor]:
         if self.within is None:
             return {}
         own, other = self.within
-        view = _view(self.network, end.states, self.shape)
+        view = _view(self.network, terms, states, self.shape)
         twin = _twin(self.experts, len(own.mean_L))
         return {
             "cause-layers": own.layers(view),
@@ -185,9 +190,10 @@ def fit(
     logs, energies, views = [], [], []
     for data_BD in torch.split(data_ND[:_INFERRED], _BATCH):
         end = equilibrium(method, table, data_BD)
-        logs.append(_log_energies(network, end.states))
+        terms = network.terms(end.states)
+        logs.append(_log_energies(terms, end.states))
         energies.append(end.energy_B)
-        views.append(_view(network, end.states, images.shape))
+        views.append(_view(network, terms, end.states, images.shape))
     view = View.joined(views)
     logs_NF = torch.cat(logs)[:_LAYERS]
     latents_NL = view.latent_BL[:_LAYERS]
@@ -301,20 +307,19 @@ def _twin(experts: Experts, units: int) -> LinearTwin:
     return LinearTwin(experts.window.mean_D, experts.window.basis_DP[:, :units])
 
 
-def _view(network: Network, states: list[Tensor], shape: Shape) -> View:
+def _view(network: Network, terms: Sequence[Terms], states: list[Tensor], shape: Shape) -> View:
     errors = [
-        state_BD - terms.prediction_BD
-        for state_BD, terms in zip(states, network.terms(states), strict=False)
+        state_BD - layer.prediction_BD for state_BD, layer in zip(states, terms, strict=False)
     ]
     return View.of(errors, states[network.latent], shape)
 
 
-def _log_energies(network: Network, states: list[Tensor]) -> Tensor:
+def _log_energies(terms: Sequence[Terms], states: list[Tensor]) -> Tensor:
     """Return the logs (B, L + 1) of the layers' energies, the top one at precision 1.
 
     Energies are products of many small causes, so that a ratio is as unusual in any layer.
     """
-    energies = [terms.energy_B for terms in network.terms(states)]
+    energies = [layer.energy_B for layer in terms]
     energies.append(0.5 * states[-1].square().sum(1))
     return torch.stack(energies, 1).clamp_min(1e-9).log()
 
