@@ -47,9 +47,17 @@ if TYPE_CHECKING:
     from pcgen.errors import PcgenWarning as PcgenWarning
     from pcgen.errors import RecipeError as RecipeError
     from pcgen.errors import RunError as RunError
+    from pcgen.inference.infer import Equilibrium as Equilibrium
     from pcgen.inference.solvers import register_solver as register_solver
+    from pcgen.interface import Step as Step
+    from pcgen.interface import infer as infer
+    from pcgen.interface import load as load
+    from pcgen.interface import save as save
+    from pcgen.interface import steps as steps
+    from pcgen.learning.gradients import weight_gradients as weight_gradients
     from pcgen.model.activations import register_activation as register_activation
     from pcgen.model.energy import register_likelihood as register_likelihood
+    from pcgen.model.network import Network as Network
     from pcgen.ood.estimator import PCNOutlierDetector as PCNOutlierDetector
     from pcgen.registry import register_data_set as register_data_set
     from pcgen.registry import register_score as register_score
@@ -68,9 +76,13 @@ _HOMES = {
         *("CalibrationError", "CheckpointError", "DataError", "DeviceError"),
         *("DivergenceError", "PcgenError", "PcgenWarning", "RecipeError", "RunError"),
     ),
+    "pcgen.inference.infer": ("Equilibrium",),
     "pcgen.inference.solvers": ("register_solver",),
+    "pcgen.interface": ("Step", "infer", "load", "save", "steps"),
+    "pcgen.learning.gradients": ("weight_gradients",),
     "pcgen.model.activations": ("register_activation",),
     "pcgen.model.energy": ("register_likelihood",),
+    "pcgen.model.network": ("Network",),
     "pcgen.ood.estimator": ("PCNOutlierDetector",),
     "pcgen.registry": ("register_data_set", "register_score"),
     **{f"pcgen.commands.{name}": (name,) for name in _COMMANDS},

@@ -15,6 +15,14 @@ class PcgenError(Exception):
         kind: the machine-readable name, given as `error.kind` by `--json`.
         exit_code: what the command line exits with.
         quiet: whether another process of the same run says it; None before they have met.
+
+    Example:
+        >>> import pcgen
+        >>> try:
+        ...     pcgen.info("nothing")
+        ... except pcgen.PcgenError as error:
+        ...     print(error.hint)
+        Show the models: pcgen recipes
     """
 
     kind = "error"
@@ -32,38 +40,92 @@ class PcgenError(Exception):
 
 
 class RecipeError(PcgenError):
-    """A recipe, or a `--set`, that does not describe a model."""
+    """A recipe, or a `--set`, that does not describe a model.
+
+    Example:
+        >>> import pcgen
+        >>> try:
+        ...     pcgen.train("digit", "run")
+        ... except pcgen.RecipeError as error:
+        ...     print(error.message)
+        digit: no such recipe. Did you mean digits?
+    """
 
     kind = "recipe"
     exit_code = 2
 
 
 class DataError(PcgenError):
-    """Data that cannot be found, read, or brought to the model's shape."""
+    """Data that cannot be found, read, or brought to the model's shape.
+
+    Example:
+        >>> import pcgen, torch
+        >>> try:
+        ...     pcgen.infer(pcgen.Network([4, 64]), torch.rand(10, 65))
+        ... except pcgen.DataError as error:
+        ...     print(error.message)
+        data: the shape is (10, 65), and the network needs (B, 64)
+    """
 
     kind = "data"
 
 
 class CheckpointError(PcgenError):
-    """A checkpoint that is missing, damaged, or made for something else."""
+    """A checkpoint that is missing, damaged, or made for something else.
+
+    Example:
+        >>> import pcgen
+        >>> try:
+        ...     pcgen.info("nothing")
+        ... except pcgen.CheckpointError as error:
+        ...     print(error.message)
+        nothing: no such checkpoint, and no shipped model of that name
+    """
 
     kind = "checkpoint"
 
 
 class CalibrationError(PcgenError):
-    """Too few calibration inputs for what is to be promised, or a detector that does not fit."""
+    """Too few calibration inputs for what is to be promised, or a detector that does not fit.
+
+    Example:
+        >>> import pcgen
+        >>> try:
+        ...     pcgen.ood_score("digits-ood", "digits:test", fpr=0.0001)
+        ... except pcgen.CalibrationError as error:
+        ...     print(error.kind)
+        calibration
+    """
 
     kind = "calibration"
 
 
 class DeviceError(PcgenError):
-    """A device that is not there."""
+    """A device that is not there.
+
+    Example:
+        >>> import pcgen
+        >>> try:
+        ...     pcgen.train("iris", "run", device="gpu0")
+        ... except pcgen.DeviceError as error:
+        ...     print(error.message)
+        gpu0: no such device
+    """
 
     kind = "device"
 
 
 class RunError(PcgenError):
-    """A run folder that cannot be written, or cannot be resumed."""
+    """A run folder that cannot be written, or cannot be resumed.
+
+    Example:
+        >>> import pcgen
+        >>> try:
+        ...     pcgen.train(None, "no-run-here", resume=True)
+        ... except pcgen.RunError as error:
+        ...     print(error.kind)
+        run
+    """
 
     kind = "run"
 
@@ -76,7 +138,19 @@ class OutputError(RunError):
 
 
 class DivergenceError(PcgenError):
-    """States or weights that left the finite numbers."""
+    """States or weights that left the finite numbers.
+
+    Example:
+        >>> import pcgen, torch
+        >>> network = pcgen.Network([4, 64])
+        >>> network.layers[0].weight.mul_(torch.inf)  # doctest: +ELLIPSIS
+        tensor(...)
+        >>> try:
+        ...     pcgen.save(network, "never-written.safetensors")
+        ... except pcgen.DivergenceError as error:
+        ...     print(error.kind)
+        divergence
+    """
 
     kind = "divergence"
     too_large = (
@@ -101,6 +175,10 @@ class PcgenWarning(UserWarning):
 
     `warnings.warn(message, PcgenWarning, stacklevel=2)` raises it; the command line prints it as a
     line on standard error, unless -q is given.
+
+    Example:
+        >>> import pcgen, warnings
+        >>> warnings.simplefilter("ignore", pcgen.PcgenWarning)  # in a script that knows its data
     """
 
 

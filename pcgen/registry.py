@@ -167,6 +167,10 @@ def register_data_set(name: str, read: Any) -> None:
         read: a function that takes the split, for example "test", or "" if none is asked for. It
             returns images, or images and their labels as a tuple, or the path of the data. The
             images are an array as `pcgen.data.sources.open_data` takes it, which also resizes them.
+
+    Example:
+        >>> import numpy, pcgen
+        >>> pcgen.register_data_set("noise", lambda split: numpy.random.rand(60, 8, 8))
     """
     DATA_SETS.register(name, read)
 

@@ -54,7 +54,7 @@ def main() -> None:
     for hidden in (1.0, 10.0):
         precision = msgspec.structs.replace(model.recipe.model.precision, hidden=hidden)
         table = msgspec.structs.replace(model.recipe.model, precision=precision)
-        network = Network(table, model.network.layers, model.network.log_precisions)
+        network = Network.of(table, model.network.layers, model.network.log_precisions)
         network.log_precisions[1:-1] = [
             torch.tensor(hidden).log() for _ in network.log_precisions[1:-1]
         ]

@@ -226,7 +226,7 @@ def with_encoder(recipe: Recipe, model: nn.Module, images: Images, prior: float)
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)
     own.log_precisions[-1].fill_(prior).log_()
-    network = Encoded(own.table, own.layers, own.log_precisions)
+    network = Encoded.of(own.table, own.layers, own.log_precisions)
     network.encoder = encoder
     data_BD = images.rows(range(min(TYPICAL, len(images)))).pixels_BD.to(own.layers[0].weight)
     network.typical_latents[: len(data_BD)] = network.start_latent(data_BD)

@@ -109,7 +109,7 @@ class Classifier:
         )
         like = layers[0].weight
         nothing = build(table, self.classes, torch.Generator()).log_precisions
-        return Network(table, layers, [p.to(like) for p in nothing])
+        return Network.of(table, layers, [p.to(like) for p in nothing])
 
     def weights(self) -> list[Tensor]:
         """Return all weights and biases, from the data upwards."""

@@ -38,6 +38,10 @@ def bench_memory(
     Raises:
         DataError: Tiny ImageNet is not here, or has fewer images than are to be stored.
         RunError: a folder that cannot be written.
+
+    Example:
+        >>> import pcgen
+        >>> rows = pcgen.bench_memory([50], [512], ["mask:bottom"], seeds=1)  # doctest: +SKIP
     """
     import msgspec
     import torch

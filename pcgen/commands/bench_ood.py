@@ -49,6 +49,10 @@ def bench_ood(
         RecipeError: a data set without recipes, or an unknown family.
         DataError: a known data set is missing; a missing unusual set is left out with a note.
         RunError: a folder that cannot be written.
+
+    Example:
+        >>> import pcgen
+        >>> rows = pcgen.bench_ood(["mnist"], seeds=1, left_out=False)  # doctest: +SKIP
     """
     recipes = {name: _recipes(name) for name in data}
 

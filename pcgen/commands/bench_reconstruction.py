@@ -29,6 +29,10 @@ def bench_reconstruction(
     Raises:
         RecipeError: a data set without a shipped recipe.
         DataError: data that cannot be found.
+
+    Example:
+        >>> import pcgen
+        >>> rows = pcgen.bench_reconstruction(["mnist"], seeds=1)  # doctest: +SKIP
     """
     recipes = {name: resolve_recipe(shipped.recipe_path(name)) for name in data}
 

@@ -34,6 +34,10 @@ def bench_sampling(
     Raises:
         RecipeError: data without a shipped model that samples, or no such part.
         DataError: data that cannot be found.
+
+    Example:
+        >>> import pcgen
+        >>> rows = pcgen.bench_sampling(["iris"], parts=["samples"])  # doctest: +SKIP
     """
     for kind, names, known in (("sampler", data, _SAMPLERS), ("part", parts, SAMPLING_PARTS)):
         unknown = [name for name in names if name not in known]

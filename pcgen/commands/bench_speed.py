@@ -35,6 +35,10 @@ def bench_speed(
         RecipeError: an unknown workload.
         DeviceError: a device that is not on this machine.
         RunError: a folder that cannot be written.
+
+    Example:
+        >>> import pcgen
+        >>> rows = pcgen.bench_speed(["W1"], samples=3, threads=[1])  # doctest: +SKIP
     """
     import torch
 

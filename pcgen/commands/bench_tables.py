@@ -39,6 +39,10 @@ def bench_tables(
     Raises:
         RecipeError: no such family.
         DataError: no such table, or one that cannot be read.
+
+    Example:
+        >>> import pcgen
+        >>> rows = pcgen.bench_tables(["breastw"], splits=1)  # doctest: +SKIP
     """
     from pcgen.benchmarks.tables.benchmark import measure, rows_of
     from pcgen.benchmarks.tables.methods import METHODS, missing

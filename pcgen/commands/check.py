@@ -78,6 +78,12 @@ def check(
 
     Raises:
         PcgenError: any error that `train` would raise before its first epoch.
+
+    Example:
+        >>> import pcgen
+        >>> result = pcgen.check("digits")
+        >>> result.sizes
+        [64, 64, 64, 16]
     """
     chosen = resolve_recipe(recipe, data=data, settings=settings, seed=seed)
     array = None if isinstance(data, str | Path) else data

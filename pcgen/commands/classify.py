@@ -53,6 +53,12 @@ def classify(
 
     Raises:
         PcgenError: no classifier, data that cannot be used, or a file that cannot be written.
+
+    Example:
+        >>> import pcgen
+        >>> result = pcgen.classify("digits-classifier", "digits:test", limit=3)
+        >>> len(result.inputs)
+        3
     """
     from pcgen.classification import classify as task
     from pcgen.data.labels import in_classes_of

@@ -61,6 +61,10 @@ def demo(out: str | Path = "demo", *, on_progress: OnProgress = silent) -> DemoR
 
     Raises:
         RunError: a folder that cannot be written.
+
+    Example:
+        >>> import pcgen
+        >>> result = pcgen.demo("demo")  # doctest: +SKIP
     """
     from pcgen.pages import run_page
     from pcgen.storage.runs import RunFolder

@@ -12,7 +12,13 @@ _PACKAGES = (
 
 
 def doctor(*, data_dir: str | Path | None = None) -> list[dict[str, Any]]:
-    """Return a row for each version, device and data set that pcgen depends on here."""
+    """Return a row for each version, device and data set that pcgen depends on here.
+
+    Example:
+        >>> import pcgen
+        >>> pcgen.doctor()[0]["what"]
+        'pcgen'
+    """
     import platform
 
     import torch

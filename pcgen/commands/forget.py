@@ -23,6 +23,10 @@ def forget(
 
     Raises:
         PcgenError: a memory that cannot forget, or a number without a stored image.
+
+    Example:
+        >>> import pcgen
+        >>> pcgen.forget("runs/memory", [17], "smaller.safetensors")  # doctest: +SKIP
     """
     from pcgen.memory.edit import erase
     from pcgen.memory.recall import BATCH

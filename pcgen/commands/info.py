@@ -14,6 +14,11 @@ def info(path: str | Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: no such file, or no checkpoint.
+
+    Example:
+        >>> import pcgen
+        >>> pcgen.info("digits")["sizes"]
+        [64, 64, 64, 16]
     """
     from pcgen import shipped
     from pcgen.storage.checkpoint import read_header

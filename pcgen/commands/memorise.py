@@ -71,6 +71,10 @@ def memorise(
 
     Raises:
         PcgenError: a memory that cannot be added to, or data that cannot be used.
+
+    Example:
+        >>> import pcgen
+        >>> pcgen.memorise("runs/memory", "more-pictures/", "larger.safetensors")  # doctest: +SKIP
     """
     from pcgen.data.images import require_readable
     from pcgen.memory.edit import write

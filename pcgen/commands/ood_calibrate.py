@@ -132,6 +132,16 @@ def ood_calibrate(
     Raises:
         PcgenError: a model or data that cannot be used.
         CalibrationError: no rows that the model has not seen.
+
+    Example:
+        >>> import numpy, pcgen, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pcgen.save(pcgen.Network([2, 8, 4]), f"{folder}/network.safetensors")
+        ...     rows = numpy.random.default_rng(0).random((200, 4))
+        ...     files = f"{folder}/network.safetensors", f"{folder}/detector.safetensors"
+        ...     result = pcgen.ood_calibrate(files[0], rows, files[1])
+        >>> result.document()["count"]
+        120
     """
     from pcgen.data.tables import require_complete
     from pcgen.ood.calibrate import calibrate, fitted_scorers, require_unseen, rows_for

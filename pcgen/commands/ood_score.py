@@ -115,6 +115,13 @@ def ood_score(
         CalibrationError: too few calibration inputs for the false-alarm rate.
         DivergenceError: a score that is not finite although its input is usual; no row is left.
         ScoringInterrupted: after Ctrl-C, once the rows so far are written.
+
+    Example:
+        >>> import numpy, pcgen
+        >>> noise = numpy.random.default_rng(0).random((20, 1, 8, 8))
+        >>> result = pcgen.ood_score("digits-ood", noise)
+        >>> result.document()["flagged"]
+        20
     """
     from pcgen.ood.inputs import open_like
     from pcgen.ood.job import Job

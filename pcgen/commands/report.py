@@ -24,6 +24,14 @@ def report(
     Raises:
         OutputError: a page that would replace one of the files that it shows.
         PcgenError: the path holds none of these, or the page cannot be written.
+
+    Example:
+        >>> import pcgen, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = pcgen.train("digits", folder, settings=["learning.epochs=1"])
+        ...     page = pcgen.report(folder)
+        >>> page.name
+        'report.html'
     """
     path = Path(run)
     maps = None if heatmaps is None else Path(heatmaps)

@@ -36,6 +36,12 @@ def study_depth(
     Raises:
         RecipeError: an unknown solver.
         RunError: a folder that cannot be written.
+
+    Example:
+        >>> import pcgen
+        >>> rows = pcgen.study_depth([4], [8], solvers=["newton"], steps=20, images=2)
+        >>> rows[0]["solver"]
+        'newton'
     """
     import torch
 

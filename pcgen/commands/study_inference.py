@@ -27,6 +27,10 @@ def study_inference(
     Raises:
         RecipeError: a name that is not one of the models with a test set.
         DataError: data that cannot be found.
+
+    Example:
+        >>> import pcgen
+        >>> rows = pcgen.study_inference(["iris"], limit=2)  # doctest: +SKIP
     """
     import torch
 

@@ -26,6 +26,12 @@ class Equilibrium:
             point; infinite where no bound is known, and without a tolerance.
         converged_B: whether that is at most the tolerance times the energy.
         steps_B: the gradient evaluations that each image took.
+
+    Example:
+        >>> import pcgen, torch
+        >>> equilibrium = pcgen.infer(pcgen.Network([4, 16, 64]), torch.rand(10, 64))
+        >>> [tuple(x_BD.shape) for x_BD in equilibrium.states]
+        [(10, 64), (10, 16), (10, 4)]
     """
 
     states: list[Tensor]

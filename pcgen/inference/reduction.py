@@ -81,7 +81,7 @@ class Reduction:
         skips = [
             skip if skip.target else Skip(skip.source, 0, next(triangles)) for skip in whole.skips
         ]
-        self.network = Network(
+        self.network = Network.of(
             whole.table,
             [data_layer, *whole.layers[1:]],
             [unit, *whole.log_precisions[1:]],

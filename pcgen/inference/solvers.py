@@ -135,11 +135,13 @@ def register_solver(name: str, make: Callable[[Network, InferenceTable], Method]
             once per weight update.
 
     Example:
+        >>> import pcgen
         >>> from pcgen.inference.directions import Descent
+        >>> from pcgen.inference.solvers import Method
         >>> from pcgen.inference.states import StateInference
         >>> def slow(network, table):
         ...     return Method(network, StateInference, lambda: Descent(0.01, momentum=0.0))
-        >>> register_solver("slow-descent", slow)
+        >>> pcgen.register_solver("slow-descent", slow)
     """
     SOLVERS.register(name, make)
 

@@ -13,14 +13,29 @@ from pcgen.model.network import Network
 
 
 def weight_gradients(
-    network: Network, states: Sequence[Tensor], terms: Sequence[Terms]
+    network: Network, states: Sequence[Tensor], terms: Sequence[Terms] | None = None
 ) -> list[Tensor]:
     """Return dE/dW and dE/db of every layer, in the order of `Network.weights`, batch means.
 
         dE/dW_{l+1} = -(Pi_l eps_l * f'(a_l)) x_{l+1}'
 
+    Each is local: it needs the error of its own layer and the states of the layer above.
+
+    Args:
+        states: (B, D_l) of every layer, data first.
+        terms: the energies and slopes at these states, if they are known.
+
     Source: Rao and Ballard (1999), eq. 9, with the slope of f at the drive and not at the response.
+
+    Example:
+        >>> import pcgen, torch
+        >>> network = pcgen.Network([4, 16, 64])
+        >>> states = pcgen.infer(network, torch.rand(10, 64)).states
+        >>> gradients = pcgen.weight_gradients(network, states)
+        >>> [tuple(gradient.shape) for gradient in gradients]
+        [(64, 16), (64,), (16, 4), (16,)]
     """
+    terms = network.terms(states) if terms is None else terms
     gradients: list[Tensor] = []
     for layer, term, above in zip(network.layers, terms, states[1:], strict=True):
         gradients.extend(layer.gradients(term.signal_BD, above))

@@ -48,7 +48,7 @@ def fit_latent_prior(network: Network, latents_BL: Tensor) -> Network:
         for skip in fitted.skips
     ]
     precision = msgspec.structs.replace(fitted.table.precision, latent=1.0)
-    standard = Network(
+    standard = Network.of(
         msgspec.structs.replace(fitted.table, precision=precision),
         [*fitted.layers[:-1], _over(fitted.layers[-1], factor_LL)],
         [*fitted.log_precisions[:-1], torch.zeros_like(fitted.log_precisions[-1])],

@@ -226,6 +226,6 @@ def _with_precisions(network: Network, noise: float, *, has_prior: bool) -> Netw
     latent = torch.full_like(latent, 0.0 if has_prior else -math.inf)
     if isinstance(network.energies()[0], Gaussian):
         data = -(max(noise, _LEAST_NOISE) ** 2 + (-data).exp()).log()
-    changed = Network(network.table, network.layers, [data, *hidden, latent], network.skips)
+    changed = Network.of(network.table, network.layers, [data, *hidden, latent], network.skips)
     changed.typical_latents = network.typical_latents
     return changed

@@ -54,7 +54,7 @@ class MemoryNetwork(Network):
         """Take the stored latents and the precision of every component."""
         last = torch.full_like(network.log_precisions[-1], math.log(precision))
         log_precisions = [*network.log_precisions[:-1], last]
-        super().__init__(network.table, network.layers, log_precisions, network.skips)
+        self._assemble(network.table, network.layers, log_precisions, network.skips)
         self.typical_latents = network.typical_latents
         self.stored_NL = stored_NL
 

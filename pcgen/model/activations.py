@@ -111,7 +111,8 @@ def register_activation(
             length work more.
 
     Example:
-        >>> register_activation("softsign", torch.nn.functional.softsign)
+        >>> import pcgen, torch
+        >>> pcgen.register_activation("softsign", torch.nn.functional.softsign)
     """
     if slope is None:
         slope = partial(_derivative, value)

@@ -321,8 +321,12 @@ def register_likelihood(name: str, make: Callable[[], LayerEnergy]) -> None:
             methods of `LayerEnergy`.
 
     Example:
+        >>> import pcgen, torch
+        >>> from pcgen.model.energy import AutogradEnergy
         >>> def log_cosh(value, drive):
         ...     return torch.log(torch.cosh(value - drive))
-        >>> register_likelihood("log-cosh", lambda: AutogradEnergy(log_cosh, lambda a: a, 1.0))
+        >>> def energy():
+        ...     return AutogradEnergy(log_cosh, mean=lambda drive: drive, largest_curvature=1.0)
+        >>> pcgen.register_likelihood("log-cosh", energy)
     """
     LIKELIHOODS.register(name, make)

@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from pcgen.config import ModelTable
+from pcgen.config import ModelTable, from_dict
+from pcgen.device import generator
 from pcgen.errors import RecipeError
 from pcgen.model import products
 from pcgen.model.activations import activation
@@ -44,7 +46,15 @@ class Skip:
 
 
 class Network:
-    """A decoder-only predictive coding network.
+    """A predictive coding network: every layer predicts the layer below, down to the data.
+
+    Example:
+        >>> import pcgen, torch
+        >>> network = pcgen.Network([4, 16, 64], activation="gelu", output="sigmoid")
+        >>> network.sizes  # data first
+        [64, 16, 4]
+        >>> network.decode(torch.zeros(2, 4)).shape
+        torch.Size([2, 64])
 
     Attributes:
         table: the recipe's model table.
@@ -62,10 +72,71 @@ class Network:
 
     def __init__(
         self,
+        layers: Sequence[int | Sequence[int] | Layer],
+        *,
+        activation: str = "tanh",
+        output: str = "linear",
+        likelihood: str = "gaussian",
+        kernel: int | list[int] = 4,
+        data_precision: float = 1.0,
+        hidden_precision: float | list[float] = 1.0,
+        latent_precision: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        """Build a network from the list of its layers, with random weights.
+
+        Args:
+            layers: from the latent down to the data: a number of units, or
+                (channels, height, width) of a map. Between two maps is a transposed convolution,
+                between others a dense map. An own `Layer` between two entries takes its place.
+            activation: of the hidden layers' predictions: linear, tanh, relu, gelu ...
+            output: the activation of the data layer's prediction.
+            likelihood: gaussian, bernoulli (data of 0 and 1) or categorical (one-hot data).
+            kernel: the side of the transposed convolutions' kernels; a list from the latent down.
+            data_precision: the weight of the data layer's squared errors in the energy.
+            hidden_precision: the same of the hidden layers; a list from the data upwards.
+            latent_precision: of the latent's prior N(0, 1 / precision); 0 is no prior.
+            seed: of the weights.
+
+        Raises:
+            RecipeError: a name, a size or a precision that does not fit.
+        """
+        sizes, own = _entries(layers)
+        model = {
+            "layers": sizes[:-1],
+            "kernel": kernel,
+            "activation": activation,
+            "output": output,
+            "likelihood": likelihood,
+            "precision": {
+                "data": data_precision,
+                "hidden": hidden_precision,
+                "latent": latent_precision,
+            },
+        }
+        table = from_dict({"model": model}, "pcgen.Network").model
+        built = build(table, _data_shape(sizes[-1]), generator(seed, "weights"), own=own)
+        self._assemble(table, built.layers, built.log_precisions, built.skips)
+
+    @classmethod
+    def of(
+        cls,
         table: ModelTable,
         layers: Sequence[Layer],
         log_precisions: Sequence[Tensor],
         skips: Sequence[Skip] = (),
+    ) -> Self:
+        """Return the network that these maps and precisions make, data first."""
+        network = cls.__new__(cls)
+        network._assemble(table, layers, log_precisions, skips)
+        return network
+
+    def _assemble(
+        self,
+        table: ModelTable,
+        layers: Sequence[Layer],
+        log_precisions: Sequence[Tensor],
+        skips: Sequence[Skip],
     ) -> None:
         self.table = table
         self.layers = list(layers)
@@ -283,7 +354,7 @@ class Network:
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Network:
         """Return a copy on a device."""
-        copy = Network(
+        copy = Network.of(
             self.table,
             [layer.to(device, dtype) for layer in self.layers],
             [p.to(device, dtype, copy=True) for p in self.log_precisions],
@@ -293,6 +364,35 @@ class Network:
             copy.mixture = self.mixture.to(device, dtype)
         copy.load(self.tensors())
         return copy
+
+
+def _entries(
+    layers: Sequence[int | Sequence[int] | Layer],
+) -> tuple[list[int | list[int]], dict[int, Layer]]:
+    """Return the sizes in a list of layers, and its own maps by the number of the layer below."""
+    sizes: list[int | list[int]] = []
+    after: dict[int, Layer] = {}
+    for entry in layers:
+        if isinstance(entry, int):
+            sizes.append(entry)
+        elif isinstance(entry, Sequence):
+            sizes.append([*entry])
+        else:
+            after[len(sizes)] = entry
+    if len(sizes) < 2 or not all(0 < place < len(sizes) for place in after):
+        raise RecipeError(
+            "pcgen.Network: needs a latent and the data, and own maps only between two layers",
+            "Example: pcgen.Network([16, 64, 784])",
+        )
+    return sizes, {len(sizes) - 1 - place: layer for place, layer in after.items()}
+
+
+def _data_shape(entry: int | list[int]) -> int | Shape:
+    if isinstance(entry, int) and entry > 0:
+        return entry
+    if isinstance(entry, list) and len(entry) == 3 and min(entry) > 0:
+        return entry[0], entry[1], entry[2]
+    raise RecipeError(f"pcgen.Network: data of {entry}: give units, or (channels, height, width)")
 
 
 def _shapes(table: ModelTable, data: int | Shape, classes: int) -> tuple[list[Shape], list[bool]]:
@@ -352,13 +452,18 @@ def tensor_size(table: ModelTable, data: int | Shape, classes: int = 0) -> int:
 
 
 def build(
-    table: ModelTable, data: int | Shape, generator: torch.Generator, classes: int = 0
+    table: ModelTable,
+    data: int | Shape,
+    generator: torch.Generator,
+    classes: int = 0,
+    own: Mapping[int, Layer] | None = None,
 ) -> Network:
     """Return a new network with random weights.
 
     Args:
         data: the shape of the data layer, or its number of units for a table.
         classes: the number of classes, if the data have labels.
+        own: maps to use instead of new ones, by the number of the layer below.
 
     Raises:
         RecipeError: layers, kernels, skips, labels or precisions that do not fit together.
@@ -367,7 +472,9 @@ def build(
     kernels = _kernels_of(table, is_map)
     layers: list[Layer] = []
     for i, (below, above) in enumerate(itertools.pairwise(shapes)):
-        if i in kernels:
+        if own and i in own:
+            layers.append(_fitting(own[i], below, above))
+        elif i in kernels:
             layers.append(
                 TransposedConvolution.initial(below, above, kernels[i], generator, is_data=i == 0)
             )
@@ -375,7 +482,7 @@ def build(
             layers.append(Dense.initial(below, above, generator))
     skips = [_skip(pair, table, shapes, is_map, generator) for pair in table.skips]
     sizes = [math.prod(shape) for shape in shapes]
-    network = Network(table, layers, _log_precisions(table, sizes), skips)
+    network = Network.of(table, layers, _log_precisions(table, sizes), skips)
     if table.causes > 1:
         if table.labels or table.precision.latent != 1.0:
             raise RecipeError(
@@ -385,6 +492,18 @@ def build(
         weight = layers[0].weight
         network.mixture = Mixture.standard(table.causes, sizes[-1], classes, weight)
     return network
+
+
+def _fitting(layer: Layer, below: Shape, above: Shape) -> Layer:
+    """Return an own map, if it leads from the layer above to the layer below."""
+    sizes = math.prod(layer.above), math.prod(layer.below)
+    wanted = math.prod(above), math.prod(below)
+    if sizes != wanted:
+        raise RecipeError(
+            f"pcgen.Network: the map {type(layer).__name__} leads from {sizes[0]} to {sizes[1]} "
+            f"units, and stands between {wanted[0]} and {wanted[1]}"
+        )
+    return layer
 
 
 def _require_labels(table: ModelTable, classes: int) -> None:

@@ -118,7 +118,7 @@ def problem(kind: str, latent: str, depth: int, width: int, images: int) -> Prob
         for below, above in itertools.pairwise(map(int, sizes))  # type: ignore[arg-type]
     ]
     ones = [torch.zeros((), dtype=torch.float64) for _ in sizes]
-    network = (_Residual if kind == "residual" else Network)(table, layers, ones)
+    network = (_Residual if kind == "residual" else Network).of(table, layers, ones)
     pixels_BD = open_data("digits").rows(range(2 * images + TYPICAL)).pixels_BD.double()
     pixels_BD = pixels_BD - pixels_BD.mean()
     ends_BD = pixels_BD @ _rotation(pixels_BD.shape[1], width, source)

@@ -40,7 +40,7 @@ def test_the_energy_is_that_of_a_full_gaussian_prior(skips: tuple[list[int], ...
 def test_a_linear_start_begins_where_it_did() -> None:
     plain = oracle.network()
     table = msgspec.structs.replace(plain.table, start="linear")
-    network = Network(table, plain.layers, plain.log_precisions)
+    network = Network.of(table, plain.layers, plain.log_precisions)
     assert network.start is not None
     network.start.copy_(torch.randn(8, 3, generator=torch.Generator().manual_seed(1)))
     latents = latents_of(network)

@@ -208,7 +208,7 @@ def test_ppca_is_the_free_energy_of_a_linear_network(known: Images, data_BD: tor
     weight = vectors[:, -12:] * (values[-12:] - scorer.noise).sqrt()
     table = from_dict({"model": {"layers": [12], "precision": {"latent": 1.0}}}).model
     precisions = [-torch.tensor(scorer.noise, dtype=torch.float64).log(), torch.zeros(()).double()]
-    network = Network(table, [Dense(weight, scorer.mean_D)], precisions)
+    network = Network.of(table, [Dense(weight, scorer.mean_D)], precisions)
     network.typical_latents = network.typical_latents.double()
     inference = InferenceTable(solver="newton")
     found = infer(prepare(network, inference), data_BD.double(), steps=50, tolerance=1e-12)

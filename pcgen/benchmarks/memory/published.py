@@ -174,4 +174,4 @@ def _above_data(network: Network) -> Network:
     )
     unit = torch.zeros_like(network.log_precisions[-1])
     precisions = [*[unit] * (network.depth - 1), torch.full_like(unit, -torch.inf)]
-    return Network(upper, network.layers[1:], precisions)
+    return Network.of(upper, network.layers[1:], precisions)
