@@ -195,7 +195,8 @@ def save(network: Network, path: str | Path, settings: Sequence[str] = ()) -> No
         )
     tables = with_settings(to_dict(Recipe(model=network.table)), settings)
     recipe = from_dict(tables, str(path))
-    data = {"source": ARRAY, "count": 0, "shape": [*network.layers[0].below]}
+    # No data are those that it was trained on, as far as a command can tell.
+    data = {"source": ARRAY, "count": 0, "shape": [*network.layers[0].below], "fingerprint": ""}
     header = checkpoint.model_header(network, recipe, data, {})
     checkpoint.save(Path(path), network.tensors(), header)
 
