@@ -19,7 +19,7 @@ os.environ["PCGEN_PRODUCTS"] = "torch"
 settings.register_profile("pcgen", deadline=None)
 settings.load_profile("pcgen")
 
-_SKIPS_THAT_MAY_BE = ("cuda", "gpu", "runs as root", "needs the peer", "needs onednn")
+_SKIPS_THAT_MAY_BE = ("cuda", "gpu", "runs as root", "needs the peer", "needs onednn", "chromium")
 _KEPT = ("PCGEN_DATA", "PCGEN_NO_SKIPS", "PCGEN_PRODUCTS")
 
 

@@ -114,9 +114,9 @@ def _reconstruct(
     require_results(result.rows, images.source)
 
     def picture() -> bytes:
-        from pcgen.pages import pictures
+        from pcgen.pages import page, pictures
 
-        title = f"{images.source}: mse {1e3 * result.metrics.mse:.2f}e-3 from the latent"
+        title = f"{images.source}: MSE per pixel {page.number(result.metrics.mse)}"
         rows = pictures.reconstructions(result.inputs_BD, result.outputs_BD, loaded.shape)
         return pictures.grid_png(rows, title=title)
 

@@ -1,18 +1,56 @@
-"""Charts as inline SVG; the page's stylesheet colours them, light and dark."""
+"""Charts by matplotlib, as inline SVG; the page's stylesheet colours them, light and dark."""
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from html import escape
+from typing import TYPE_CHECKING, Any
 
-_WIDTH, _HEIGHT = 460, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 14, 40
-# The axis is logarithmic if largest / smallest lies between these: below, a linear axis shows
+import numpy as np
+
+from pcgen.pages.page import number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WIDTH, _HEIGHT = 360, 235
+# An axis is logarithmic if largest / smallest lies between these: below, a linear axis shows
 # everything; above, the smallest value is practically zero.
 _LOG_FROM, _LOG_TO = 30.0, 1e12
 _AS_ZERO = 1e-200
+# matplotlib draws with these colours; in the SVG, the stylesheet's variables take their places.
+_COLOURS = {
+    name: f"#0{i}0{i}0{i}"
+    for i, name in enumerate(("ink", "soft", "faint", "rule", "s0", "s1", "s2", "s3"), 1)
+}
+_SERIES = [_COLOURS[f"s{i}"] for i in range(4)]
+_DASHES = ("-", "--", ":")
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "pcgen",
+    "font.size": 11,
+    "text.color": _COLOURS["soft"],
+    "text.parse_math": False,
+    "axes.edgecolor": _COLOURS["faint"],
+    "axes.labelcolor": _COLOURS["soft"],
+    "axes.formatter.limits": (-4, 5),
+    "axes.formatter.use_mathtext": False,
+    "axes.formatter.useoffset": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.8,
+    "axes.grid": True,
+    "grid.color": _COLOURS["rule"],
+    "xtick.color": _COLOURS["soft"],
+    "ytick.color": _COLOURS["soft"],
+    **{f"{axis}tick.{kind}.size": 0 for axis in "xy" for kind in ("major", "minor")},
+    "legend.frameon": False,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,55 +65,100 @@ class Series:
         return [(x, y) for x, y in self.points if math.isfinite(x) and math.isfinite(y)]
 
 
-def line_chart(series: Sequence[Series], *, x_label: str, y_label: str) -> str:
+def line_chart(
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    shares: bool = False,
+    x_log: bool = False,
+) -> str:
     """Return the SVG of a line chart; empty if there is no point to draw.
 
     The y axis is logarithmic where all values are positive and span more than a factor of 30.
+
+    Args:
+        shares: all values are shares: the y axis goes from 0 to 1.
+        x_log: the x axis is logarithmic.
     """
-    lines = [(line.name, line.finite()) for line in series]
-    lines = [(name, points) for name, points in lines if points]
+    lines = [(line.name, line.finite()) for line in series if line.finite()]
     if not lines:
         return ""
-    xs = [x for _, points in lines for x, _ in points]
-    ys = [y for _, points in lines for _, y in points]
-    log = min(ys) > _AS_ZERO and _LOG_FROM < max(ys) / min(ys) < _LOG_TO
-    ticks = _log_ticks(min(ys), max(ys)) if log else _ticks(min(ys), max(ys))
-    low, high = min(*ys, *ticks), max(*ys, *ticks)
-    left, right = min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1
+    with _drawing(x_label, y_label) as (axes, svg):
+        for i, (name, points) in enumerate(lines):
+            marker = "." if len(points) <= 30 else ""
+            style = _DASHES[i // len(_SERIES) % len(_DASHES)]
+            colour = _SERIES[i % len(_SERIES)]
+            axes.plot(*zip(*points, strict=True), style, color=colour, marker=marker, label=name)
+        ys = [y for _, points in lines for _, y in points]
+        xs = [x for _, points in lines for x, _ in points]
+        if shares:
+            axes.set_ylim(-0.01, 1.01)
+        elif min(ys) > _AS_ZERO and _LOG_FROM < max(ys) / min(ys) < _LOG_TO:
+            _logarithmic(axes, "y")
+        if x_log:
+            _logarithmic(axes, "x", sorted(set(xs)))
+        elif all(float(x).is_integer() for x in xs) and max(xs) > 1:
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        _legend(axes, len(lines))
+    return svg[0]
 
-    def across(x: float) -> float:
-        return _LEFT + (x - left) / (right - left) * (_WIDTH - _LEFT - _RIGHT)
 
-    def down(y: float) -> float:
-        share = math.log(y / low) / math.log(high / low) if log else (y - low) / (high - low)
-        return _HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM)
+def roc_chart(curves: Sequence[Series], *, x_label: str, y_label: str) -> str:
+    """Return the SVG of ROC curves on 0 to 1, with the diagonal of a guess."""
+    with _drawing(x_label, y_label, height=320) as (axes, svg):
+        axes.plot((0, 1), (0, 1), "--", color=_COLOURS["faint"], linewidth=1, label="guess")
+        for colour, curve in zip(_SERIES, curves, strict=False):
+            axes.plot(*zip(*curve.points, strict=True), color=colour, label=curve.name)
+        axes.set(xlim=(0, 1), ylim=(0, 1.005), aspect="equal")
+        _legend(axes, 2)
+    return svg[0]
 
-    floor = _HEIGHT - _BOTTOM
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(y_label)}">']
-    for tick in ticks:
-        y = down(tick)
-        parts.append(f'<path class="rule" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y + 4:.1f}">{_number(tick)}</text>')
-    for tick in _whole_ticks(left, right):
-        x = across(tick)
-        parts.append(
-            f'<text class="tick below" x="{x:.1f}" y="{floor + 17}">{_number(tick)}</text>'
-        )
-    parts.append(f'<path class="axis" d="M{_LEFT} {floor}H{_WIDTH - _RIGHT}"/>')
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(f'<text class="name" x="{middle}" y="{_HEIGHT - 5}">{escape(x_label)}</text>')
-    for i, (name, points) in enumerate(lines):
-        path = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in points)
-        parts.append(f'<polyline class="line s{i % 4}" points="{path}"/>')
-        if len(points) <= 60:
-            for x, y in points:
-                says = f"{escape(name)}: {y:.5g} at {_number(x)}"
-                parts.append(
-                    f'<circle class="dot s{i % 4}" cx="{across(x):.1f}" cy="{down(y):.1f}" r="3">'
-                    f"<title>{says}</title></circle>"
-                )
-    parts.append("</svg>")
-    return "".join(parts)
+
+def histogram(
+    groups: Mapping[str, Sequence[float] | np.ndarray],
+    *,
+    x_label: str,
+    y_label: str,
+    lines: Mapping[str, float] | None = None,
+    shares: bool = False,
+    bins: int = 40,
+) -> str:
+    """Return the SVG of the share of each group's values in each bin; empty without values.
+
+    The outermost bins include all values beyond them. The axis is logarithmic as in `line_chart`.
+
+    Args:
+        lines: names and places of vertical lines, for instance a threshold.
+        shares: values are shares: bins reach from 0 to 1, with a line where equal shares lie.
+    """
+    values = {name: np.asarray(group, dtype=np.float64) for name, group in groups.items()}
+    values = {name: group[np.isfinite(group)] for name, group in values.items()}
+    values = {name: group for name, group in values.items() if len(group)}
+    if not values:
+        return ""
+    together = np.concatenate(list(values.values()))
+    low, high = (0.0, 1.0) if shares else np.quantile(together, [0.001, 0.999])
+    if lines:
+        low, high = min(low, *lines.values()), max(high, *lines.values())
+    log = not shares and together.min() > _AS_ZERO and _LOG_FROM < high / low < _LOG_TO
+    edges = np.geomspace(low, high, bins + 1) if log else np.linspace(low, high, bins + 1)
+    if not np.all(np.diff(edges) > 0):
+        edges = np.linspace(low - 0.5, high + 0.5, bins + 1)
+    with _drawing(x_label, y_label) as (axes, svg):
+        for colour, (name, group) in zip(_SERIES, values.items(), strict=False):
+            counts, _ = np.histogram(group.clip(edges[0], edges[-1]), edges)
+            share = counts / len(group)
+            axes.stairs(share, edges, fill=True, color=colour, alpha=0.55, label=name)
+        for style, (name, place) in zip(("--", ":"), (lines or {}).items(), strict=False):
+            axes.axvline(place, color=_COLOURS["ink"], linestyle=style, linewidth=1.3, label=name)
+        if shares:
+            axes.axhline(1 / bins, color=_COLOURS["ink"], linestyle="--", linewidth=1, label="even")
+        if log:
+            _logarithmic(axes, "x")
+        axes.set_xlim(edges[0], edges[-1])
+        _legend(axes, len(values) + len(lines or {}) + shares)
+    return svg[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,66 +172,92 @@ class Bar:
     ours: bool = False
 
 
-_NAMES, _BAR, _VALUES = 165, 26, 72
-
-
-def bar_chart(bars: Sequence[Bar], *, label: str) -> str:
+def bar_chart(bars: Sequence[Bar], *, x_label: str) -> str:
     """Return the SVG of horizontal bars from 0, shortest first; empty if there are none."""
-    drawn = sorted((bar for bar in bars if math.isfinite(bar.value)), key=lambda bar: bar.value)
+    drawn = sorted((bar for bar in bars if math.isfinite(bar.value)), key=lambda bar: -bar.value)
     if not drawn:
         return ""
     # A range that reaches far beyond the longest bar is cut: it would hide the others.
-    longest = min(max(bar.high for bar in drawn), 1.3 * drawn[-1].value) or 1.0
-    scale = (_WIDTH - _NAMES - _VALUES) / longest
-    height = _BAR * len(drawn) + 6
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(label)}">']
-    for i, bar in enumerate(drawn):
-        middle = _BAR * i + _BAR / 2 + 3
-        low, high = (_NAMES + scale * min(x, longest) for x in (bar.low, bar.high))
-        name = escape(bar.name)
-        parts.append(f'<text class="tick" x="{_NAMES - 8}" y="{middle + 4:.1f}">{name}</text>')
-        parts.append(
-            f'<rect class="bar s{0 if bar.ours else 1}" x="{_NAMES}" y="{middle - 8:.1f}" '
-            f'width="{max(1.0, scale * bar.value):.1f}" height="16" rx="2">'
-            f"<title>{name}: {bar.value:.4g}, {bar.low:.4g} to {bar.high:.4g}</title></rect>"
-        )
-        parts.append(f'<path class="range" d="M{low:.1f} {middle:.1f}H{high:.1f}"/>')
-        end = max(high, _NAMES + scale * bar.value) + 7
-        parts.append(
-            f'<text class="value" x="{end:.1f}" y="{middle + 4:.1f}">{bar.value:.3g}</text>'
-        )
-    parts.append("</svg>")
-    return "".join(parts)
+    longest = min(max(bar.high for bar in drawn), 1.3 * drawn[0].value) or 1.0
+    with _drawing(x_label, "", height=70 + 26 * len(drawn)) as (axes, svg):
+        colours = [_COLOURS["s0" if bar.ours else "faint"] for bar in drawn]
+        names, values = [bar.name for bar in drawn], [bar.value for bar in drawn]
+        axes.barh(range(len(drawn)), values, 0.6, color=colours)
+        for i, bar in enumerate(drawn):
+            end = min(max(bar.high, bar.value), longest)
+            axes.plot((min(bar.low, end), end), (i, i), color=_COLOURS["ink"], lw=1.2)
+            axes.text(end + 0.02 * longest, i, f"{bar.value:.3g}", va="center")
+        axes.set_yticks(range(len(drawn)), names)
+        axes.set_xlim(0, 1.15 * longest)
+        axes.grid(False, axis="y")
+    return svg[0]
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Return about five round numbers that reach from low to high or a little beyond."""
-    largest = max(abs(low), abs(high))
-    if high - low <= 1e-9 * largest or largest < _AS_ZERO:
-        high = low + (largest if largest >= _AS_ZERO else 1.0)
-    step = _round_step((high - low) / 4)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [i * step for i in range(first, max(last, first + 1) + 1)]
+@contextmanager
+def _drawing(
+    x_label: str, y_label: str, *, height: float = _HEIGHT
+) -> Iterator[tuple[Axes, list[str]]]:
+    """Yield axes, and a list that holds the drawing's SVG when the block has ended."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    svg: list[str] = []
+    with rc_context(_STYLE):
+        figure = Figure((_WIDTH / 72, height / 72), dpi=72, layout="constrained")
+        axes = figure.subplots()
+        axes.set(xlabel=x_label, ylabel=y_label)
+        axes.margins(x=0.02)
+        yield axes, svg
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    svg.append(_inline(file.getvalue(), y_label or x_label))
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    return [10.0**i for i in range(first, max(last, first + 1) + 1)]
+def _logarithmic(axes: Axes, name: str, ticks: Sequence[float] = ()) -> None:
+    """Make the x or the y axis logarithmic, with numbers as 0.001, 1 and 1,000 at its ticks."""
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    axes.set(**{f"{name}scale": "log"})
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    if ticks:
+        axis.set_ticks(ticks)
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axis.set_minor_locator(NullLocator())
 
 
-def _whole_ticks(low: float, high: float) -> list[float]:
-    """Return at most about eight whole numbers from low to high."""
-    step = max(1.0, _round_step((high - low) / 7))
-    first, last = math.ceil(low / step), math.floor(high / step)
-    return [i * step for i in range(first, last + 1)]
+def _legend(axes: Axes, count: int) -> None:
+    """Name the lines above the axes, where there is more than one."""
+    if count > 1:
+        figure: Any = axes.figure
+        longest = max(map(len, axes.get_legend_handles_labels()[1]))
+        columns = 3 if longest < 13 else 2 if longest < 21 else 1
+        figure.legend(loc="outside upper left", ncols=columns, columnspacing=1.2, handlelength=1.4)
 
 
-def _round_step(step: float) -> float:
-    size = 10.0 ** math.floor(math.log10(step))
-    return next(size * f for f in (1, 2, 2.5, 5, 10) if step <= size * f * (1 + 1e-9))
+def _rounded(tag: re.Match[str]) -> str:
+    """Return a tag with its numbers rounded to a tenth of a pixel."""
+    short = re.sub(r"\d+\.\d+", lambda x: f"{float(x[0]):.1f}".removesuffix(".0"), tag[0])
+    return re.sub(r"\s+", " ", short)
 
 
-def _number(value: float) -> str:
-    if value and (abs(value) >= 1e5 or abs(value) < 1e-3):
-        return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
-    return f"{value:.6g}"
+def _inline(svg: str, label: str) -> str:
+    """Return an SVG file as a part of a page: short, without ids, in the page's colours."""
+    from html import escape
+
+    svg = svg[svg.index("<svg") :]
+    for pattern, new in (
+        (r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", ""),
+        (r'<g id="[^"]*"/>', ""),
+        (r'<g id="[^"]*">', "<g>"),
+        (r' transform="rotate\(-0 [^"]*"', ""),
+        (r"font-family: [^;\"]*;? ?", ""),
+        (r"<[^>]*>", _rounded),
+        (r">\s+<", "><"),
+    ):
+        svg = re.sub(pattern, new, svg, flags=re.DOTALL)
+    for name, colour in _COLOURS.items():
+        svg = svg.replace(colour, f"var(--{name})")
+    start = re.match(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', svg)
+    assert start is not None
+    head = f'<svg viewBox="{start[1]}" role="img" aria-label="{escape(label)}">'
+    return head + svg[start.end() :]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from pcgen.pages import page as html
-from pcgen.pages.charts import Series
+from pcgen.pages.charts import Series, line_chart
 
 Rows = Sequence[dict[str, Any]]
 _COLUMNS = ("solver", "tolerance", "depth", "median", "worst", "exponent")
@@ -38,10 +37,14 @@ def build(rows: Rows) -> html.Page:
 def _section(network: str, latent: str, width: int, rows: Rows) -> html.Section:
     charts = [
         html.Chart(
-            f"excess {tolerance:g}",
-            [_line(rows, solver, tolerance) for solver in dict.fromkeys(r["solver"] for r in rows)],
-            x_label="log2 of the depth",
-            y_label="steps",
+            f"Energy within {tolerance:g} of the least",
+            line_chart(
+                [_line(rows, name, tolerance) for name in dict.fromkeys(r["solver"] for r in rows)],
+                x_label="depth (layers)",
+                y_label="steps",
+                x_log=True,
+            ),
+            "Each line is a solver. A flat line: its steps do not grow with the depth.",
         )
         for tolerance in dict.fromkeys(row["tolerance"] for row in rows)
     ]
@@ -51,4 +54,4 @@ def _section(network: str, latent: str, width: int, rows: Rows) -> html.Section:
 
 def _line(rows: Rows, solver: str, tolerance: float) -> Series:
     own = [row for row in rows if (row["solver"], row["tolerance"]) == (solver, tolerance)]
-    return Series(solver, [(math.log2(r["depth"]), r["median"]) for r in own if r["median"]])
+    return Series(solver, [(r["depth"], r["median"]) for r in own if r["median"]])

@@ -14,7 +14,7 @@ from pcgen.benchmarks.ood.sets import Unusual
 from pcgen.benchmarks.ood.table import COMBINED, SOFTMAX, Pair, Scores, best_of, difference_of
 from pcgen.pages import page as html
 from pcgen.pages import pictures
-from pcgen.pages.charts import Series
+from pcgen.pages.charts import Series, histogram, roc_chart
 
 _KINDS = {
     "other": "Other objects",
@@ -23,7 +23,6 @@ _KINDS = {
     "left-out": "A class that was left out of everything",
 }
 _POINTS = 120
-_BINS = 50
 _EXAMPLES = 12
 
 
@@ -159,14 +158,21 @@ def _charts(outcome: Outcome, pair: Pair) -> Iterator[html.Chart]:
     title = f"{pair.known} vs {pair.unusual.name}"
     curves = [Series(name, _curve(table[name], pair.unusual)) for name in names if name]
     yield html.Chart(
-        f"{title}: ROC", curves, "known images flagged, %", "unusual images flagged, %"
+        f"{title}: ROC",
+        roc_chart(curves, x_label="known images flagged", y_label="unusual images flagged"),
+        "Shares of images above each threshold. The nearer to the upper left corner, the better.",
     )
     shown = table[ours] if ours else table[names[0]]
+    known, unusual = shown.known[0], shown.unusual[pair.unusual.name][0]
     yield html.Chart(
         f"{title}: {shown.method}",
-        _histograms(shown, pair.unusual),
-        "log10 of the score" if _is_positive(shown, pair.unusual) else "score",
-        "images, %",
+        histogram(
+            {pair.known: known, pair.unusual.name: unusual},
+            x_label="score",
+            y_label="share of images",
+            lines={"5 % alarms": float(np.quantile(known, 0.95))},
+        ),
+        "Unusual images right of the dashed line are found at a false-alarm rate of 5 %.",
     )
 
 
@@ -174,30 +180,7 @@ def _curve(scores: Scores, unusual: Unusual) -> list[tuple[float, float]]:
     fpr, tpr = roc(scores.known[0], scores.unusual[unusual.name][0])
     # Most points lie at low false-alarm rates, where methods differ.
     at = np.concatenate([[0], np.geomspace(1e-4, 1, _POINTS)])
-    return [
-        (100 * float(x), 100 * float(y)) for x, y in zip(at, np.interp(at, fpr, tpr), strict=True)
-    ]
-
-
-def _is_positive(scores: Scores, unusual: Unusual) -> bool:
-    both = (scores.known[0], scores.unusual[unusual.name][0])
-    return all(float(values.min()) > 0 for values in both)
-
-
-def _histograms(scores: Scores, unusual: Unusual) -> list[Series]:
-    """Return the shares of images over the score; the outermost bins include all beyond them."""
-    known, other = scores.known[0], scores.unusual[unusual.name][0]
-    if _is_positive(scores, unusual):
-        known, other = np.log10(known), np.log10(other)
-    low, high = np.quantile(np.concatenate([known, other]), [0.001, 0.999])
-    edges = np.linspace(low, max(high, low + 1e-9), _BINS + 1)
-    middles = (edges[1:] + edges[:-1]) / 2
-    series = []
-    for name, values in (("known", known), (unusual.name, other)):
-        counts, _ = np.histogram(values.clip(edges[0], edges[-1]), edges)
-        points = zip(middles.tolist(), (100 * counts / len(values)).tolist(), strict=True)
-        series.append(Series(name, list(points)))
-    return series
+    return [*zip(at.tolist(), np.interp(at, fpr, tpr).tolist(), strict=True)]
 
 
 def _examples(outcome: Outcome) -> html.Picture:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
 from pcgen.errors import RunError
-from pcgen.pages.charts import Bar, Series, bar_chart, line_chart
 from pcgen.storage.files import write_whole
+
+# A picture with more pixels in a row than this has a row of the page for itself.
+_WIDE = 420
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,38 +30,12 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A line chart with its legend."""
+    """A drawing of `pcgen.pages.charts`; left out where it is empty."""
 
     title: str
-    series: Sequence[Series]
-    x_label: str = "epoch"
-    y_label: str = ""
+    svg: str
+    caption: str = ""
     kind: str = "chart"
-
-    @property
-    def svg(self) -> str:
-        """Return the drawing; empty if there is no point."""
-        return line_chart(self.series, x_label=self.x_label, y_label=self.y_label or self.title)
-
-    @property
-    def names(self) -> list[str]:
-        """Return the names in the legend, in the order of the colours."""
-        return [line.name for line in self.series if line.finite()]
-
-
-@dataclass(frozen=True, slots=True)
-class Bars:
-    """A chart of horizontal bars, each with its name beside it."""
-
-    title: str
-    bars: Sequence[Bar]
-    kind: str = "chart"
-    names: Sequence[str] = ()
-
-    @property
-    def svg(self) -> str:
-        """Return the drawing; empty if there is no bar."""
-        return bar_chart(self.bars, label=self.title)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +44,16 @@ class Picture:
 
     png: bytes
     caption: str = ""
-    kind: str = "picture"
+
+    @property
+    def width(self) -> int:
+        """Return the number of pixels in a row."""
+        return int.from_bytes(self.png[16:20])
+
+    @property
+    def kind(self) -> str:
+        """Return whether the picture has a row of the page for itself, or shares it with others."""
+        return "picture" if self.width > _WIDE else "tile"
 
     @property
     def uri(self) -> str:
@@ -76,12 +63,18 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under a header; numbers are aligned to the right."""
+    """Rows under a header; columns of numbers are aligned to the right."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[Any]]
     caption: str = ""
     kind: str = "table"
+
+    @property
+    def align(self) -> list[str]:
+        """Return the attribute of each column's cells."""
+        columns = zip_longest(*self.rows) if self.rows else [()] * len(self.header)
+        return [" class=figure" if any(map(is_figure, each)) else "" for each in columns]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,26 +94,22 @@ class Code:
     kind: str = "code"
 
 
-Block = Chart | Bars | Picture | Table | Facts | Code
+Block = Chart | Picture | Table | Facts | Code
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, a paragraph and blocks; charts are placed side by side."""
+    """A heading, a paragraph and blocks; charts and small pictures are placed side by side."""
 
     heading: str
     blocks: Sequence[Block] = ()
     text: str = ""
 
     @property
-    def charts(self) -> list[Chart | Bars]:
-        """Return the charts that are not empty."""
-        return [block for block in self.blocks if isinstance(block, Chart | Bars) and block.svg]
-
-    @property
-    def others(self) -> list[Block]:
-        """Return the blocks below the charts."""
-        return [block for block in self.blocks if not isinstance(block, Chart | Bars)]
+    def groups(self) -> list[tuple[str, list[Block]]]:
+        """Return the blocks, those of a kind that follow each other together."""
+        drawn = [block for block in self.blocks if not isinstance(block, Chart) or block.svg]
+        return [(kind, list(blocks)) for kind, blocks in groupby(drawn, lambda each: each.kind)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +136,6 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     environment.filters["shown"] = shown
-    environment.tests["figure"] = is_figure
     return environment.get_template("page.html.j2").render(page=page, version=__version__)
 
 
@@ -182,13 +170,13 @@ def write_table(page: Page, rows: Sequence[Mapping[str, Any]], folder: Path, nam
 
 
 def shown(value: Any) -> str:
-    """Return a value as text: floats with five digits, a missing value as a dash."""
+    """Return a value as text: numbers as `number` does, a missing value as a dash."""
     if value is None:
         return "\N{EN DASH}"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.5g}"
+        return number(value)
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, Mapping):
@@ -196,6 +184,14 @@ def shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(shown, value))
     return str(value)
+
+
+def number(value: float) -> str:
+    """Return a number with four digits: 12,345, 17.25, 0.05 or 1.2e-5."""
+    if 1000 <= abs(value) < 1e7:
+        return f"{value:,.0f}"
+    text = f"{value:.3e}" if value and abs(value) < 1e-3 else f"{value:.4g}"
+    return re.sub(r"\.?0*e\+?(-?)0*", r"e\1", text)
 
 
 def is_figure(value: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from pcgen import config
 from pcgen.pages import page as html
 from pcgen.pages import scores_page
-from pcgen.pages.charts import Series
+from pcgen.pages.charts import Series, line_chart
 from pcgen.pages.embedded import pictures
 from pcgen.storage import checkpoint, runs
 
@@ -34,8 +34,7 @@ def build(run: Path) -> html.Page:
     folder, recipe = runs.RunFolder.existing(run)
     lines = runs.read_metrics(run)
     header = checkpoint.read_header(folder.model) if folder.model.exists() else {}
-    captions = {folder.samples: "Samples, each above the training image that is nearest to it."}
-    files = [(path, captions.get(path, path.stem)) for path in sorted(run.glob("*.png"))]
+    files = [(path, _CAPTIONS.get(path.name, path.stem)) for path in sorted(run.glob("*.png"))]
     sections = [
         html.Section("Training", charts(lines), _progress(lines, recipe)),
         _samples(header.get("samples")),
@@ -56,20 +55,28 @@ def build(run: Path) -> html.Page:
     )
 
 
+_CAPTIONS = {
+    "samples.png": "Samples, each above the training image that is nearest to it.",
+    "reconstructions.png": "Each input above its reconstruction from the latent. Errors are blue "
+    "where the reconstruction is too dark, red where it is too bright, white where it is exact.",
+    "recalled.png": "The damaged cue, the image that the memory restored, and the original.",
+}
+
+
 def cards(lines: Lines, header: dict[str, Any]) -> list[html.Card]:
     """Return the key figures of a run: those of the kept model, and the speed of training."""
     best, parameters = header.get("metrics", {}), header.get("parameters")
     sizes = " - ".join(map(str, reversed(header.get("sizes", []))))
     figures = [
-        ("MSE per pixel", best.get("mse"), _thousandths, "decoded from the latent, validation"),
+        ("MSE per pixel", best.get("mse"), html.number, "decoded from the latent, validation"),
         (
             "MSE, last hidden layer",
             best.get("mse_last_hidden"),
-            _thousandths,
+            html.number,
             "decoded one layer up",
         ),
         ("Accuracy", best.get("accuracy"), lambda share: f"{100 * share:.2f} %", "validation"),
-        ("Energy", best.get("energy"), "{:.4g}".format, "nats per image"),
+        ("Energy", best.get("energy"), html.number, "nats per image"),
         ("Weights", parameters, "{:,}".format, sizes),
     ]
     shown = [html.Card(name, text(x), note) for name, x, text, note in figures if x is not None]
@@ -82,6 +89,11 @@ def cards(lines: Lines, header: dict[str, Any]) -> list[html.Card]:
 def charts(lines: Lines) -> list[html.Chart]:
     """Return the curves over the epochs: energy, accuracy, and error per pixel."""
 
+    def chart(name: str, y_label: str, caption: str, *lines: Series) -> html.Chart:
+        shares = name == "Accuracy"
+        svg = line_chart(lines, x_label="epoch", y_label=y_label, shares=shares)
+        return html.Chart(name, svg, caption)
+
     def series(name: str, key: str, validation: bool = False) -> Series:
         points = []
         for line in lines:
@@ -91,20 +103,28 @@ def charts(lines: Lines) -> list[html.Chart]:
         return Series(name, points)
 
     return [
-        html.Chart(
-            "Energy, nats per image",
-            [series("training", "energy"), series("validation", "energy", True)],
+        chart(
+            "Energy",
+            "nats per image",
+            "Lower is better. A validation curve that turns upwards shows overfitting.",
+            series("training", "energy"),
+            series("validation", "energy", True),
         ),
-        html.Chart(
-            "Accuracy", [series("training", "accuracy"), series("validation", "accuracy", True)]
+        chart(
+            "Accuracy",
+            "share of images",
+            "Images whose likeliest label is the right one.",
+            series("training", "accuracy"),
+            series("validation", "accuracy", True),
         ),
-        html.Chart(
-            "MSE per pixel, by what it is decoded from",
-            [
-                series("latent (validation)", "mse", True),
-                series("last hidden (validation)", "mse_last_hidden", True),
-                series("last hidden (training)", "mse_last_hidden"),
-            ],
+        chart(
+            "Reconstruction error",
+            "MSE per pixel",
+            "The prediction from the latent passes through all layers, that from the last hidden "
+            "layer through one.",
+            series("latent (validation)", "mse", True),
+            series("last hidden (validation)", "mse_last_hidden", True),
+            series("last hidden (training)", "mse_last_hidden"),
         ),
     ]
 
@@ -178,10 +198,6 @@ def _environment(run: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}
-
-
-def _thousandths(mse: float) -> str:
-    return f"{1000 * mse:.3g}e-3"
 
 
 def _duration(seconds: float) -> str:

@@ -9,19 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pcgen.errors import CalibrationError, RunError
 from pcgen.ood.detector import Detector
 from pcgen.ood.rows import most_unusual
 from pcgen.ood.self_test import summary, warnings
 from pcgen.pages import page as html
-from pcgen.pages.charts import Bar, Series
+from pcgen.pages.charts import Bar, bar_chart, histogram
 from pcgen.pages.embedded import pictures
 from pcgen.storage.checkpoint import read_header
 from pcgen.storage.row_formats import metadata_path, read_rows
 
-_BINS = 40
 # The number of the most unusual inputs in the table, and of heat maps.
 _WORST, _SHOWN = 40, 24
 _RATES = (0.05, 0.01, 0.001)
@@ -49,6 +46,7 @@ class Summary:
         groups: counts of inputs and flagged inputs, by source and folder.
         layers: counts of flagged inputs, by the layer that is most surprised.
         p_values: of the readable inputs.
+        scores: of the readable inputs.
         worst: the most unusual rows, the most unusual first.
         faults: the first rows that could not be scored.
     """
@@ -56,6 +54,7 @@ class Summary:
     groups: dict[str, Counter[str]] = field(default_factory=dict)
     layers: Counter[int] = field(default_factory=Counter)
     p_values: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
     worst: list[dict[str, Any]] = field(default_factory=list)
     faults: list[dict[str, Any]] = field(default_factory=list)
 
@@ -77,6 +76,7 @@ class Summary:
             return row
         group["flagged"] += bool(row["is_ood"])
         self.p_values.append(row["p_value"])
+        self.scores.append(row["score"])
         if row["is_ood"] and row.get("surprised_layer") is not None:
             self.layers[row["surprised_layer"]] += 1
         return row
@@ -88,7 +88,7 @@ def _group(row: dict[str, Any]) -> str:
 
 
 def groups_table(summary: Summary) -> html.Table:
-    """Return a table of inputs and flagged inputs, by source and folder."""
+    """Return a table of inputs and flagged inputs by source and folder, the most flagged first."""
     rows = [
         [
             name,
@@ -99,7 +99,8 @@ def groups_table(summary: Summary) -> html.Table:
         ]
         for name, count in summary.groups.items()
     ]
-    return html.Table(["inputs", "number", "flagged", "per cent", "unreadable"], rows)
+    rows.sort(key=lambda row: -row[3])
+    return html.Table(["inputs", "number", "flagged", "flagged, %", "unreadable"], rows)
 
 
 def write_scores(path: Path, out: Path, heatmaps: Path | None = None) -> Path:
@@ -134,21 +135,28 @@ def scores_page(path: Path, folders: Sequence[Path]) -> html.Page:
     batch = metadata.get("batch")
     if batch is not None:
         cards.append(html.Card("p-value", html.shown(batch["p_value"]), "of all inputs together"))
+    warned = " ".join(f"{text[:1].upper()}{text[1:]}." for text in metadata["warnings"])
+    maps = _maps(summary, folders)
+    rows = [[row["id"], row["status"], row["reason"]] for row in summary.faults]
     sections = [
+        html.Section("By source", [groups_table(summary)], warned),
+        html.Section("Distribution", distribution(summary, metadata)),
+        html.Section("The most unusual", [*maps, _worst(summary)], _MAPS if maps else ""),
         html.Section(
-            "Settings",
-            [html.Facts(_settings(metadata))],
-            " ".join(f"{text[:1].upper()}{text[1:]}." for text in metadata["warnings"]),
+            "Could not be scored",
+            [html.Table(["input", "status", "reason"], rows)] if rows else [],
+            f"The first {len(rows)} of {counts['inputs'] - counts['ok']:,}.",
         ),
-        html.Section("By source", [groups_table(summary)]),
-        html.Section("Distribution", _distribution(summary)),
-        html.Section("The most unusual", [*_maps(summary, folders), _worst(summary)]),
+        html.Section("Settings", [html.Facts(_settings(metadata))]),
     ]
-    if summary.faults:
-        rows = [[row["id"], row["status"], row["reason"]] for row in summary.faults]
-        table = html.Table(["input", "status", "reason"], rows)
-        sections.append(html.Section("Could not be scored", [table]))
-    return html.Page(f"Scores in {path.name}", metadata["statement"], cards, sections)
+    shown = [section for section in sections if section.blocks]
+    return html.Page(f"Scores in {path.name}", metadata["statement"], cards, shown)
+
+
+_MAPS = (
+    "Beside each input is its heat map: black where the network predicts it well, through red and "
+    "yellow to white where its prediction fails."
+)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -184,31 +192,46 @@ def _settings(metadata: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _distribution(summary: Summary) -> list[html.Block]:
-    if not summary.p_values:
-        return []
-    counts, edges = np.histogram(summary.p_values, 20, (0, 1))
-    middles = (edges[1:] + edges[:-1]) / 2
-    share = counts / len(summary.p_values)
-    chart = html.Chart(
-        "p-values of the inputs",
-        [
-            Series("inputs", [*zip(middles.tolist(), share.tolist(), strict=True)]),
-            Series("as in calibration", [(0.0, 0.05), (1.0, 0.05)]),
-        ],
-        "p-value",
-        "share of inputs",
+def distribution(summary: Summary, metadata: dict[str, Any]) -> list[html.Block]:
+    """Return charts of the scores, the p-values, and the layers that flagged inputs surprise."""
+    threshold = metadata["thresholds"].get(metadata["score"])
+    scores = histogram(
+        {"inputs": summary.scores},
+        x_label=metadata["score"],
+        y_label="share of inputs",
+        lines={} if threshold is None else {"threshold": threshold},
+    )
+    p_values = histogram(
+        {"inputs": summary.p_values},
+        x_label="p-value",
+        y_label="share of inputs",
+        shares=True,
+        bins=20,
     )
     bars = [
         Bar(f"layer {layer}" + " (data)" * (layer == 0), float(count), float(count), float(count))
         for layer, count in sorted(summary.layers.items())
     ]
-    return [chart, html.Bars("Flagged inputs, by the most surprised layer", bars)]
+    return [
+        html.Chart("Scores", scores, "Inputs right of the threshold are flagged."),
+        html.Chart(
+            "p-values",
+            p_values,
+            "The share of calibration inputs that are as unusual. Inputs like them spread evenly, "
+            "along the dashed line; unusual inputs gather at 0.",
+        ),
+        html.Chart(
+            "Most surprised layer",
+            bar_chart(bars, x_label="flagged inputs"),
+            "The layer whose error is the least usual: low layers see wrong pixels and strokes, "
+            "high layers wrong combinations of them.",
+        ),
+    ]
 
 
 def _maps(summary: Summary, folders: Sequence[Path]) -> list[html.Picture | html.Table]:
     rows = [row for row in summary.worst if row.get("heatmap")][:_SHOWN]
-    named = [(row["heatmap"], f"{row['id']}: p {row['p_value']:.2g}") for row in rows]
+    named = [(row["heatmap"], f"{row['id']}: score {html.number(row['score'])}") for row in rows]
     return pictures(named, folders)
 
 
@@ -280,9 +303,12 @@ def _self_test(test: dict[str, Any] | None) -> html.Section:
 
 
 def _histogram(detector: Detector, name: str) -> html.Chart:
+    try:
+        lines = {"threshold (5 %)": detector.threshold(name, _RATES[0], "pac")}
+    except CalibrationError:
+        lines = {}
     values = detector.reference(name)
-    low, high = np.quantile(values, [0, 0.995])
-    counts, edges = np.histogram(values, _BINS, (low, max(high, low + 1e-9)))
-    middles = (edges[1:] + edges[:-1]) / 2
-    points: Sequence[tuple[float, float]] = [*zip(middles.tolist(), counts.tolist(), strict=True)]
-    return html.Chart(name, [Series(name, points)], "score", "calibration inputs")
+    svg = histogram(
+        {"calibration inputs": values}, x_label="score", y_label="share of inputs", lines=lines
+    )
+    return html.Chart(name, svg, "An input right of the line is flagged." if lines else "")

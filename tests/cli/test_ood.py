@@ -159,7 +159,7 @@ def test_detectors_and_scores_have_pages(detector: Path, noise: Path, tmp_path: 
     page = Path(json.loads(run("report", detector, "--json").stdout)["page"])
     text = page.read_text()
     assert "95 % confidence" in text
-    assert "<polyline" in text
+    assert "<svg" in text
     out = tmp_path / "rows.csv"
     words = ("ood-score", detector, "digits:test", noise, "--out", out)
     assert run(*words, "--heatmaps", tmp_path / "maps").exit_code == 0
