@@ -17,4 +17,5 @@ def command(data_dir: Path | None, as_json: bool) -> None:
     """List the data sets: their contents, and where they are or how to get them."""
     import pcgen
 
-    write_table("datasets", "datasets", pcgen.datasets(data_dir=data_dir), as_json)
+    columns = ("name", "shape", "for", "where")
+    write_table("datasets", "datasets", pcgen.datasets(data_dir=data_dir), as_json, columns)

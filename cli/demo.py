@@ -16,13 +16,15 @@ from .progress import Story
 @json_option
 @quiet_option
 def command(out: Path, as_json: bool, quiet: bool) -> None:
-    """Try everything on embedded data, in under two minutes.
+    """Try everything on embedded data, in about a minute.
 
-    Trains on scikit-learn's 8x8 digits, reconstructs held-out ones, scores unusual images and
-    writes a page for the browser.
+    Trains on scikit-learn's 8x8 digits, shows how one digit settles, reconstructs held-out digits,
+    draws new ones, recalls half-hidden ones, scores strange inputs, and writes a page for the
+    browser.
     """
     import pcgen
 
     with Story(quiet) as story:
         result = pcgen.demo(out, on_progress=story)
     write_document("demo", result.document(), "Done", as_json)
+    Story(quiet).say(f"Open in a browser: {result.page}")

@@ -24,6 +24,8 @@ SCHEMA = 1
 _WIDTH_OF_A_PIPE = 200
 # Keys of a document that are told on standard error.
 _SAID = ("notes", "warnings")
+# Keys of a document that people read last.
+_SETTINGS = ("model", "seed", "device", "inference", "preprocessing")
 
 
 def envelope(command: str, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,7 +47,9 @@ def write_document(command: str, document: Mapping[str, Any], title: str, as_jso
     if as_json:
         write_json(command, document)
     else:
-        write_pairs(document, title)
+        settings = {key: document[key] for key in _SETTINGS if key in document}
+        results = {key: value for key, value in document.items() if key not in settings}
+        write_pairs(results | settings, title)
 
 
 def write_table(
@@ -129,13 +133,16 @@ def write_pairs(pairs: Mapping[str, Any], title: str = "") -> None:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a table shows it: floats to five digits, counts with their commas."""
+    """Return a value as a table shows it: numbers as on the pages, a layer's map as 32x8x8."""
     from pcgen.pages import page
 
     if value is None:
         return "-"
     if isinstance(value, list | tuple):
-        return " ".join(shown(item) for item in value)
+        return " ".join(
+            "x".join(map(str, item)) if isinstance(item, list | tuple) else shown(item)
+            for item in value
+        )
     return printable(page.shown(value))
 
 
@@ -143,8 +150,7 @@ def _print(renderable: RenderableType) -> None:
     """Print without the blanks that rich pads lines with."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE
-    console = Console(width=width, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE, highlight=False)
     with console.capture() as captured:
         console.print(renderable)
     for line in captured.get().splitlines():

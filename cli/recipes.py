@@ -19,7 +19,19 @@ def command(name: str | None, as_json: bool) -> None:
         return
     import pcgen
 
-    write_table("recipes", "recipes", pcgen.recipes(), as_json)
+    columns = ("name", "for", "data", "layers", "error")
+    rows = pcgen.recipes()
+    for row in rows if not as_json else ():
+        row["data"] = row["data"] or "your own"
+        mse, accuracy = row["validation_mse"], row["validation_accuracy"]
+        row["error"] = mse if accuracy is None else f"{100 * (1 - accuracy):.2g} %"
+    write_table("recipes", "recipes", rows, as_json, columns)
+    if not as_json:
+        click.echo(
+            "error: of the shipped model on its validation split, MSE per pixel or per cent.\n"
+            "layers: units or maps, the latent first. All of a recipe: pcgen recipes NAME",
+            err=True,
+        )
 
 
 def _show_one(name: str, as_json: bool) -> None:

@@ -40,10 +40,23 @@ def recipes() -> list[dict[str, Any]]:
                 "model": "shipped" if path else "-",
                 "validation_mse": metrics.get("mse"),
                 "validation_accuracy": metrics.get("accuracy"),
+                "for": _task(recipe),
                 "description": recipe.description,
             }
         )
     return rows
+
+
+def _task(recipe: Recipe) -> str:
+    """Return the command that a recipe's model is made for."""
+    if recipe.classifier is not None:
+        return "classify"
+    if recipe.learning.memory:
+        return "recall"
+    if recipe.inference.draws:
+        return "sample"
+    held_out = recipe.data.calibration or "data.calibration" in recipe.from_data
+    return "ood-score" if held_out else "reconstruct"
 
 
 def _layers(recipe: Recipe) -> list[Any]:

@@ -185,12 +185,14 @@ def _sample(
     def tell(done: int, total: int, acceptance: float | None, ess: float | None) -> None:
         on_progress(Event("sampling", n * done // total, n, acceptance=acceptance, ess=ess))
 
-    mode, known = request.mode, None
+    mode, known, inputs_BD = request.mode, None, None
     with torch.no_grad():
         if mode == "ancestral" and request.given is None:
             samples = task.ancestral(loaded.network, n, seed, label=label, draw=noisy, on_step=tell)
         else:
-            mode, known = "chain", _given(place, loaded, request)
+            mode = "chain"
+            if request.given is not None:
+                known, inputs_BD = _given(place, loaded, request)
             chains = request.chains or min(n, 10 if known is None else 4)
             samples = task.chained(
                 loaded.network,
@@ -206,7 +208,7 @@ def _sample(
     if not samples.data_BD.isfinite().all():
         raise DivergenceError(f"{loaded.path}: samples are not finite", DivergenceError.too_large)
     if out is not None:
-        _write(out, samples.data_BD, loaded, 20 if known is None else n)
+        _write(out, samples.data_BD, loaded, known, inputs_BD)
     warning = samples.warning or _not_learnt(loaded)
     completed = None if known is None else len(known.data_BD)
     found = (mode, samples, out, warning, completed, place.notes)
@@ -249,21 +251,21 @@ def _require_kind(out: Path, model: Model) -> None:
         raise RecipeError(f"{out}: the model draws images", "Use .png or .npz")
 
 
-def _given(place: Session, model: Model, request: _Request) -> Given | None:
-    """Return the rows to complete, with a mask; None if no data are given."""
+def _given(place: Session, model: Model, request: _Request) -> tuple[Given, Tensor]:
+    """Return the rows to complete with a mask, and the rows with nothing hidden."""
     import torch
 
     from pcgen.data.images import require_readable
     from pcgen.sampling.draw import Given
 
-    if request.given is None or request.mask is None:
-        return None
+    assert request.given is not None
+    assert request.mask is not None
     images = place.open_data(request.given, model, limit=request.limit or GIVEN)
     rows = images.rows(range(len(images)))
     require_readable(rows, images)
     data_BD = rows.pixels_BD.to(model.network.layers[0].weight)
     visible_BD = _visible(model, request.mask).flatten().to(data_BD).expand_as(data_BD)
-    return Given(torch.where(visible_BD > 0, data_BD, 0.0), visible_BD)
+    return Given(torch.where(visible_BD > 0, data_BD, 0.0), visible_BD), data_BD
 
 
 def _visible(model: Model, mask: str) -> Tensor:
@@ -288,8 +290,12 @@ def _visible(model: Model, mask: str) -> Tensor:
     return half(mask, model.shape).expand(model.shape).float()
 
 
-def _write(out: Path, data_BD: Tensor, model: Model, columns: int) -> None:
-    """Write samples as a picture with so many images in a row, as an array, or as a table.
+def _write(
+    out: Path, data_BD: Tensor, model: Model, known: Given | None, inputs_BD: Tensor | None
+) -> None:
+    """Write samples as a picture, as an array, or as a table.
+
+    In a picture, completed images stand below their input and the part of it that was given.
 
     Raises:
         RunError: a file that cannot be written.
@@ -313,7 +319,19 @@ def _write(out: Path, data_BD: Tensor, model: Model, columns: int) -> None:
     with replacing(out) as (file,):
         if out.suffix.lower() == ".png":
             rows = [pictures.Row("", array[:_SHOWN])]
-            file.write(pictures.grid_png(rows, columns=min(columns, 20)))
+            if known is not None and inputs_BD is not None:
+                count = len(array) // len(inputs_BD)
+                seen_BD = inputs_BD.where(known.mask_BD > 0, 0.5)
+                drawn = [array[i::count] for i in range(min(count, _SHOWN // len(inputs_BD) or 1))]
+                rows = [
+                    pictures.Row(name, pixels.reshape(-1, *model.shape))
+                    for name, pixels in (
+                        ("input", inputs_BD.cpu()),
+                        ("given", seen_BD.cpu()),
+                        *((f"sample {i}", pixels) for i, pixels in enumerate(drawn, 1)),
+                    )
+                ]
+            file.write(pictures.grid_png(rows, columns=20 if known is None else 10))
         elif out.suffix.lower() == ".npz":
             np.savez_compressed(file, samples=array)
         else:

@@ -41,7 +41,7 @@ class TrainResult:
     Attributes:
         checkpoint: the trained model's file.
         run: the run's folder.
-        images_per_second: while this call trained, validation included.
+        images_per_second: while this call trained; the images of validation count too.
         metrics: of the best epoch, on the validation split.
         credit: the fields of `pcgen.learning.credit.Credit`; None for a classifier and a memory.
         samples: the fields of `pcgen.benchmarks.sampling.held_out.Judgement`; None where the
@@ -163,10 +163,15 @@ def _train(
         elif place.writes:
             RunFolder.create(out, own, place.device)
         seen, began = 0, time.monotonic()
+        held_out = len(setup.validation or ())
+        if recipe is not None:
+            # The progress bar's clock starts with the training, not with its first event.
+            on_progress(Event("training", 0, own.learning.epochs * (len(images) + held_out)))
         for progress in run.progress(images, setup.validation):
             size = own.learning.batch_size
             seen += min(size, len(images) - (progress.batch - 1) * size)
-            on_progress(_event(progress, len(images), own))
+            seen += held_out * progress.ends_epoch
+            on_progress(_event(progress, len(images), held_out, own))
         seconds = time.monotonic() - began
         credit = _credit(place, folder.model, own, setup) if place.writes else None
         samples = _judged(place, folder, own, setup) if place.writes else None
@@ -352,8 +357,11 @@ def training_of(
     return Training(ClassifierLearner(network, recipe), group)
 
 
-def _event(progress: Progress, images: int, recipe: Recipe) -> Event:
-    """Return the event of a batch; about ten times a run it has a note."""
+def _event(progress: Progress, images: int, held_out: int, recipe: Recipe) -> Event:
+    """Return the event of a batch; about ten times a run it has a note.
+
+    An epoch ends with its validation, whose images count like those of training.
+    """
     note = ""
     every = max(1, progress.epochs // 10)
     if progress.ends_epoch and (progress.epoch % every == 0 or progress.epoch == progress.epochs):
@@ -366,8 +374,10 @@ def _event(progress: Progress, images: int, recipe: Recipe) -> Event:
             note += f", validation accuracy {progress.labelled.accuracy:.4f}"
     return Event(
         "training",
-        (progress.epoch - 1) * images + progress.images,
-        progress.epochs * images,
+        (progress.epoch - 1) * (images + held_out)
+        + progress.images
+        + held_out * progress.ends_epoch,
+        progress.epochs * (images + held_out),
         progress.energy,
         progress.mse,
         note,

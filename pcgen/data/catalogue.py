@@ -137,6 +137,23 @@ BUILT_IN = {
     )
 }
 
+# What people take each set for, in a few words.
+_USES = {
+    "digits": "first tries",
+    "iris": "first tries with a table",
+    "mnist": "every task",
+    "fashion-mnist": "every task",
+    "kmnist": "unusual beside mnist",
+    "emnist": "letters, unusual beside mnist",
+    "kannada-mnist": "unusual beside mnist",
+    "dig-mnist": "unusual beside mnist",
+    "usps": "digits of another source",
+    "omniglot": "unusual beside mnist",
+    "cifar10": "reconstruct, ood-score",
+    "svhn": "unusual beside cifar10",
+    "tiny-imagenet": "recall, reconstruct",
+}
+
 
 DATA_SETS.define(BUILT_IN)
 
@@ -201,14 +218,17 @@ def split_of(data_set: DataSet, split: str, data_dir: Path | None) -> str:
     return next((s for s in data_set.splits if find(data_set, s, data_dir)), default)
 
 
+_REGISTERED = {"shape": "", "count": "", "for": "your own tasks", "where": "your code"}
+
+
 def listing(data_dir: str | Path | None = None) -> list[dict[str, Any]]:
-    """Return a row for every data set: name, kind, shape, count of each split, and its place."""
+    """Return a row for every data set: its content, its use, and its place."""
     folder = None if data_dir is None else Path(data_dir)
     load_plugins()
     return [
         _row(BUILT_IN[name], folder)
         if name in BUILT_IN
-        else {"name": name, "kind": "registered", "shape": "", "count": "", "where": "your code"}
+        else {"name": name, "kind": "registered", **_REGISTERED}
         for name in DATA_SETS.names()
     ]
 
@@ -223,6 +243,7 @@ def _row(data_set: DataSet, data_dir: Path | None) -> dict[str, Any]:
         "kind": "table" if is_table else "images",
         "shape": f"{width} columns" if is_table else f"{height}x{width} {colour}",
         "count": count if data_set.splits else str(sum(data_set.count.values())),
+        "for": _USES[data_set.name],
         "where": _where(data_set, data_dir),
     }
 

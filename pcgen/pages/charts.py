@@ -29,7 +29,7 @@ _COLOURS = {
 }
 _SERIES = [_COLOURS[f"s{i}"] for i in range(4)]
 _DASHES = ("-", "--", ":")
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "pcgen",
     "font.size": 11,
@@ -72,6 +72,7 @@ def line_chart(
     y_label: str,
     shares: bool = False,
     x_log: bool = False,
+    roc: bool = False,
 ) -> str:
     """Return the SVG of a line chart; empty if there is no point to draw.
 
@@ -80,38 +81,33 @@ def line_chart(
     Args:
         shares: all values are shares: the y axis goes from 0 to 1.
         x_log: the x axis is logarithmic.
+        roc: both axes go from 0 to 1, with the diagonal of a guess.
     """
+    from matplotlib.ticker import MaxNLocator
+
     lines = [(line.name, line.finite()) for line in series if line.finite()]
     if not lines:
         return ""
-    with _drawing(x_label, y_label) as (axes, svg):
+    with _drawing(x_label, y_label, height=320 if roc else _HEIGHT) as (axes, svg):
         for i, (name, points) in enumerate(lines):
-            marker = "." if len(points) <= 30 else ""
+            marker = "." if len(points) < 40 else ""
             style = _DASHES[i // len(_SERIES) % len(_DASHES)]
             colour = _SERIES[i % len(_SERIES)]
             axes.plot(*zip(*points, strict=True), style, color=colour, marker=marker, label=name)
         ys = [y for _, points in lines for _, y in points]
         xs = [x for _, points in lines for x, _ in points]
-        if shares:
+        if roc:
+            axes.plot((0, 1), (0, 1), "--", color=_COLOURS["faint"], linewidth=1, label="guess")
+            axes.set(xlim=(0, 1), ylim=(0, 1.005), aspect="equal")
+        elif shares:
             axes.set_ylim(-0.01, 1.01)
         elif min(ys) > _AS_ZERO and _LOG_FROM < max(ys) / min(ys) < _LOG_TO:
             _logarithmic(axes, "y")
         if x_log:
             _logarithmic(axes, "x", sorted(set(xs)))
-        elif all(float(x).is_integer() for x in xs) and max(xs) > 1:
-            axes.xaxis.get_major_locator().set_params(integer=True)
-        _legend(axes, len(lines))
-    return svg[0]
-
-
-def roc_chart(curves: Sequence[Series], *, x_label: str, y_label: str) -> str:
-    """Return the SVG of ROC curves on 0 to 1, with the diagonal of a guess."""
-    with _drawing(x_label, y_label, height=320) as (axes, svg):
-        axes.plot((0, 1), (0, 1), "--", color=_COLOURS["faint"], linewidth=1, label="guess")
-        for colour, curve in zip(_SERIES, curves, strict=False):
-            axes.plot(*zip(*curve.points, strict=True), color=colour, label=curve.name)
-        axes.set(xlim=(0, 1), ylim=(0, 1.005), aspect="equal")
-        _legend(axes, 2)
+        elif not roc and all(float(x).is_integer() for x in xs) and max(xs) > 1:
+            axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
+        _legend(axes, len(lines) + roc)
     return svg[0]
 
 

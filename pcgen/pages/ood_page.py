@@ -14,7 +14,7 @@ from pcgen.benchmarks.ood.sets import Unusual
 from pcgen.benchmarks.ood.table import COMBINED, SOFTMAX, Pair, Scores, best_of, difference_of
 from pcgen.pages import page as html
 from pcgen.pages import pictures
-from pcgen.pages.charts import Series, histogram, roc_chart
+from pcgen.pages.charts import Series, histogram, line_chart
 
 _KINDS = {
     "other": "Other objects",
@@ -159,7 +159,9 @@ def _charts(outcome: Outcome, pair: Pair) -> Iterator[html.Chart]:
     curves = [Series(name, _curve(table[name], pair.unusual)) for name in names if name]
     yield html.Chart(
         f"{title}: ROC",
-        roc_chart(curves, x_label="known images flagged", y_label="unusual images flagged"),
+        line_chart(
+            curves, x_label="known images flagged", y_label="unusual images flagged", roc=True
+        ),
         "Shares of images above each threshold. The nearer to the upper left corner, the better.",
     )
     shown = table[ours] if ours else table[names[0]]

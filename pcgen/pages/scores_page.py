@@ -89,7 +89,7 @@ def _group(row: dict[str, Any]) -> str:
 
 def groups_table(summary: Summary) -> html.Table:
     """Return a table of inputs and flagged inputs by source and folder, the most flagged first."""
-    rows = [
+    rows: list[list[Any]] = [
         [
             name,
             count["inputs"],

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pcgen.cli.main import cli
+from pcgen.commands.demo import _RUNS
 from pcgen.data.sources import open_data
 from pcgen.ood.job import Job
 from pcgen.ood.rows import most_unusual
@@ -173,13 +174,21 @@ def test_detectors_and_scores_have_pages(detector: Path, noise: Path, tmp_path: 
     assert "Traceback" not in result.stderr
 
 
-def test_the_demo_ends_with_unusual_inputs(tmp_path: Path) -> None:
+def test_the_demo_shows_a_settling_digit_and_every_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, epochs in (("", 4), ("sampler", 2)):
+        recipe, words = _RUNS[name]
+        monkeypatch.setitem(_RUNS, name, (recipe, [*words, f"learning.epochs={epochs}"]))
     document = json.loads(run("demo", "--out", tmp_path, "--json", "-q").stdout)
     flagged = {kind: int(words.split()[0]) for kind, words in document["flagged"].items()}
     assert flagged["digits"] <= 6
     assert min(flagged[kind] for kind in ("noise", "negative", "constant")) >= 36
+    assert document["recalled"] == 1.0
     text = (tmp_path / "index.html").read_text()
-    assert "Scored inputs" in text
-    assert "noise" in text
-    for name in ("detector.safetensors", "scores.csv", "unusual.png", "unusual/noise/00.png"):
+    headings = ("One digit settles", "Reconstruct", "Sample", "Recall", "Notice strange inputs")
+    for words in (*headings, "prior of the latent", "threshold", "noise"):
+        assert words in text
+    assert "not shown because" not in text
+    for name in ("detector.safetensors", "scores.csv", "sampler/samples.png", "recalled.png"):
         assert (tmp_path / name).is_file()

@@ -146,6 +146,21 @@ def test_what_is_hidden_is_drawn_and_what_is_seen_stays(digits: Path, tmp_path: 
     assert (samples[:, :1, :4] != samples[:, 1:, :4]).any()
 
 
+def test_a_picture_of_completed_images_shows_the_input_and_what_was_hidden(
+    digits: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "completed.png"
+    words = ("--given", "digits:test", "--mask", "top", "--limit", "2", "--burn-in", "2")
+    result = run("sample", digits, "-n", "1", *words, "--thin", "2", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    with Image.open(out) as picture:
+        pixels = np.asarray(picture.convert("L"))
+    # Three rows: the input, the input with its upper half grey, and the sample.
+    grey = (pixels == 128).mean(1) > 0.2
+    assert pixels.shape[0] // 6 < grey.sum() * 1.5 < pixels.shape[0] // 3
+    assert not grey[: pixels.shape[0] // 4].any()
+
+
 def test_a_column_is_drawn_given_the_other(flowers: Path) -> None:
     words = ("--given", "iris", "--mask", "petal length (cm)", "--limit", "2", "--burn-in", "50")
     result = run("sample", flowers, "-n", "5", *words, "--json", "-q")
