@@ -326,8 +326,8 @@ def _write(
                 rows = [
                     pictures.Row(name, pixels.reshape(-1, *model.shape))
                     for name, pixels in (
-                        ("input", inputs_BD.cpu()),
-                        ("given", seen_BD.cpu()),
+                        ("input", inputs_BD.cpu().numpy()),
+                        ("given", seen_BD.cpu().numpy()),
                         *((f"sample {i}", pixels) for i, pixels in enumerate(drawn, 1)),
                     )
                 ]
