@@ -47,7 +47,8 @@ def _format(ctx: click.Context, param: click.Parameter, out: Path | None) -> Pat
     "--score",
     "scores",
     metavar="NAME,...",
-    help="Scores to write; the first decides. [default: all, pc-fisher first]",
+    help="Scores to write; the first decides. [default: all, pc-fisher first; for a table, "
+    "table-energy]",
 )
 @click.option(
     "--fpr",

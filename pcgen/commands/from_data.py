@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pcgen import config
 from pcgen.errors import DataError
@@ -23,10 +23,7 @@ _LARGEST_SIDE = 32
 _LARGEST_SHARE = 0.2
 # And the updates of the weights that its epochs then make at least.
 _LEAST_UPDATES = 300
-# For detectors: the fewest pictures; rows to calibrate for false-alarm rates of 5 % and 1 %, each
-# with the largest share of all rows that they may be; and the share of all rows where that is more.
-_LEAST_PICTURES = 100
-_CALIBRATION = ((120, 0.6), (600, 0.3))
+# The share of all rows that calibrate a detector, where that is more than the rates need.
 _CALIBRATION_SHARE = 0.2
 _DETECTOR_BATCHES, _LEAST_BATCH = 8, 25
 # More epochs would only learn the details of few pictures.
@@ -39,6 +36,28 @@ _MOST_CAUSES = 100
 _MOST_EPOCHS = 1000
 _TABLE_UPDATES = 1000
 _PICTURE_UPDATES = 3000
+
+
+class _Form(NamedTuple):
+    """How a detector divides its data.
+
+    Attributes:
+        fewest: rows that are needed.
+        enough, plenty: rows that allow false-alarm rates of 5 % and 1 %.
+        calibration: for each rate, the rows that calibrate and the largest share of all rows that
+            they may be.
+    """
+
+    name: str
+    fewest: int
+    enough: int
+    plenty: int
+    calibration: tuple[tuple[int, float], tuple[int, float]]
+
+
+# A table's score is not combined of several, so half as many rows calibrate it.
+_PICTURES = _Form("pictures", 100, 200, 2000, ((120, 0.6), (600, 0.3)))
+_TABLE = _Form("rows", _LEAST_ROWS, 150, 1000, ((60, 0.4), (300, 0.3)))
 
 
 def settled(recipe: Recipe, place: Session, array: Data | None = None) -> Recipe:
@@ -93,25 +112,30 @@ def _of_detector(recipe: Recipe, images: Images) -> dict[str, Any]:
     """Return the settings of a network whose rows set aside calibrate a detector.
 
     Raises:
-        DataError: too few pictures.
+        DataError: too few pictures or rows, or no column that varies.
     """
-    count = len(images)
-    if count < _LEAST_PICTURES:
+    count, form = len(images), _TABLE if images.is_table else _PICTURES
+    if count < form.fewest:
         raise DataError(
-            f"{images.source}: has {count} pictures, {_LEAST_PICTURES} are needed",
-            "200 allow ood-score's default false-alarm rate of 5 %, and 2,000 one of 1 %",
+            f"{images.source}: has {count} {form.name}, {form.fewest} are needed",
+            f"{form.enough:,} allow ood-score's default false-alarm rate of 5 %, and "
+            f"{form.plenty:,} one of 1 %",
         )
-    held_out = max(_CALIBRATION_SHARE * count, *(min(n, s * count) for n, s in _CALIBRATION))
+    held_out = max(_CALIBRATION_SHARE * count, *(min(n, s * count) for n, s in form.calibration))
     calibration, validation = math.ceil(1e4 * held_out / count) / 1e4, 0.1
     kept = round((count - held_out) * (1 - validation))
     batch = min(_BATCH, max(_LEAST_BATCH, kept // _DETECTOR_BATCHES))
     if "learning.batch_size" not in recipe.from_data:
         batch = recipe.learning.batch_size
     batches = math.ceil(kept / batch)
-    return _size(images) | {
+    if images.is_table:
+        columns = _varying(images)
+        shape = _columns(images, columns) | {"model.layers": [min(_LATENTS, len(columns)), 64, 64]}
+    else:
+        shape = _size(images) | {"model.layers": [min(64, kept // 4), 256, 256, 256]}
+    return shape | {
         "data.validation": validation,
         "data.calibration": calibration,
-        "model.layers": [min(64, kept // 4), 256, 256, 256],
         "learning.batch_size": batch,
         "learning.epochs": min(_DETECTOR_EPOCHS, math.ceil(_DETECTOR_UPDATES / batches)),
     }
@@ -152,18 +176,33 @@ def _of_table(images: Images) -> dict[str, Any]:
     Raises:
         DataError: no column varies.
     """
-    rows_ND = images.rows(range(len(images))).pixels_BD
-    names, varies_D = images.columns or [], (rows_ND != rows_ND[0]).any(0)
-    columns = [name for name, varies in zip(names, varies_D.tolist(), strict=True) if varies]
-    if not columns:
-        raise DataError(f"{images.source}: every column is constant, so there is nothing to learn")
-    return ({"data.columns": columns} if len(columns) < len(names) else {}) | {
+    columns = _varying(images)
+    return _columns(images, columns) | {
         "model.layers": [min(_LATENTS, len(columns)), 64, 64],
         "model.likelihood": "gaussian",
         "model.precision.data": 100.0,
         "model.precision.hidden": 100.0,
         "learning.rate": 3e-3,
     }
+
+
+def _varying(images: Images) -> list[str]:
+    """Return the names of the columns that vary.
+
+    Raises:
+        DataError: there are none.
+    """
+    rows_ND = images.rows(range(len(images))).pixels_BD
+    varies_D = (rows_ND != rows_ND[0]).any(0).tolist()
+    columns = [name for name, varies in zip(images.columns or [], varies_D, strict=True) if varies]
+    if not columns:
+        raise DataError(f"{images.source}: every column is constant, so there is nothing to learn")
+    return columns
+
+
+def _columns(images: Images, columns: list[str]) -> dict[str, Any]:
+    """Return the setting that takes these columns alone, if there are others."""
+    return {"data.columns": columns} if len(columns) < len(images.columns or []) else {}
 
 
 def _of_pictures(images: Images) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class OodCalibrateResult:
             "calibrated_on": known["source"],
             "origin": known["origin"],
             **{name: known[name] for name in ("fit", "part_a", "part_b", "unreadable")},
-            "rates": [rate for rate in _RATES if known["part_b"] >= smallest(rate, "pac")],
+            "rates": [rate for rate in _RATES if self.deciding >= smallest(rate, "pac")],
             "least_fpr": self.least_fpr,
             "needed": self.needed,
             "statement": known["statement"],
@@ -56,6 +56,12 @@ class OodCalibrateResult:
             "warnings": self.warnings,
             "notes": [*self.notes],
         }
+
+    @property
+    def deciding(self) -> int:
+        """Return the number of rows that give the first score its p-values."""
+        known = self.header["calibration"]
+        return int(known.get("deciding", known["part_b"]))
 
     @property
     def warnings(self) -> list[str]:
@@ -72,13 +78,13 @@ class OodCalibrateResult:
         if not stops_alone(table):
             solver = table.for_use().solver
             texts.append(f"{unsettled(solver)}. The recipes NAME-ood are made for scoring")
-        count, needed = self.header["calibration"]["part_b"], smallest(FPR, "pac")
+        count, needed = self.deciding, smallest(FPR, "pac")
         if count < needed:
             pac, marginal = self.least_fpr.values()
             texts.append(
-                f"{count} rows calibrate the combined score, {needed} are needed for the default "
-                f"ood-score (--fpr {FPR:g} --guarantee pac). They allow --fpr {pac:g} or more, or "
-                f"--fpr {marginal:g} or more with --guarantee marginal"
+                f"{count} rows calibrate {self.header['scores'][0]}, {needed} are needed for the "
+                f"default ood-score (--fpr {FPR:g} --guarantee pac). They allow --fpr {pac:g} or "
+                f"more, or --fpr {marginal:g} or more with --guarantee marginal"
             )
         return texts + self_test.warnings(self.header["self_test"])
 
@@ -87,14 +93,15 @@ class OodCalibrateResult:
         """Return the rows that must calibrate for false-alarm rates, and whether these are met."""
         from pcgen.ood.conformal import smallest
 
-        count = self.header["calibration"]["part_b"]
+        count, known = self.deciding, self.header["calibration"]
+        # One half of the rows shapes a combined score, the other gives its p-values.
+        share = 1 if count == known["part_a"] + known["part_b"] else 2
         rows = []
         for rate in _RATES:
             row: dict[str, Any] = {"fpr": rate}
             for guarantee in ("pac", "marginal"):
                 least = smallest(rate, guarantee)
-                # One half of the rows shapes the combined score, the other gives its p-values.
-                row |= {f"rows_{guarantee}": 2 * least, guarantee: count >= least}
+                row |= {f"rows_{guarantee}": share * least, guarantee: count >= least}
             rows.append(row)
         return rows
 
@@ -103,7 +110,7 @@ class OodCalibrateResult:
         """Return the smallest false-alarm rate for each guarantee, rounded up."""
         from pcgen.ood.conformal import least_fpr
 
-        count = self.header["calibration"]["part_b"]
+        count = self.deciding
         rates = {"pac": least_fpr(count, "pac"), "marginal": least_fpr(count, "marginal")}
         return {name: math.ceil(1e4 * rate) / 1e4 for name, rate in rates.items()}
 

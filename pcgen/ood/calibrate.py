@@ -141,17 +141,22 @@ def fitted_scorers(
         DataError: the images have no labels, which a classifier's scores need, or are too few.
     """
     network, table = model.network, model.recipe.inference
-    own = [name for name in dict.fromkeys(names) if name not in (COMBINED, *scores.PC_SCORES)]
+    always = (COMBINED, *scores.PC_SCORES, *(scores.TABLE_SCORES if images.is_table else ()))
+    own = [name for name in dict.fromkeys(names) if name not in always]
     for name in own:
         SCORES.require(name)
         if name in CLASSIFIER_SCORES and classifier is None:
             raise CalibrationError(
                 f"{name}: is a score of a classifier", "Name one: --classifier MODEL"
             )
+        if name in scores.TABLE_SCORES:
+            raise CalibrationError(f"{name}: is a score of tables", "Leave it out")
     device = network.layers[0].weight.device
     scorers: list[StoredScorer] = [
         scores.fit(network, images, table, labels=images.labels, device=device)
     ]
+    if images.is_table:
+        scorers.append(scores.TableScorer.fit(images))
     if classifier is not None:
         table = classifier.recipe.inference
         scorers.append(scores.ClassifierScorer.fit(classifier.network, images, table))
@@ -172,7 +177,7 @@ def calibrate(
     """Return the detector of a model, its fitted scorers and the rows held out.
 
     Args:
-        scorers: the network's own first, whose components are combined; then the classifier's.
+        scorers: the network's own first, whose components are combined; then the others.
         classifier: the classifier whose scores are among them, if there is one.
         on_batch: called with the number of rows scored so far.
 
@@ -194,7 +199,10 @@ def calibrate(
         )
     columns = {name: np.concatenate([columns_a[name], columns_b[name]]) for name in columns_a}
     components = tuple(getattr(main, "components", main.names))
-    names = (COMBINED, *(name for scorer in scorers for name in scorer.names))
+    first = scores.TABLE_SCORES[0] if held_out.is_table else COMBINED
+    names = (first, COMBINED, *(name for scorer in scorers for name in scorer.names))
+    names = tuple(dict.fromkeys(names))
+    deciding = count_b if first == COMBINED else count_a + count_b
     calibration = {
         "source": held_out.source,
         "fingerprint": held_out.fingerprint(),
@@ -206,7 +214,8 @@ def calibrate(
         "native": _native_shape(held_out),
         "preprocessing": held_out.preprocessing,
         "sha256": digest({name: torch.from_numpy(column) for name, column in columns.items()}),
-        "statement": _statement(count_b),
+        "deciding": deciding,
+        "statement": _statement(deciding),
     }
     header = {
         "pcgen": __version__,

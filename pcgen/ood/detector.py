@@ -15,7 +15,7 @@ from pcgen.classification.network import ClassifierModel, classifier_of
 from pcgen.errors import CalibrationError, CheckpointError
 from pcgen.ood import conformal, scores
 from pcgen.ood.conformal import Array, Guarantee
-from pcgen.ood.scores import ClassifierScorer, registered
+from pcgen.ood.scores import ClassifierScorer, TableScorer, registered
 from pcgen.ood.scoring import Columns, StoredScorer
 from pcgen.registry import SCORES
 from pcgen.storage import checkpoint
@@ -26,7 +26,8 @@ LAYER = "energy_layer_"
 
 # How the names of the tensors in a detector's file begin.
 _MODEL, _SCORES, _COLUMNS = "model.", "scores.", "calibration."
-_CLASSIFIER, _CLASSIFIER_SCORES, _REGISTERED = "classifier.", "baselines.", "registered."
+_TABLE, _REGISTERED = "table.", "registered."
+_CLASSIFIER, _CLASSIFIER_SCORES = "classifier.", "baselines."
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,9 @@ class Detector:
 
     Attributes:
         model: the predictive coding network.
-        scorers: the network's own first, then the classifier's and the users'.
-        names: the score columns, the combined one first.
+        scorers: the network's own first, then the table's, the classifier's and the users'.
+        names: the score columns. The first decides unless another is asked for: the combined
+            one, or a table's energy.
         components: the scores that the combined one is made of.
         columns: the scorers' columns of the calibration inputs (N,), part A first.
         part_a: the number of inputs in part A.
@@ -70,12 +72,23 @@ class Detector:
         return sorted(names, key=lambda name: int(name.removeprefix(LAYER)))
 
     def scores(self, columns: Columns) -> Columns:
-        """Return the columns, with the combined score (B,) as the first."""
-        if COMBINED not in self.names or not columns:
+        """Return the columns, with the combined score (B,) as the first if its parts are there."""
+        if COMBINED not in self.names or not {*self.components} <= {*columns}:
             return columns
         parts_BJ = np.column_stack([columns[name] for name in self.components])
         known_NJ = np.column_stack([self.columns[name][: self.part_a] for name in self.components])
         return {COMBINED: conformal.fisher(parts_BJ, known_NJ)} | columns
+
+    @property
+    def deciding(self) -> int:
+        """Return the number of calibration inputs that give the first score its p-values."""
+        count = len(next(iter(self.columns.values())))
+        return count - self.part_a if self.names[0] == COMBINED else count
+
+    def scorers_of(self, name: str) -> list[StoredScorer]:
+        """Return the scorers that a score is made of."""
+        needed = {*self.components} if name == COMBINED else {name}
+        return [scorer for scorer in self.scorers if needed & {*scorer.names}]
 
     def reference(self, name: str) -> Array:
         """Return the calibration scores that give a score its p-values.
@@ -149,6 +162,8 @@ def save(path: Path, detector: Detector) -> dict[str, Any]:
         prefix = _SCORES
         if isinstance(scorer, ClassifierScorer):
             prefix = _CLASSIFIER_SCORES
+        elif isinstance(scorer, TableScorer):
+            prefix = _TABLE
         elif isinstance(scorer, registered.RegisteredScorer):
             prefix, header["registered"] = _REGISTERED, list(scorer.names)
         tensors |= _prefixed(prefix, _on_cpu(scorer.tensors()))
@@ -199,6 +214,8 @@ def _detector_of(file: Checkpoint, device: torch.device | str) -> Detector:
     scorers: list[StoredScorer] = [
         scores.load(model.network, model.recipe.inference, tensors, model.shape)
     ]
+    if tensors := _with_prefix(file.tensors, _TABLE):
+        scorers.append(TableScorer.load(tensors))
     classifier = None
     if "classifier" in header:
         tensors = _with_prefix(file.tensors, _CLASSIFIER)

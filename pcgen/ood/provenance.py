@@ -125,16 +125,19 @@ def _answer(
 ) -> dict[str, Any]:
     """Return the question, the thresholds, and how many inputs are flagged."""
     first, flagged, readable = question.scores[0], sum(verdicts.is_ood), tally.statuses["ok"]
-    thresholds = {first: verdicts.threshold}
+    thresholds, rule = {first: verdicts.threshold}, (question.fpr, question.guarantee)
     if question.fdr is None:
+        # Of a combined score beside a table's, too few rows may be left.
+        needed = conformal.smallest(*rule)
         thresholds = {
-            name: detector.threshold(name, question.fpr, question.guarantee)
+            name: detector.threshold(name, *rule)
             for name in question.scores
+            if name == first or len(detector.reference(name)) >= needed
         }
     low, high = conformal.share_interval(flagged, readable)
     batch = None
     if question.fdr is None:
-        rule, count = (question.fpr, question.guarantee), len(detector.reference(first))
+        count = len(detector.reference(first))
         batch = {
             "p_value": conformal.batch_p_value(flagged, readable, count, *rule),
             "statement": conformal.batch_statement(*rule),

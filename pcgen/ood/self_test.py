@@ -118,8 +118,7 @@ def self_test(detector: Detector, images: Images) -> dict[str, Any]:
     originals = rows.pixels_BD[rows.ok].reshape(-1, *images.shape)
     results: list[dict[str, Any]] = []
     for change, copies_BD in _copies(originals, images, detector.model.recipe.data.threshold):
-        # The combined score is made of the network's own scores, which come first.
-        columns = columns_of(detector.scorers[:1], copies_BD.to(detector.device))
+        columns = columns_of(detector.scorers_of(name), copies_BD.to(detector.device))
         scores = conformal.finite(detector.scores(columns)[name])
         results.append(
             {

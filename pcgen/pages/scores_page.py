@@ -243,7 +243,7 @@ def _worst(summary: Summary) -> html.Table:
 
 def detector_page(detector: Detector) -> html.Page:
     """Return the page of a detector: its guarantee, thresholds and calibration scores."""
-    known = detector.header["calibration"]
+    known, name = detector.header["calibration"], detector.names[0]
     facts = {
         "calibrated on": known["source"],
         "calibration rows": known["origin"],
@@ -255,7 +255,7 @@ def detector_page(detector: Detector) -> html.Page:
         "combined scores": list(detector.components),
     }
     cards = [
-        html.Card("Calibration inputs", f"{known['part_b']:,}", "for p-values of pc-fisher"),
+        html.Card("Calibration inputs", f"{detector.deciding:,}", f"for p-values of {name}"),
         html.Card("Fitted on", f"{known['fit']:,}", "rows of the training data"),
         html.Card("Scores", str(len(detector.names)), "higher is more unusual"),
     ]

@@ -174,6 +174,33 @@ def test_rows_that_calibrate_a_detector_suffice_for_the_rate_that_so_many_pictur
     assert len(chose) > 0
 
 
+@pytest.mark.parametrize(
+    ("count", "calibrating"), [(20, 8), (150, 60), (500, 150), (1000, 300), (20_000, 4000)]
+)
+def test_rows_that_calibrate_a_table_s_detector_suffice_for_the_rate_that_it_can_have(
+    count: int, calibrating: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("a,b,same\n" + "".join(f"{i % 7},{i % 5},1\n" for i in range(count)))
+    images = open_data(path)
+    values = rules(resolve_recipe("table"), images)
+    _, _, aside = parts(images, values["data.validation"], values["data.calibration"], 0)
+    assert len(aside) == calibrating
+    for rate, rows_needed in ((0.05, 150), (0.01, 1000)):
+        assert (len(aside) >= smallest(rate, "pac")) == (count >= rows_needed)
+    assert values["model.layers"] == [2, 64, 64]
+    assert values["data.columns"] == ["a", "b"]
+
+
+def test_too_few_rows_of_a_table_for_a_detector_are_said_with_the_least_number(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "few.csv").write_text("a,b\n" + "1.5,2.5\n" * 19)
+    with pytest.raises(DataError, match="19 rows, 20 are needed") as caught:
+        rules(resolve_recipe("table"), open_data(tmp_path / "few.csv"))
+    assert "150 allow" in caught.value.hint
+
+
 def test_too_few_pictures_for_a_detector_are_said_with_the_least_number() -> None:
     with pytest.raises(DataError, match="20 pictures, 100 are needed") as caught:
         rules(resolve_recipe("pictures-ood"), pictures(20, 8))

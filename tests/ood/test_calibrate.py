@@ -17,6 +17,7 @@ from pcgen.errors import CalibrationError, CheckpointError, DataError
 from pcgen.ood import conformal as calibration
 from pcgen.ood.calibrate import rows_for
 from pcgen.ood.detector import COMBINED, Detector, save
+from pcgen.ood.scores import TABLE_SCORES
 from pcgen.storage import checkpoint
 from pcgen.storage.checkpoint import Model
 from tests.data.pictures import random_pixels
@@ -153,6 +154,39 @@ def test_a_table_s_columns_are_taken_by_name_and_must_be_the_model_s(tmp_path: P
     np.save(tmp_path / "z.npy", random_pixels(3, 5))
     with pytest.raises(pcgen.DataError, match="5 columns, the model takes 4"):
         pcgen.ood_score(out, str(tmp_path / "z.npy"), guarantee="marginal")
+
+
+def test_an_own_table_becomes_a_detector_whose_first_score_is_the_table_s_energy(
+    tmp_path: Path,
+) -> None:
+    source = np.random.default_rng(0)
+    first_N, noise_N = source.normal(size=(2, 200))
+    known = tmp_path / "known.csv"
+    lines = [f"{a:.6f},{a + 0.1 * e:.6f},7" for a, e in zip(first_N, noise_N, strict=True)]
+    known.write_text("\n".join(["a,b,same", *lines]) + "\n")
+    pcgen.train("table", tmp_path / "run", data=known, settings=["learning.epochs=1"])
+    out = tmp_path / "d.safetensors"
+    document = pcgen.ood_calibrate(tmp_path / "run", known, out).document()
+    assert document["scores"][:2] == ["table-energy", COMBINED]
+    # All rows set aside give a single score its p-values, and 59 allow 5 %.
+    assert document["part_a"] + document["part_b"] == 60
+    assert document["rates"] == [0.05]
+    assert document["needed"][0]["rows_pac"] == 59
+    assert document["self_test"]["score"] == "table-energy"
+    # Each column alone is usual; together they are not.
+    new = tmp_path / "new.csv"
+    new.write_text("a,b,same\n0.5,0.5,7\n1.5,-1.5,7\n")
+    rows = list(pcgen.ood_score(out, new).rows())
+    assert [row["is_ood"] for row in rows] == [False, True]
+    assert rows[1]["table_energy"] == rows[1]["table_mixture"] + rows[1]["table_memory"]
+    # Every model in the file is the one that was fitted.
+    (scorer,) = open_detector(out).scorers_of("table-energy")
+    assert {*scorer.names} == {*TABLE_SCORES}
+
+
+def test_a_table_s_score_is_refused_for_pictures(detector_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(CalibrationError, match="table-energy: is a score of tables"):
+        pcgen.ood_calibrate("digits-ood", "digits", tmp_path / "d", scores=["table-energy"])
 
 
 @pytest.fixture(scope="module")

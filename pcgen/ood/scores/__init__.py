@@ -15,6 +15,12 @@ Of the predictive coding network:
     typicality      distance of the free energy from its median, nats
     latent-knn      distance of the latent to its neighbours among known images
 
+Of a table's rows, and not of the trained network:
+
+    table-energy    the sum of the two below, nats
+    table-mixture   energy of a linear network whose latent prior is a mixture
+    table-memory    energy of a memory of the known rows
+
 `COMPONENTS` names those that `pc-fisher` combines. `classifier` has the scores of a
 classifier, and `registered` those that a user has added with `pcgen.register_score`.
 """
@@ -25,3 +31,5 @@ from pcgen.ood.scores.scorer import PC_SCORES as PC_SCORES
 from pcgen.ood.scores.scorer import PCScorer as PCScorer
 from pcgen.ood.scores.scorer import fit as fit
 from pcgen.ood.scores.scorer import load as load
+from pcgen.ood.scores.table_scorer import TABLE_SCORES as TABLE_SCORES
+from pcgen.ood.scores.table_scorer import TableScorer as TableScorer

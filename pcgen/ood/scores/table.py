@@ -212,6 +212,15 @@ def fit_folds(rows_ND: Tensor, folds: int, generator: torch.Generator) -> Folded
     return Folded(settings, models, energies)
 
 
+def fit_whole(rows_ND: Tensor, generator: torch.Generator) -> TableModel:
+    """Return a model of all rows, with the settings of the least held-out energy."""
+    fold_N = torch.randperm(len(rows_ND), generator=generator) % min(5, len(rows_ND))
+    settings, _ = choose_causes(rows_ND, fold_N, generator)
+    mixture = fit_mixture(rows_ND, settings, generator)
+    memory = choose_stored(mixture.complete_ND, generator)
+    return TableModel(mixture.causes, fit_stored(mixture.complete_ND, *memory))
+
+
 def fit_trimmed(
     rows_ND: Tensor, share: float, generator: torch.Generator
 ) -> tuple[Settings, TableModel]:

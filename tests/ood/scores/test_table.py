@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import multivariate_normal
 
+from pcgen.data.sources import open_data
 from pcgen.ood.scores.causes import fit_causes
 from pcgen.ood.scores.stored import choose_stored, fit_stored
 from pcgen.ood.scores.table import Settings, choose_causes, draw_missing, fit_mixture, free_energy
+from pcgen.ood.scores.table_scorer import TableScorer
 
 
 def generator() -> torch.Generator:
@@ -102,3 +105,15 @@ def test_the_memory_s_widths_follow_the_density(rows_ND: torch.Tensor) -> None:
         ]
         energies.append(np.mean(held_out))
     assert energies[1] == min(energies)
+
+
+def test_a_scorer_of_a_table_loads_with_the_same_energies(
+    rows_ND: torch.Tensor, tmp_path: Path
+) -> None:
+    np.savetxt(tmp_path / "known.csv", rows_ND, delimiter=",", header="a,b,c", comments="")
+    scorer = TableScorer.fit(open_data(tmp_path / "known.csv"))
+    new = torch.randn(5, 3, generator=generator())
+    energies, loaded = scorer(new), TableScorer.load(scorer.tensors())(new)
+    assert all(torch.equal(loaded[name], energy_B) for name, energy_B in energies.items())
+    parts = energies["table-mixture"] + energies["table-memory"]
+    assert torch.equal(energies["table-energy"], parts)
