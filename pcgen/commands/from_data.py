@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pcgen import config
 from pcgen.errors import DataError
@@ -23,8 +23,13 @@ _LARGEST_SIDE = 32
 _LARGEST_SHARE = 0.2
 # And the updates of the weights that its epochs then make at least.
 _LEAST_UPDATES = 300
-# The share of all rows that calibrate a detector, where that is more than the rates need.
+# For detectors: rows that calibrate for false-alarm rates of 5 % and 1 %, each with the largest
+# share of all rows that they may be; and the share of all rows where that is more.
+_LEAST_PICTURES = 100
+_CALIBRATION = ((60, 0.4), (300, 0.3))
 _CALIBRATION_SHARE = 0.2
+# Rows that chose the epoch also shape the combined score.
+_SHAPING, _SHAPING_SHARE = 30, 0.2
 _DETECTOR_BATCHES, _LEAST_BATCH = 8, 25
 # More epochs would only learn the details of few pictures.
 _DETECTOR_UPDATES, _DETECTOR_EPOCHS = 750, 100
@@ -36,28 +41,6 @@ _MOST_CAUSES = 100
 _MOST_EPOCHS = 1000
 _TABLE_UPDATES = 1000
 _PICTURE_UPDATES = 3000
-
-
-class _Form(NamedTuple):
-    """How a detector divides its data.
-
-    Attributes:
-        fewest: rows that are needed.
-        enough, plenty: rows that allow false-alarm rates of 5 % and 1 %.
-        calibration: for each rate, the rows that calibrate and the largest share of all rows that
-            they may be.
-    """
-
-    name: str
-    fewest: int
-    enough: int
-    plenty: int
-    calibration: tuple[tuple[int, float], tuple[int, float]]
-
-
-# A table's score is not combined of several, so half as many rows calibrate it.
-_PICTURES = _Form("pictures", 100, 200, 2000, ((120, 0.6), (600, 0.3)))
-_TABLE = _Form("rows", _LEAST_ROWS, 150, 1000, ((60, 0.4), (300, 0.3)))
 
 
 def settled(recipe: Recipe, place: Session, array: Data | None = None) -> Recipe:
@@ -114,15 +97,17 @@ def _of_detector(recipe: Recipe, images: Images) -> dict[str, Any]:
     Raises:
         DataError: too few pictures or rows, or no column that varies.
     """
-    count, form = len(images), _TABLE if images.is_table else _PICTURES
-    if count < form.fewest:
+    count = len(images)
+    name, least = ("rows", _LEAST_ROWS) if images.is_table else ("pictures", _LEAST_PICTURES)
+    if count < least:
         raise DataError(
-            f"{images.source}: has {count} {form.name}, {form.fewest} are needed",
-            f"{form.enough:,} allow ood-score's default false-alarm rate of 5 %, and "
-            f"{form.plenty:,} one of 1 %",
+            f"{images.source}: has {count} {name}, {least} are needed",
+            "150 allow ood-score's default false-alarm rate of 5 %, and 1,000 one of 1 %",
         )
-    held_out = max(_CALIBRATION_SHARE * count, *(min(n, s * count) for n, s in form.calibration))
-    calibration, validation = math.ceil(1e4 * held_out / count) / 1e4, 0.1
+    held_out = max(_CALIBRATION_SHARE * count, *(min(n, s * count) for n, s in _CALIBRATION))
+    calibration = math.ceil(1e4 * held_out / count) / 1e4
+    shaping = min(_SHAPING / (count - held_out), _SHAPING_SHARE)
+    validation = round(max(0.1, shaping), 4)
     kept = round((count - held_out) * (1 - validation))
     batch = min(_BATCH, max(_LEAST_BATCH, kept // _DETECTOR_BATCHES))
     if "learning.batch_size" not in recipe.from_data:

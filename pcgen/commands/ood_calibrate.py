@@ -64,6 +64,18 @@ class OodCalibrateResult:
         return int(known.get("deciding", known["part_b"]))
 
     @property
+    def calibrating(self) -> int:
+        """Return the number of rows that calibrate the first score."""
+        return self._parts * self.deciding
+
+    @property
+    def _parts(self) -> int:
+        """Return 2 where one half of the rows shapes the first score, else 1."""
+        known = self.header["calibration"]
+        is_one = known.get("part_a_is_apart", False) or self.deciding > known["part_b"]
+        return 1 if is_one else 2
+
+    @property
     def warnings(self) -> list[str]:
         """Return the known weaknesses of the detector, in words."""
         from pcgen.config import from_dict
@@ -93,15 +105,12 @@ class OodCalibrateResult:
         """Return the rows that must calibrate for false-alarm rates, and whether these are met."""
         from pcgen.ood.conformal import smallest
 
-        count, known = self.deciding, self.header["calibration"]
-        # One half of the rows shapes a combined score, the other gives its p-values.
-        share = 1 if count == known["part_a"] + known["part_b"] else 2
-        rows = []
+        rows, count = [], self.deciding
         for rate in _RATES:
             row: dict[str, Any] = {"fpr": rate}
             for guarantee in ("pac", "marginal"):
                 least = smallest(rate, guarantee)
-                row |= {f"rows_{guarantee}": share * least, guarantee: count >= least}
+                row |= {f"rows_{guarantee}": self._parts * least, guarantee: count >= least}
             rows.append(row)
         return rows
 

@@ -31,7 +31,11 @@ _MAPPED = 1000
 # The share of other data than the training data that the scores are fitted to. The rest calibrates.
 _FITTED = 0.4
 
-_ORIGINS = ("set aside before training", "held out from training; they chose the epoch")
+# Rows that shape a combined score, at least, where they are not half of those that calibrate.
+_SHAPING = 10
+
+_ASIDE = "set aside before training"
+_CHOSE = "held out from training; they chose the epoch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +46,14 @@ class CalibrationRows:
         fit: the rows that the scores are fitted to.
         held_out: the rows that calibrate.
         origin: where the rows that calibrate come from, in words.
+        chose: the rows that chose the epoch, if they are not those that calibrate. They shape the
+            combined score.
     """
 
     fit: Images
     held_out: Images
     origin: str
+    chose: Images | None = None
 
 
 def rows_for(images: Images, model: Model) -> CalibrationRows:
@@ -61,9 +68,12 @@ def rows_for(images: Images, model: Model) -> CalibrationRows:
     """
     trained_on, others = _trained_on(images, model)
     if trained_on is not None:
-        for rows, origin in zip(others, _ORIGINS, strict=True):
-            if len(rows):
-                return CalibrationRows(trained_on, rows, origin)
+        aside, chose = others
+        if len(aside):
+            shaping = chose if len(chose) >= _SHAPING else None
+            return CalibrationRows(trained_on, aside, _ASIDE, shaping)
+        if len(chose):
+            return CalibrationRows(trained_on, chose, _CHOSE)
         raise CalibrationError(
             f"{images.source}: the model was trained on every row of it, which leaves none to "
             "calibrate on",
@@ -186,7 +196,10 @@ def calibrate(
     """
     held_out, main = rows.held_out, scorers[0]
     device = model.network.layers[0].weight.device
-    part_b, part_a = split(held_out, len(held_out) // 2, model.recipe.seed, "part A")
+    if rows.chose is not None:
+        part_a, part_b = rows.chose, held_out
+    else:
+        part_b, part_a = split(held_out, len(held_out) // 2, model.recipe.seed, "part A")
     columns_a, unreadable_a = joined(_reported(scored(scorers, part_a, device), on_batch, 0))
     columns_b, unreadable_b = joined(
         _reported(scored(scorers, part_b, device), on_batch, len(part_a))
@@ -202,13 +215,15 @@ def calibrate(
     first = scores.TABLE_SCORES[0] if held_out.is_table else COMBINED
     names = (first, COMBINED, *(name for scorer in scorers for name in scorer.names))
     names = tuple(dict.fromkeys(names))
-    deciding = count_b if first == COMBINED else count_a + count_b
+    is_apart = rows.chose is not None
+    deciding = count_b if first == COMBINED or is_apart else count_a + count_b
     calibration = {
         "source": held_out.source,
         "fingerprint": held_out.fingerprint(),
         "origin": rows.origin,
         "part_a": count_a,
         "part_b": count_b,
+        "part_a_is_apart": is_apart,
         "fit": len(rows.fit),
         "unreadable": len(unreadable_a) + len(unreadable_b),
         "native": _native_shape(held_out),

@@ -35,7 +35,7 @@ class Detector:
     """A network, its scorers, and the scores of the calibration inputs.
 
     Part A of the calibration inputs shapes the combined score, and part B gives its p-values. All
-    other scores take their p-values from both parts.
+    other scores take their p-values from both parts, unless part A chose the model's epoch.
 
     Attributes:
         model: the predictive coding network.
@@ -82,8 +82,12 @@ class Detector:
     @property
     def deciding(self) -> int:
         """Return the number of calibration inputs that give the first score its p-values."""
-        count = len(next(iter(self.columns.values())))
-        return count - self.part_a if self.names[0] == COMBINED else count
+        return len(next(iter(self.columns.values()))) - self._first_of(self.names[0])
+
+    def _first_of(self, name: str) -> int:
+        """Return the number of the first calibration input that gives a score its p-values."""
+        is_apart = self.header.get("calibration", {}).get("part_a_is_apart", False)
+        return self.part_a if name == COMBINED or is_apart else 0
 
     def scorers_of(self, name: str) -> list[StoredScorer]:
         """Return the scorers that a score is made of."""
@@ -97,10 +101,9 @@ class Detector:
             CalibrationError: the detector does not have this score.
         """
         self.require([name])
-        if name != COMBINED:
-            return self.columns[name]
-        part_b = {key: column[self.part_a :] for key, column in self.columns.items()}
-        return self.scores(part_b)[COMBINED]
+        first = self._first_of(name)
+        known = {key: column[first:] for key, column in self.columns.items()}
+        return self.scores(known)[COMBINED] if name == COMBINED else known[name]
 
     def require(self, names: Sequence[str]) -> None:
         """Raise CalibrationError unless the detector has all scores of these names."""

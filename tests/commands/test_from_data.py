@@ -155,7 +155,7 @@ def test_a_recipe_of_large_data_trains_on_few_pictures_that_are_opened_once() ->
 
 @pytest.mark.parametrize(
     ("count", "calibrating", "latents"),
-    [(100, 60, 9), (200, 120, 18), (400, 120, 63), (2000, 600, 64), (20_000, 4000, 64)],
+    [(100, 40, 12), (150, 60, 18), (400, 120, 62), (1000, 300, 64), (20_000, 4000, 64)],
 )
 def test_rows_that_calibrate_a_detector_suffice_for_the_rate_that_so_many_pictures_can_have(
     count: int, calibrating: int, latents: int
@@ -165,13 +165,13 @@ def test_rows_that_calibrate_a_detector_suffice_for_the_rate_that_so_many_pictur
     values = rules(recipe, images)
     kept, chose, aside = parts(images, values["data.validation"], values["data.calibration"], 0)
     assert len(aside) == calibrating
-    for rate, pictures_needed in ((0.05, 200), (0.01, 2000)):
-        assert (len(aside) // 2 >= smallest(rate, "pac")) == (count >= pictures_needed)
+    for rate, pictures_needed in ((0.05, 150), (0.01, 1000)):
+        assert (len(aside) >= smallest(rate, "pac")) == (count >= pictures_needed)
     assert values["model.layers"][0] == latents
     updates = values["learning.epochs"] * math.ceil(len(kept) / values["learning.batch_size"])
     assert updates >= 750 or values["learning.epochs"] == 100
     assert updates >= 200
-    assert len(chose) > 0
+    assert len(chose) >= 10
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_too_few_rows_of_a_table_for_a_detector_are_said_with_the_least_number(
 def test_too_few_pictures_for_a_detector_are_said_with_the_least_number() -> None:
     with pytest.raises(DataError, match="20 pictures, 100 are needed") as caught:
         rules(resolve_recipe("pictures-ood"), pictures(20, 8))
-    assert "200 allow" in caught.value.hint
+    assert "150 allow" in caught.value.hint
 
 
 def test_own_pictures_in_colour_become_a_detector_though_a_class_has_one_picture(
@@ -219,13 +219,13 @@ def test_own_pictures_in_colour_become_a_detector_though_a_class_has_one_picture
     known, out = tmp_path / "known", tmp_path / "d.safetensors"
     pcgen.train("pictures-ood", tmp_path / "run", data=known, settings=["learning.epochs=2"])
     document = pcgen.ood_calibrate(tmp_path / "run", known, out).document()
-    assert (document["part_a"], document["part_b"]) == (36, 36)
+    assert (document["part_a"], document["part_b"]) == (14, 48)
     assert [row["pac"] for row in document["needed"]] == [False, False, False]
     assert document["needed"][1] == {
         "fpr": 0.01,
-        "rows_pac": 598,
+        "rows_pac": 299,
         "pac": False,
-        "rows_marginal": 198,
+        "rows_marginal": 99,
         "marginal": False,
     }
     assert len(document["self_test"]["changes"]) == 6

@@ -43,7 +43,9 @@ def test_rows_set_aside_calibrate_where_there_are_any(tmp_path: Path) -> None:
     result = pcgen.ood_calibrate(tmp_path / "run", "digits", tmp_path / "d.safetensors")
     document = result.document()
     assert document["origin"] == "set aside before training"
-    assert (document["fit"], document["part_a"], document["part_b"]) == (1052, 100, 100)
+    # The rows that chose the epoch shape the combined score, so all rows set aside calibrate it.
+    assert (document["fit"], document["part_a"], document["part_b"]) == (1052, 186, 200)
+    assert document["needed"][0]["rows_pac"] == 59
     assert document["rates"] == [0.05]
     warned = pcgen.ood_score(tmp_path / "d.safetensors", "digits:test").document()["warnings"]
     assert not any("epoch" in words for words in warned)
@@ -98,10 +100,16 @@ def test_a_file_gives_back_the_detector_to_the_bit(
     assert pcgen.info(detector_file)["kind"] == "detector"
 
 
-def test_the_combined_score_s_p_values_come_from_the_other_part(detector: Detector) -> None:
+@pytest.mark.parametrize("is_apart", [True, False])
+def test_the_combined_score_s_p_values_come_from_the_other_part(
+    detector: Detector, is_apart: bool
+) -> None:
     known = detector.header["calibration"]
+    known["part_a_is_apart"] = is_apart
     assert len(detector.reference(COMBINED)) == known["part_b"]
-    assert len(detector.reference("free-energy")) == known["part_a"] + known["part_b"]
+    # Rows that chose the epoch give no p-values at all.
+    both = known["part_b"] + (0 if is_apart else known["part_a"])
+    assert len(detector.reference("free-energy")) == both
     parts_NJ = np.column_stack([detector.columns[name] for name in detector.components])
     wanted = calibration.fisher(parts_NJ[known["part_a"] :], parts_NJ[: known["part_a"]])
     assert detector.reference(COMBINED) == pytest.approx(wanted)
@@ -168,8 +176,8 @@ def test_an_own_table_becomes_a_detector_whose_first_score_is_the_table_s_energy
     out = tmp_path / "d.safetensors"
     document = pcgen.ood_calibrate(tmp_path / "run", known, out).document()
     assert document["scores"][:2] == ["table-energy", COMBINED]
-    # All rows set aside give a single score its p-values, and 59 allow 5 %.
-    assert document["part_a"] + document["part_b"] == 60
+    # All rows set aside give p-values, and 59 allow 5 %.
+    assert document["part_b"] == 60
     assert document["rates"] == [0.05]
     assert document["needed"][0]["rows_pac"] == 59
     assert document["self_test"]["score"] == "table-energy"

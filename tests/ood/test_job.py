@@ -149,7 +149,7 @@ def test_the_meta_file_says_what_the_numbers_depend_on(detector_file: Path, tmp_
     assert meta["counts"]["inputs"] == meta["counts"]["ok"] == 359
     rate = meta["alarm_rate"]
     assert rate["ci_low"] <= rate["value"] <= rate["ci_high"]
-    assert "216 calibration inputs" in meta["statement"]
+    assert "431 calibration inputs" in meta["statement"]
     assert meta["thresholds"].keys() == set(meta["scores"])
 
 
@@ -316,10 +316,10 @@ def test_a_score_s_own_columns_and_verdict_can_be_asked_for(detector_file: Path)
 def test_too_few_calibration_inputs_are_refused_before_anything_is_scored(
     detector_file: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(CalibrationError, match="299 are needed"):
-        pcgen.ood_score(detector_file, "digits:test", tmp_path / "x.csv", fpr=0.01)
+    with pytest.raises(CalibrationError, match="598 are needed"):
+        pcgen.ood_score(detector_file, "digits:test", tmp_path / "x.csv", fpr=0.005)
     assert os.listdir(tmp_path) == []
-    found = pcgen.ood_score(detector_file, "digits:test", fpr=0.01, guarantee="marginal")
+    found = pcgen.ood_score(detector_file, "digits:test", fpr=0.005, guarantee="marginal")
     assert "On average" in found.document()["statement"]
 
 

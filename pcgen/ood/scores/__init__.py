@@ -14,6 +14,8 @@ Of the predictive coding network:
     delta-energy    nats by which inference lowers the energy of its starting point
     typicality      distance of the free energy from its median, nats
     latent-knn      distance of the latent to its neighbours among known images
+    twin-memory     where fewer than 500 are known: energy of the linear network's latent under a
+                    memory of known latents, nats
 
 Of a table's rows, and not of the trained network:
 

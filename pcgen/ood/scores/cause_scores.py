@@ -22,6 +22,7 @@ from pcgen.device import generator
 from pcgen.model import products
 from pcgen.ood.scores.causes import Causes, fit_causes
 from pcgen.ood.scores.moments import Normal
+from pcgen.ood.scores.stored import Stored, choose_stored, fit_stored
 
 # Known images for each cause, and causes at most.
 _IMAGES = 100
@@ -102,6 +103,44 @@ class LinearTwin:
         latent_BL = products.product(centred_BD, self.basis_DL)
         error_BD = centred_BD - products.product(latent_BL, self.basis_DL.T)
         return View.of([error_BD], latent_BL, shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """A memory of known latents, each a narrow cause, on the CPU in float64.
+
+    Attributes:
+        scales_L: the root of the product of a latent unit's deviation and of all units'. So units
+            of large variance count more, but less than in the latent itself.
+        stored: the known latents over these scales.
+    """
+
+    scales_L: Tensor
+    stored: Stored
+
+    @classmethod
+    def fit(cls, view: View) -> Memory:
+        """Return the memory of known images."""
+        latent_NL = view.latent_BL.cpu().double()
+        scales_L = (latent_NL.std() * latent_NL.std(0)).sqrt().clamp_min(1e-6)
+        rows_NL = latent_NL / scales_L
+        choice = choose_stored(rows_NL, generator(0, "memory"))
+        return cls(scales_L, fit_stored(rows_NL, *choice))
+
+    def energy(self, view: View) -> Tensor:
+        """Return the energy (B,) of images' latents, nats."""
+        rows_BL = view.latent_BL.cpu().double() / self.scales_L
+        return self.stored.energy(rows_BL).to(view.latent_BL)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors by name."""
+        stored = {"rows": self.stored.rows_ND, "deviations": self.stored.deviations_N}
+        return {"scales": self.scales_L} | stored
+
+    @classmethod
+    def load(cls, tensors: dict[str, Tensor]) -> Memory:
+        """Return the memory whose `tensors()` these are."""
+        return cls(tensors["scales"], Stored(tensors["rows"], tensors["deviations"]))
 
 
 @dataclass(frozen=True, slots=True)

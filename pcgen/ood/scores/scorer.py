@@ -16,7 +16,7 @@ from pcgen.inference.infer import Equilibrium, infer
 from pcgen.inference.solvers import Method, prepare
 from pcgen.model.energy import Terms
 from pcgen.model.network import Network
-from pcgen.ood.scores.cause_scores import CauseScores, LinearTwin, View
+from pcgen.ood.scores.cause_scores import CauseScores, LinearTwin, Memory, View
 from pcgen.ood.scores.experts import Experts, fit_experts
 from pcgen.ood.scores.moments import Normal, neighbour_distance
 
@@ -29,6 +29,8 @@ _FITTED_VALUES = 2**26
 _INFERRED = 20_000
 _LAYERS = 10_000
 _KEPT = 4096
+# Fewer known images also have a memory.
+_FEW = 500
 _KEPT_VALUES = 2**19
 _BATCH = 500
 # A hidden layer must hold this share of the energy to count in `energy-layers`. Where its precision
@@ -38,14 +40,15 @@ _SHARE = 1e-4
 PC_SCORES = (
     *("free-energy", "energy-layers", "cause-layers", "cause-direction", "twin-layers"),
     *("class-energy", "class-latent", "class-layers", "delta-energy", "typicality", "latent-knn"),
+    "twin-memory",
 )
 """The scores of a predictive coding network, in the order of their columns."""
 
 _OF_CAUSES = ("cause-layers", "cause-direction", "twin-layers")
 
 COMPONENTS = (*_OF_CAUSES, "class-layers")
-"""The scores that `pc-fisher` combines. Chosen on distorted validation images, see
-docs/results/ood-scores.md."""
+"""The scores that `pc-fisher` combines, with `twin-memory` where the known images are few. Chosen
+on distorted validation images and on left-out classes, see docs/results/ood-scores.md."""
 
 
 @dataclass(eq=False)
@@ -64,6 +67,7 @@ class PCScorer:
         shape: of the images, channels, height and width.
         within: what is usual of this network and of its linear twin in each cause. A detector of
             version 0.1.0 has none.
+        memory: of the linear twin's latents; None for many known images.
     """
 
     network: Network
@@ -76,17 +80,19 @@ class PCScorer:
     known_NL: Tensor
     shape: Shape
     within: tuple[CauseScores, CauseScores] | None = None
+    memory: Memory | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """Return the score columns."""
-        absent = _OF_CAUSES if self.within is None else ()
+        absent = {*(_OF_CAUSES if self.within is None else ())}
+        absent |= {"twin-memory"} if self.memory is None else set()
         return tuple(name for name in PC_SCORES if name not in absent)
 
     @property
     def components(self) -> tuple[str, ...]:
         """Return the scores that `pc-fisher` combines."""
-        return COMPONENTS
+        return COMPONENTS if self.memory is None else (*COMPONENTS, "twin-memory")
 
     @cached_property
     def method(self) -> Method:
@@ -136,11 +142,14 @@ class PCScorer:
             return {}
         own, other = self.within
         view = _view(self.network, terms, states, self.shape)
-        twin = _twin(self.experts, len(own.mean_L))
-        return {
+        twin_view = _twin(self.experts, len(own.mean_L)).view(data_BD, self.shape)
+        remembered = {}
+        if self.memory is not None:
+            remembered["twin-memory"] = self.memory.energy(twin_view)
+        return remembered | {
             "cause-layers": own.layers(view),
             "cause-direction": own.energy(view),
-            "twin-layers": other.layers(twin.view(data_BD, self.shape)),
+            "twin-layers": other.layers(twin_view),
         }
 
     def heatmap(self, data_BD: Tensor) -> Tensor:
@@ -156,12 +165,14 @@ class PCScorer:
         if self.within is not None:
             for prefix, scores in zip(_WITHIN, self.within, strict=True):
                 tensors |= {prefix + name: tensor for name, tensor in scores.tensors().items()}
+        if self.memory is not None:
+            tensors |= {_MEMORY + name: own for name, own in self.memory.tensors().items()}
         rest = {"looked_at": self.counted_F, "median": self.median, "bank": self.known_NL.half()}
         return tensors | rest
 
 
-# How the names of the tensors of `PCScorer.within` begin.
-_WITHIN = ("causes.", "twin.")
+# How the names of the tensors of `PCScorer.within` and of its memory begin.
+_WITHIN, _MEMORY = ("causes.", "twin."), "memory."
 
 
 def fit(
@@ -217,6 +228,7 @@ def fit(
         within.whitened(latents_NL[:kept]).half().to(latents_NL.dtype),
         images.shape,
         (CauseScores.fit(view, directed=True), CauseScores.fit(twin_view, directed=False)),
+        Memory.fit(twin_view) if len(data_ND) < _FEW else None,
     )
 
 
@@ -276,6 +288,7 @@ def load(
         tensors["bank"].to(like),
         shape,
         within,
+        Memory.load(remembered) if (remembered := named(_MEMORY)) else None,
     )
 
 

@@ -212,3 +212,17 @@ def test_the_shipped_model_tells_clothes_from_digits(real_data: Path) -> None:
     usual, strange = found(_pixels(digits)), found(_pixels(clothes))
     assert _auroc(usual["free-energy"], strange["free-energy"]) > 0.99
     assert _auroc(usual["class-energy"], strange["class-energy"]) > 0.97
+
+
+def test_a_few_known_images_are_kept_in_a_memory_that_is_part_of_the_combined_score(
+    trained: tuple[Network, Images, Images], scorer: PCScorer
+) -> None:
+    network, kept, held_out = trained
+    few = scores.fit(network, kept.head(200), TABLE)
+    assert few.components == (*scores.COMPONENTS, "twin-memory")
+    assert "twin-memory" not in (*scorer.names, *scorer.components)
+    known, new = _pixels(held_out)[:60], 1 - _pixels(held_out)[:60]
+    energies = [few(part)["twin-memory"] for part in (known, new)]
+    assert _auroc(*energies) > 0.95
+    loaded = scores.load(network, TABLE, few.tensors(), held_out.shape)
+    assert torch.equal(loaded(known)["twin-memory"], energies[0])
