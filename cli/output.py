@@ -26,6 +26,23 @@ _WIDTH_OF_A_PIPE = 200
 _SAID = ("notes", "warnings")
 # Keys of a document that people read last.
 _SETTINGS = ("model", "seed", "device", "inference", "preprocessing")
+# What the last word of a key means, where its name does not say it.
+_MEANINGS = {
+    "mse": "mean squared error per pixel, decoded from the latent",
+    "mse_last_hidden": "per pixel, decoded from the last hidden layer",
+    "mse_hidden": "per pixel that was hidden",
+    "exact": "share of images restored to an MSE below 0.001",
+    "energy": "nats per image",
+    "converged": "share of images that met the tolerance",
+    "images_per_second": "of training and validation",
+    "accuracy": "share of images with the right label",
+    "alarm_rate.value": "share of inputs that are flagged",
+    "rhat": "above 1.05, the chains have not mixed",
+    "ess": "independent samples that the chains are worth",
+    "acceptance": "share of accepted steps",
+}
+# A column of names up to this long keeps each on one line.
+_SHORT = 30
 
 
 def envelope(command: str, document: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,7 +124,10 @@ def write_rows(
     for name in names:
         numbers = any(is_figure(row.get(name)) for row in rows)
         table.add_column(
-            name.replace("_", " "), justify="right" if numbers else "left", overflow="fold"
+            name.replace("_", " "),
+            justify="right" if numbers else "left",
+            overflow="fold",
+            no_wrap=name == names[0] and all(len(shown(r.get(name))) <= _SHORT for r in rows),
         )
     for row in rows:
         table.add_row(*(Text(shown(row.get(name))) for name in names))
@@ -115,7 +135,7 @@ def write_rows(
 
 
 def write_pairs(pairs: Mapping[str, Any], title: str = "") -> None:
-    """Print a name and a value a line; tables within tables are indented by their name.
+    """Print a name, a value and its meaning a line; a table's keys stand behind its name.
 
     Notes and warnings are left out, because they are on standard error.
     """
@@ -126,7 +146,9 @@ def write_pairs(pairs: Mapping[str, Any], title: str = "") -> None:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in _flat(pairs):
-        table.add_row(Text(name), Text(shown(value)))
+        meaning = _MEANINGS.get(name) or _MEANINGS.get(name.rpartition(".")[2], "")
+        told = Text("  " + meaning if meaning else "", style="dim")
+        table.add_row(Text(name), Text(shown(value)).append_text(told))
     if title:
         _print(Text(title, style="bold"))
     _print(table)

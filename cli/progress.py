@@ -79,7 +79,7 @@ class Story:
         if self._live:
             self._draw(event, words)
         elif not event.note:
-            self.say(f"{event.stage}: {100 * event.done / event.total:.0f}%  {words}")
+            self.say(f"{event.stage}: {100 * event.done / event.total:.0f}%  {words}".rstrip())
 
     def _pace(self, event: Event, now: float) -> list[str]:
         seconds, images = now - self._began, event.done - self._first

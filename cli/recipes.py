@@ -19,10 +19,10 @@ def command(name: str | None, as_json: bool) -> None:
         return
     import pcgen
 
-    columns = ("name", "for", "data", "layers", "error")
+    columns = ("name", "for", "layers", "error")
     rows = pcgen.recipes()
     for row in rows if not as_json else ():
-        row["data"] = row["data"] or "your own"
+        row["for"] += "" if row["data"] else ", own data"
         mse, accuracy = row["validation_mse"], row["validation_accuracy"]
         row["error"] = mse if accuracy is None else f"{100 * (1 - accuracy):.2g} %"
     write_table("recipes", "recipes", rows, as_json, columns)

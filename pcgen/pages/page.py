@@ -74,7 +74,8 @@ class Table:
     def align(self) -> list[str]:
         """Return the attribute of each column's cells."""
         columns = zip_longest(*self.rows) if self.rows else [()] * len(self.header)
-        return [" class=figure" if any(map(is_figure, each)) else "" for each in columns]
+        numbers = [all(x is None or is_figure(x) for x in column) for column in columns]
+        return [" class=figure" if each else "" for each in numbers]
 
 
 @dataclass(frozen=True, slots=True)

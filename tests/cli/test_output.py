@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from pcgen.cli import output, progress
+from pcgen.cli.main import cli
 from pcgen.commands.progress import Event
 
 
@@ -45,6 +47,25 @@ def test_a_table_in_a_pipe_cuts_no_path(capsys: pytest.CaptureFixture[str]) -> N
     written = capsys.readouterr().out
     assert path in written
     assert "60,000" in written
+
+
+@pytest.mark.parametrize("command", ["recipes", "datasets"])
+def test_a_list_fits_80_columns_and_breaks_no_name(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "_WIDTH_OF_A_PIPE", 80)
+    result = CliRunner().invoke(cli, [command])
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 0
+    assert max(map(len, lines)) <= 80
+    assert " for " in lines[0]
+    rows = json.loads(CliRunner().invoke(cli, [command, "--json"]).stdout)[command]
+    assert {row["name"] for row in rows} <= {line.split(" ")[0] for line in lines}
+    assert all(row["for"] for row in rows)
+
+
+def test_a_map_is_shown_by_its_size() -> None:
+    assert output.shown([256, [32, 8, 8]]) == "256 32x8x8"
 
 
 def test_markup_in_a_name_stays_text(capsys: pytest.CaptureFixture[str]) -> None:
