@@ -34,7 +34,7 @@ class Story:
         self._bar: Bar | None = None
         self._stage = ""
         self._began = self._told = clock()
-        self._first = 0
+        self._first = self._done = 0
 
     def __enter__(self) -> Self:
         return self
@@ -67,11 +67,12 @@ class Story:
 
     def _tell(self, event: Event) -> None:
         now = self._clock()
-        if event.stage != self._stage:
+        # Two trainings in a row have a stage of the same name.
+        if event.stage != self._stage or event.done < self._done:
             self._close()
             # The first event comes after its work was done, so speed counts from there.
             self._stage, self._began, self._told, self._first = event.stage, now, now, event.done
-        ended = event.done >= event.total
+        self._done, ended = event.done, event.done >= event.total
         if now - self._told < (_BETWEEN_LOOKS if self._live else _BETWEEN_LINES) and not ended:
             return
         self._told = now

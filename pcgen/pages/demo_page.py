@@ -118,8 +118,8 @@ _SCORE = (
 _CAPTIONS = {
     "reconstructions.png": "Test digits, their reconstructions and the errors: blue where the "
     "reconstruction is too dark, red where it is too bright, white where it is exact.",
-    "samples.png": "Each sample stands above the training digit that is nearest to it: the samples "
-    "look like digits, and are not copies.",
+    "samples.png": "Each sample stands above the training digit that is nearest to it. Many look "
+    "like digits and none is a copy; some are blends of two digits.",
     "recalled.png": "The cue with its hidden half, what the memory restored from it, and the "
     "original.",
     "unusual.png": "Digits and six kinds of strange inputs, with the number flagged of each. The "

@@ -113,6 +113,21 @@ def test_where_no_terminal_is_there_are_plain_lines_seconds_apart(
     assert "\x1b" not in captured.err
 
 
+def test_a_second_training_in_a_row_has_a_clock_of_its_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = Clock()
+    with progress.Story(quiet=False, clock=clock) as story:
+        for seconds in (1.0, 10.0):
+            story(Event("training", 0, 100))
+            clock.now += seconds
+            story(Event("training", 100, 100))
+    assert capsys.readouterr().err.splitlines() == [
+        "training: 100%  100 images/s  00:00 left",
+        "training: 100%  10 images/s  00:00 left",
+    ]
+
+
 def test_a_quiet_story_is_not_told(capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
     with progress.Story(quiet=True, clock=clock) as story:
