@@ -3,12 +3,12 @@ BIN := .venv/bin
 READY := .venv/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint clean peers
+.PHONY: demo docs test lint clean peers
 
 demo: $(READY)
 	$(BIN)/pcgen demo --out demo
 
-test: lint
+test: lint docs
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
@@ -17,8 +17,12 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The site is built into site/. --strict: a broken link fails.
+docs: $(READY)
+	$(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf .venv build dist *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist site *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # torch goes in alone and pinned, then torchvision without its dependencies: asked for together, pip
 # may take a newer torch with several GB of CUDA packages.
@@ -28,7 +32,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) torch==2.13.0
 	$(PIP) --no-deps torchvision==0.28.0
-	$(PIP) --editable '.[dev]'
+	$(PIP) --editable '.[dev,docs]'
 	@touch $@
 
 # The libraries that `pcgen bench speed` compares with. Each has its own environment, because they pin

@@ -90,7 +90,7 @@ def infer(
         steps: the most gradient evaluations.
         tolerance: an image stops when its energy is certainly within this share of a stationary
             point's; 0 takes all steps.
-        solver: the rule that moves the states (docs/concepts.md).
+        solver: the rule that moves the states (docs/solvers.md).
         mask: as `data`, 1 visible and 0 hidden; or of one image, for all of them.
         latent: (B, D_L), where the latent starts; the network's own start if not given.
 
@@ -133,7 +133,7 @@ def steps(
     Args:
         data: (B, D) or (B, C, H, W), a tensor or an array. Pixels are in [0, 1].
         steps: gradient evaluations; the iterator yields one more, the start.
-        solver: the rule that moves the states (docs/concepts.md).
+        solver: the rule that moves the states (docs/solvers.md).
         rate: the step size of `descent`. The other solvers need none.
         momentum: of `descent`.
         mask: as `data`, 1 visible and 0 hidden; or of one image, for all of them.

@@ -28,8 +28,9 @@ def test_every_dependency_is_pinned() -> None:
     pins = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     pinned = {name.lower().replace("_", "-") for name in pins}
     project = PROJECT["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    assert {re.split(r"[<>=]", word)[0] for word in wanted} <= pinned
+    extras = project["optional-dependencies"].values()
+    wanted = [*project["dependencies"], *(word for extra in extras for word in extra)]
+    assert {re.split(r"[\[<>=]", word)[0] for word in wanted} <= pinned
 
 
 def test_shipped_recipes_are_found_by_name() -> None:
