@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from pcgen.registry import register_data_set as register_data_set
     from pcgen.registry import register_score as register_score
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _COMMANDS = (
     *("bench_memory", "bench_ood", "bench_reconstruction", "bench_sampling", "bench_speed"),
