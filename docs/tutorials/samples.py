@@ -53,7 +53,7 @@ for burn_in, thin in ((1, 1), (60, 6)):
     )
     results[burn_in] = result
     chains = result.samples
-    print(f"burn-in {burn_in}, every {thin}: R-hat {chains.r_hat:.2f}, ESS {chains.ess:.0f} of 24")
+    print(f"burn-in {burn_in}, every {thin}: R-hat {chains.r_hat:.2f}, ESS {chains.ess:.0f}")
 
 # %%
 plt.figure(figsize=(5, 2.3))
@@ -67,8 +67,9 @@ plt.show()
 # caption: Draws of the petal length of one flower, given its sepal length.
 
 # %% [markdown]
-# A high R-hat means that the chains have not seen the same density. Give them more steps, and look again. A low R-hat
-# means that the chains agree, not that the model is right.
+# A high R-hat means that the chains have not seen the same density. Here the longer chains agree better and are still
+# above 1.05: give them more steps, and look again. A low R-hat means that the chains agree, not that the model is right.
+# The ESS counts every step of the chains, not only the draws that are kept, so it can be larger than their number.
 #
 # ## By hand, from a density that is known
 #
