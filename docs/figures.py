@@ -24,7 +24,6 @@ from sklearn.datasets import load_digits, load_iris
 from torch import Tensor
 
 import pcgen
-from pcgen.learning.gradients import backprop_gradients
 
 HERE = Path(__file__).parent / "img"
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#767676"
@@ -75,13 +74,12 @@ def digits() -> Tensor:
     return torch.tensor(load_digits().data / 16, dtype=torch.float32)
 
 
-def untrained(hidden_precision: float = 1.0) -> pcgen.Network:
+def untrained() -> pcgen.Network:
     """Return a network for digits whose first prediction is the mean digit."""
     network = pcgen.Network(
         [16, 64, 64, 64],
         activation="gelu",
         output="sigmoid",
-        hidden_precision=hidden_precision,
         latent_precision=0.01,
     )
     network.layers[0].set_prediction(digits().mean(0).clamp(0.01, 0.99).logit())
@@ -89,15 +87,14 @@ def untrained(hidden_precision: float = 1.0) -> pcgen.Network:
 
 
 @functools.cache
-def trained(hidden_precision: float = 1.0, epochs: int = 15) -> tuple[pcgen.Network, list[float]]:
+def trained() -> tuple[pcgen.Network, list[float]]:
     """Return a network after passes over 1,500 digits, and the energy of every batch."""
-    network, energies = untrained(hidden_precision), []
-    solver = "errors" if hidden_precision > 10 else "majorise"
+    network, energies = untrained(), []
     optimiser = torch.optim.Adam(network.weights(), lr=3e-3)
-    for epoch in range(epochs):
+    for epoch in range(15):
         order = torch.randperm(1500, generator=torch.Generator().manual_seed(epoch))
         for rows in order.split(50):
-            end = pcgen.infer(network, digits()[rows], steps=10, tolerance=0, solver=solver)
+            end = pcgen.infer(network, digits()[rows], steps=10, tolerance=0)
             energies.append(float(end.energy_B.mean()))
             gradients = pcgen.weight_gradients(network, end.states)
             for weight, gradient in zip(network.weights(), gradients, strict=True):
@@ -250,29 +247,6 @@ def hidden_pixels() -> None:
     strip([(label, row.view(-1, 8, 8)) for label, row in rows], "hidden_pixels")
 
 
-def backprop() -> None:
-    """How near the local gradient is to that of backprop, from low to high hidden precision."""
-    precisions, cosines, shares = (1.0, 10.0, 100.0, 1000.0), [], []
-    data = digits()[1500:1600]
-    for value in precisions:
-        net, _ = trained(value, 2)
-        solver = "errors" if value > 10 else "newton"
-        end = pcgen.infer(net, data, steps=100, tolerance=0, solver=solver)
-        local = torch.cat([g.flatten() for g in pcgen.weight_gradients(net, end.states)])
-        other = backprop_gradients(net, data, end.states[-1])
-        carried = torch.cat([g.flatten() for g in other])
-        cosines.append(float(torch.cosine_similarity(local, carried, dim=0)))
-        terms = torch.stack([term.energy_B.mean() for term in net.terms(end.states)])
-        shares.append(float(terms[1:].sum() / end.energy_B.mean()))
-    plt.figure(figsize=(4.8, 2.6))
-    plt.semilogx(precisions, cosines, "-o", color=BLUE, label="cosine with backprop's gradient")
-    plt.semilogx(precisions, shares, "-o", color=ORANGE, label="hidden layers' share of the energy")
-    plt.xlabel("precision of the hidden layers")
-    plt.ylim(0, 1.03)
-    plt.legend(fontsize=8, loc="center right")
-    save("backprop")
-
-
 def sampling() -> None:
     """Rows of iris, and as many that the shipped network draws."""
     known = load_iris().data[:, [0, 2]]
@@ -373,7 +347,7 @@ FIGURES = {
     figure.__name__: figure
     for figure in (
         *(network, settling, energies, states, precision, equilibrium, learning, before_after),
-        *(hidden_pixels, backprop, sampling, detection),
+        *(hidden_pixels, sampling, detection),
         *(reconstructions, samples, recalled, unusual),
     )
 }
