@@ -28,8 +28,8 @@ _COLUMNS = (
     *("published", "seconds", "source"),
 )
 _MEMORY_COLUMNS = (
-    *("images", "method", "corrupt", "value", "published", "mse_hidden", "exact"),
-    *("known", "known_others", "auroc", "steps", "seconds", "training", "bytes", "note"),
+    *("images", "method", "corrupt", "value", "published", "mse_hidden", "exact", "item"),
+    *("unseen", "known", "known_others", "auroc", "steps", "seconds", "training", "bytes", "note"),
 )
 _OOD_COLUMNS = ("dataset", "method", "metric", "value", "ci_low", "ci_high", "against")
 _TABLES_COLUMNS = (
@@ -131,12 +131,23 @@ def sampling(parts: tuple[str, ...], **options: Any) -> None:
     metavar="N",
     help="Repeat the published procedure too, with at most N steps of recall.",
 )
+@click.option(
+    "--data", default="tiny-imagenet", show_default=True, metavar="NAME", help="Data set."
+)
+@click.option(
+    "--bytes",
+    "share",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    metavar="SHARE",
+    help="Compare memories that keep at most SHARE of the images' 8-bit bytes instead.",
+)
 @_seeds_option
 @out_option("Folder for the page, the curves and the numbers.")
 @data_dir_option
 @_output_options
 def memory(**options: Any) -> None:
-    """Restore Tiny ImageNet's images from noisy and half-hidden cues.
+    """Restore images from noisy and half-hidden cues.
 
     The table also has nearest-neighbour look-ups, principal components and the published values.
     It runs on the CPU.

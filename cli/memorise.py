@@ -16,21 +16,24 @@ from .progress import Story
 @click.argument("model")
 @click.argument("data")
 @out_option("File of the new memory.")
+@click.option("--check", is_flag=True, help="Show what the addition would cost, and write nothing.")
 @limit_option
 @run_options
-def command(out: Path | None, as_json: bool, quiet: bool, **options: Any) -> None:
+def command(out: Path | None, check: bool, as_json: bool, quiet: bool, **options: Any) -> None:
     """Store the images of DATA in the memory MODEL, in one step.
 
     \b
     pcgen memorise runs/memory new-pictures/ --out runs/larger.safetensors
+    pcgen memorise runs/memory new-pictures/ --check
 
     The images that MODEL already holds are not needed. old_change is the mean squared change per
-    pixel of their reconstructions.
+    pixel of their reconstructions. Images beyond room, the number that MODEL can still hold
+    exactly, are stored as well as its weights can show them.
     """
-    if out is None:
+    if out is None and not check:
         raise click.UsageError("Missing --out, the new memory's file.")
     import pcgen
 
     with Story(quiet) as story:
-        result = pcgen.memorise(out=out, on_progress=story, **options)
-    write_document("memorise", result.document(), "Memorised", as_json)
+        result = pcgen.memorise(out=out, check=check, on_progress=story, **options)
+    write_document("memorise", result.document(), "Checked" if check else "Memorised", as_json)

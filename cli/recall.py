@@ -37,10 +37,12 @@ from .progress import Story
 )
 @click.option(
     "--prior",
-    type=click.Choice(["mixture", "gaussian", "none"]),
-    default="mixture",
+    type=click.Choice(["auto", "lookup", "groups", "gaussian", "none", "mixture"]),
+    default="auto",
     show_default=True,
-    help="Prior on the latent: a mixture of the stored latents, one Gaussian, or none.",
+    help="Prior on the latent: look-up of the stored latents, groups of them, one Gaussian,"
+    " or none; auto is the look-up, and the Gaussian for unknown cues. mixture: older name of"
+    " lookup.",
 )
 @click.option(
     "--steps",

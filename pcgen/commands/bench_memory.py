@@ -19,11 +19,13 @@ def bench_memory(
     *,
     seeds: int = 3,
     published_steps: int = 0,
+    data: str = "tiny-imagenet",
+    share: float = 0.0,
     out: str | Path | None = None,
     data_dir: str | Path | None = None,
     on_progress: OnProgress = silent,
 ) -> list[dict[str, Any]]:
-    """Return the memory table of Tiny ImageNet: recall beside look-ups, on the CPU.
+    """Return the memory table: recall beside look-ups, on the CPU.
 
     Args:
         counts: numbers of stored images; each seed draws its own.
@@ -32,6 +34,9 @@ def bench_memory(
         seeds: number of memories that are trained for each row.
         published_steps: at most, of the published recall procedure, on our networks and on those
             trained as published; 0 leaves it out.
+        data: whose training images are stored. Its `val` or `test` split is never stored.
+        share: of the images' 8-bit bytes. If it is not 0, the table is one of memories that keep so
+            many bytes.
         out: a folder for `index.html`, the table with capacity curves, and `memory.json`, both
             renewed after every row.
 
@@ -56,8 +61,14 @@ def bench_memory(
         torch.no_grad(),
     ):
         # The recipe stores 250 images; the table draws as many as it needs from all of them.
-        whole = msgspec.structs.replace(recipe.data, limit=None)
+        whole = msgspec.structs.replace(recipe.data, source=data, limit=None)
         images = place.open_recipe_data(whole)
+        split = "val" if data == "tiny-imagenet" else "test"
+        others = None
+        if max(counts) == len(images) or share:
+            others = place.open_recipe_data(
+                msgspec.structs.replace(whole, source=f"{data}:{split}")
+            )
         if max(counts) > len(images):
             raise DataError(
                 f"{images.source}: {len(images)} images, {max(counts)} are to be stored"
@@ -71,6 +82,8 @@ def bench_memory(
             corruptions,
             seeds=seeds,
             published_steps=published_steps,
+            others=others,
+            share=share,
             tell=stages(on_progress),
         ):
             rows.append(row)

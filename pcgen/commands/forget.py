@@ -43,6 +43,6 @@ def forget(
                 f"{loaded.path} holds numbers 0 to {len(loaded.latents) - 1}",
                 "Find an image's number: pcgen recall MODEL IMAGE --corrupt none --jsonl",
             )
-        edited = erase(loaded.network, loaded.latents, numbers)
+        edited = erase(loaded.network, loaded.latents, numbers, loaded.errors)
         seed = loaded.recipe.seed
         return save_memory(path, loaded, edited, len(numbers), place.device.type, seed)

@@ -12,6 +12,7 @@ from pcgen.commands.outputs import require_finite
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.recall import require_stored_size
 from pcgen.commands.session import open_memory, session
+from pcgen.errors import RunError
 
 if TYPE_CHECKING:
     from pcgen.data.sources import Data
@@ -30,30 +31,36 @@ class MemoryEditResult:
         stored: number of images in the memory now.
         mse: of the added images, per pixel; None where none was added.
         old_change: mean squared change per pixel of the decoded old images.
+        room: how many of the added images the memory had room for; the others are blurred.
+        written: whether the new memory was saved.
         notes: what a user should know about how the data were read.
     """
 
     model: Path
     seed: int
     device: str
-    out: Path
+    out: Path | None
     changed: int
     stored: int
     mse: float | None
     old_change: float
+    room: int = 0
+    written: bool = True
     notes: Sequence[str] = ()
 
     def document(self) -> dict[str, Any]:
         """Return the document of `--json`."""
-        words = {"model": str(self.model), "out": str(self.out), "notes": [*self.notes]}
+        out = None if self.out is None else str(self.out)
+        words = {"model": str(self.model), "out": out, "notes": [*self.notes]}
         return asdict(self) | words
 
 
 def memorise(
     model: str | Path,
     data: Data,
-    out: str | Path,
+    out: str | Path | None = None,
     *,
+    check: bool = False,
     limit: int | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -66,11 +73,13 @@ def memorise(
         model: a memory: a checkpoint or a run's folder.
         data: a data set's name, a path or an array.
         out: the new memory's file; in a folder, `model.safetensors`.
+        check: compute what the addition would cost, and write nothing; `out` is not needed.
         limit: add the first so many images only.
         seed: of the new latents.
 
     Raises:
-        PcgenError: a memory that cannot be added to, or data that cannot be used.
+        PcgenError: a memory that cannot be added to, data that cannot be used, or neither `out`
+            nor `check`.
 
     Example:
         >>> import pcgen
@@ -80,10 +89,13 @@ def memorise(
     from pcgen.memory.edit import write
     from pcgen.memory.recall import BATCH
 
-    path = memory_file(out)
+    if out is None and not check:
+        raise RunError("no file for the new memory", "Name it with out, or use check")
+    path = None if out is None or check else memory_file(out)
     reads = [shipped.find_model(model), data]
+    writes = [] if path is None else [path]
     with session(
-        device, data_dir=data_dir, reads=reads, writes=[path], on_progress=on_progress
+        device, data_dir=data_dir, reads=reads, writes=writes, on_progress=on_progress
     ) as place:
         loaded = place.ready(open_memory(model, place.device), BATCH)
         assert loaded.latents is not None
@@ -92,10 +104,24 @@ def memorise(
         on_progress(Event("writing", 0, len(images)))
         rows = images.rows(range(len(images)))
         require_readable(rows, images)
-        edited = write(loaded.network, loaded.latents, rows.pixels_BD.to(place.device), seed)
+        pixels_BD = rows.pixels_BD.to(place.device)
+        edited = write(loaded.network, loaded.latents, pixels_BD, seed, loaded.errors)
         on_progress(Event("writing", len(images), len(images)))
         saved = save_memory(path, loaded, edited, len(images), place.device.type, seed)
-        return replace(saved, notes=place.notes)
+        return replace(saved, notes=[*place.notes, *_beyond(loaded, saved)])
+
+
+def _beyond(model: Model, result: MemoryEditResult) -> list[str]:
+    """Return the note on a write beyond the memory's room."""
+    blurred = result.changed - result.room
+    if not blurred:
+        return []
+    note = (
+        f"{blurred} of {result.changed} images beyond the {model.network.sizes[1]} that the memory "
+        f"holds exactly: mean squared error of the new images {result.mse:.2g} per pixel, change "
+        f"of the old ones {result.old_change:.2g}. Train anew to hold all: pcgen train"
+    )
+    return [note]
 
 
 def memory_file(out: str | Path) -> Path:
@@ -105,9 +131,14 @@ def memory_file(out: str | Path) -> Path:
 
 
 def save_memory(
-    path: Path, model: Model, edited: EditedMemory, changed: int, device: str, seed: int
+    path: Path | None,
+    model: Model,
+    edited: EditedMemory,
+    changed: int,
+    device: str,
+    seed: int,
 ) -> MemoryEditResult:
-    """Write an edited memory and return the result.
+    """Write an edited memory, if there is a file for it, and return the result.
 
     Args:
         changed: number of images that were added or removed.
@@ -116,13 +147,17 @@ def save_memory(
         PcgenError: a file that cannot be written.
         DivergenceError: an error that is not finite.
     """
-    from pcgen.storage.checkpoint import LATENTS, model_header, save
+    from pcgen.storage.checkpoint import LATENTS, MEMORY_ERRORS, model_header, save
 
     errors = {"mse": edited.mse, "old_change": edited.old_change}
     require_finite(str(model.path), errors)
     count = len(edited.latents_NL)
-    data = {**model.header["data"], "count": count}
-    header = model_header(edited.network, model.recipe, data, model.header["metrics"])
-    save(path, edited.network.tensors() | {LATENTS: edited.latents_NL}, header)
-    mean = (edited.mse, edited.old_change)
+    if path is not None:
+        data = {**model.header["data"], "count": count}
+        header = model_header(edited.network, model.recipe, data, model.header["metrics"])
+        tensors = edited.network.tensors() | {LATENTS: edited.latents_NL}
+        if edited.errors_N is not None:
+            tensors[MEMORY_ERRORS] = edited.errors_N
+        save(path, tensors, header)
+    mean = (edited.mse, edited.old_change, edited.room, path is not None)
     return MemoryEditResult(model.path, seed, device, path, changed, count, *mean)

@@ -63,7 +63,7 @@ def recall(
     corrupt: Sequence[str],
     original: Data | None = None,
     noise: float = 0.0,
-    prior: Literal["mixture", "gaussian", "none"] = "mixture",
+    prior: Literal["auto", "lookup", "groups", "gaussian", "none", "mixture"] = "auto",
     steps: int | None = None,
     out: str | Path | None = None,
     limit: int | None = None,
@@ -81,7 +81,9 @@ def recall(
         corrupt: how to damage the images, see `pcgen.memory.corruptions`; several add up.
         original: the undamaged images of the cues, row by row; `data` where pcgen damages them.
         noise: standard deviation of the noise that the images already contain.
-        prior: on the latent: that of single stored latents, their Gaussian, or none.
+        prior: on the latent: `lookup` of the stored latents, `groups` of them, their
+            `gaussian`, or `none`. By default (`auto`) the look-up, and the Gaussian for cues that
+            are then unknown. `mixture` is an older name of `lookup`.
         steps: gradient evaluations at most, instead of the model's.
         out: the folder for `recalled.png`, `.npz` and `.jsonl`.
         limit: use the first so many inputs only.
@@ -99,7 +101,9 @@ def recall(
         >>> result.metrics["count"]
         20
     """
-    require_choice("prior", prior, ("mixture", "gaussian", "none"))
+    if prior == "mixture":
+        prior = "lookup"
+    require_choice("prior", prior, ("auto", "lookup", "groups", "gaussian", "none"))
     if not 0 <= noise < math.inf:
         raise RecipeError(f"noise {noise!r}: at least 0, and finite")
     if steps is not None and steps < 1:
@@ -121,7 +125,7 @@ class _Request:
     corrupt: tuple[str, ...]
     original: Data | None
     noise: float
-    prior: Literal["mixture", "gaussian", "none"]
+    prior: Literal["auto", "lookup", "groups", "gaussian", "none"]
     steps: int | None
     limit: int | None
     seed: int | None
@@ -156,7 +160,7 @@ def _recall(
         table = msgspec.structs.replace(table, test_steps=request.steps)
     seed = loaded.recipe.seed if request.seed is None else request.seed
     restored = restore(
-        Memory.of(loaded.network, loaded.latents),
+        Memory.of(loaded.network, loaded.latents, loaded.errors),
         images,
         corruption,
         table,

@@ -5,6 +5,11 @@ alone changes, by recursive least squares: the smallest change with which the st
 to the same images as before, and the new latent to its image. To forget an image, its latent is
 made to decode to the mean of the others and is removed.
 
+A memory of as many images as its last hidden layer has units is full. A further image gets the
+latent that inference finds for it, which decodes to the nearest image that the memory can show.
+Least squares then lowers the sum of all errors, so the old images' mean squared change times their
+number is at most the squared error of the new images before it.
+
 Source: Yoo and Wood (2022), BayesPCN. They carry the covariance of the activity along from write to
 write; here it is computed anew from the stored latents, so that no error adds up over many writes.
 They forget by diffusion to the prior, which weakens all images alike.
@@ -17,14 +22,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pcgen.config import InferenceTable
 from pcgen.device import generator
 from pcgen.errors import RecipeError
+from pcgen.inference.infer import infer
+from pcgen.inference.solvers import prepare
 from pcgen.memory.least_squares import regress
 from pcgen.model.layers import Dense
 from pcgen.model.network import Network
 
 # Relative norms below this are rounding: the stored latents use every direction.
 _FREE = 1e-3
+# Gradient evaluations at most for the latent of an image beyond the room.
+_STEPS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,34 +46,63 @@ class EditedMemory:
         latents_NL: of the images that the memory holds now.
         mse: error per pixel of the written images, decoded from their latents; None without any.
         old_change: mean squared change per pixel of the other images, decoded from their latents.
+        errors_N: mean squared error per pixel of all images; None where it was not known before.
+        room: how many of the written images the memory had room for.
     """
 
     network: Network
     latents_NL: Tensor
     mse: float | None
     old_change: float
+    errors_N: Tensor | None = None
+    room: int = 0
 
 
-def write(network: Network, latents_NL: Tensor, data_BD: Tensor, seed: int) -> EditedMemory:
+def write(
+    network: Network,
+    latents_NL: Tensor,
+    data_BD: Tensor,
+    seed: int,
+    errors_N: Tensor | None = None,
+) -> EditedMemory:
     """Return the memory with images added.
+
+    Args:
+        errors_N: of the images that are stored already.
 
     Raises:
         RecipeError: a data layer that is not dense and linear.
     """
     _require_linear_data(network)
-    new_BL = free_latents(latents_NL, len(data_BD), seed)
+    count = len(latents_NL)
+    room = min(len(data_BD), max(0, network.sizes[1] - count))
     changed = network.to(latents_NL.device, latents_NL.dtype)
-    all_ML = torch.cat([latents_NL, new_BL])
-    before_MD = network.decode(all_ML)
-    target_MD = torch.cat([before_MD[: len(latents_NL)], data_BD])
-    _move(changed, all_ML, target_MD - before_MD)
-    after_MD = changed.decode(all_ML)
-    squared_M = (after_MD - target_MD).square().mean(1)
-    old, new = squared_M[: len(latents_NL)], squared_M[len(latents_NL) :]
-    return EditedMemory(changed, all_ML, float(new.mean()), float(old.mean()))
+    old_ND = network.decode(latents_NL)
+    all_ML = torch.cat([latents_NL, free_latents(latents_NL, room, seed)])
+    target_MD = torch.cat([old_ND, data_BD])
+    if room:
+        _move(changed, all_ML, target_MD[: len(all_ML)] - changed.decode(all_ML))
+    if room < len(data_BD):
+        all_ML = torch.cat([all_ML, _inferred(changed, data_BD[room:])])
+        _move(changed, all_ML, target_MD - changed.decode(all_ML))
+    squared_M = (changed.decode(all_ML) - target_MD).square().mean(1)
+    if errors_N is not None:
+        # At most: an old image's error and its change may add up.
+        old_N = (errors_N.sqrt() + squared_M[:count].sqrt()).square()
+        errors_N = torch.cat([old_N, squared_M[count:]])
+    mean = (float(squared_M[count:].mean()), float(squared_M[:count].mean()))
+    return EditedMemory(changed, all_ML, *mean, errors_N, room)
 
 
-def erase(network: Network, latents_NL: Tensor, items: list[int]) -> EditedMemory:
+def _inferred(network: Network, data_BD: Tensor) -> Tensor:
+    """Return the latents (B, L) of least energy for whole images."""
+    method = prepare(network, InferenceTable(solver="errors"))
+    return infer(method, data_BD, steps=_STEPS, tolerance=1e-4).states[-1]
+
+
+def erase(
+    network: Network, latents_NL: Tensor, items: list[int], errors_N: Tensor | None = None
+) -> EditedMemory:
     """Return the memory without the images of these numbers (`item`, from 0).
 
     Raises:
@@ -80,8 +119,10 @@ def erase(network: Network, latents_NL: Tensor, items: list[int]) -> EditedMemor
     target_ND[~kept_N] = before_ND[kept_N].mean(0)
     _move(changed, latents_NL, target_ND - before_ND)
     kept_NL = latents_NL[kept_N]
-    change = (changed.decode(kept_NL) - before_ND[kept_N]).square().mean()
-    return EditedMemory(changed, kept_NL, None, float(change))
+    change_N = (changed.decode(kept_NL) - before_ND[kept_N]).square().mean(1)
+    if errors_N is not None:
+        errors_N = (errors_N[kept_N].sqrt() + change_N.sqrt()).square()
+    return EditedMemory(changed, kept_NL, None, float(change_N.mean()), errors_N)
 
 
 def free_latents(latents_NL: Tensor, count: int, seed: int) -> Tensor:

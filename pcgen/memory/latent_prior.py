@@ -34,31 +34,43 @@ def fit_latent_prior(network: Network, latents_BL: Tensor) -> Network:
     if network.table.labels:
         raise RecipeError("model.labels: the prior of the latent is predicted by its class")
     mean_L, factor_LL = _gaussian(latents_BL)
-    fitted = network.to(mean_L.device, mean_L.dtype)
-    if not all(isinstance(layer, Dense) for _, layer in fitted.outputs[fitted.depth]):
+    if not all(isinstance(layer, Dense) for _, layer in network.outputs[network.depth]):
         raise RecipeError("model.layers: a prior is fitted to a latent of units, not to a map")
-    for target, layer in fitted.outputs[fitted.depth]:
-        bias = fitted.layers[target].bias
-        assert bias is not None
-        bias.add_(layer.drive_move(mean_L[None])[0])
-    skips = [
-        Skip(skip.source, skip.target, _over(skip.layer, factor_LL))
-        if skip.source == fitted.depth
-        else skip
-        for skip in fitted.skips
-    ]
-    precision = msgspec.structs.replace(fitted.table.precision, latent=1.0)
-    standard = Network.of(
-        msgspec.structs.replace(fitted.table, precision=precision),
-        [*fitted.layers[:-1], _over(fitted.layers[-1], factor_LL)],
-        [*fitted.log_precisions[:-1], torch.zeros_like(fitted.log_precisions[-1])],
-        skips,
-    )
+    fitted = network.to(mean_L.device, mean_L.dtype)
+    standard = fold(fitted, mean_L, factor_LL)
     standard.typical_latents = _standard(fitted.typical_latents - mean_L, factor_LL)
     if fitted.start is not None:
         fitted.start[-1] -= mean_L
         standard.start = _standard(fitted.start, factor_LL)
     return standard
+
+
+def fold(network: Network, mean_L: Tensor, factor_LC: Tensor) -> Network:
+    """Return the network over u, z = m + C u, with the prior N(0, 1) on u; other weights shared.
+
+    Args:
+        network: whose latent drives dense layers only.
+        factor_LC: C, which may have fewer columns than rows.
+    """
+    moved = {target: layer.drive_move(mean_L[None])[0] for target, layer in network.outputs[-1]}
+    layers = list(network.layers)
+    for target, move_D in moved.items():
+        layer = layers[target]
+        assert isinstance(layer, Dense)
+        assert layer.bias is not None
+        layers[target] = Dense(layer.weight, layer.bias + move_D, layer.above, layer.below)
+    layers[-1] = _over(layers[-1], factor_LC)
+    skips = [
+        Skip(skip.source, skip.target, _over(skip.layer, factor_LC))
+        if skip.source == network.depth
+        else skip
+        for skip in network.skips
+    ]
+    precision = msgspec.structs.replace(network.table.precision, latent=1.0)
+    log_precisions = [*network.log_precisions[:-1], torch.zeros_like(network.log_precisions[-1])]
+    return Network.of(
+        msgspec.structs.replace(network.table, precision=precision), layers, log_precisions, skips
+    )
 
 
 def standard_latents(latents_BL: Tensor) -> Tensor:
@@ -80,10 +92,10 @@ def _gaussian(latents_BL: Tensor) -> tuple[Tensor, Tensor]:
     return latents.mean(0).to(latents_BL), torch.linalg.cholesky(covariance).to(latents_BL)
 
 
-def _over(layer: Layer, factor_LL: Tensor) -> Dense:
+def _over(layer: Layer, factor_LC: Tensor) -> Dense:
     """Return the layer as a map from u, with the same bias."""
-    bias = None if layer.bias is None else layer.bias.clone()
-    return Dense(layer.weight @ factor_LL, bias, layer.above, layer.below)
+    above = (1, 1, factor_LC.shape[1])
+    return Dense(layer.weight @ factor_LC, layer.bias, above, layer.below)
 
 
 def _standard(latents_BL: Tensor, factor_LL: Tensor) -> Tensor:

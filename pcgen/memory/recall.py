@@ -1,8 +1,15 @@
 """Recall: a memory restores whole images from damaged cues.
 
-Hidden pixels are dropped from the energy; visible ones count with the cue's precision. Two priors
-on the latent are used in turn, both fitted to the stored latents: first a Gaussian, under which
-the energy has one wide valley, then a mixture, whose minima are the stored latents.
+Hidden pixels are dropped from the energy; visible ones count with the cue's precision. The priors
+on the latent are all fitted to the stored latents:
+
+    gaussian   one Gaussian, under which the energy has one wide valley. It completes cues of images
+               that were never stored
+    groups     a mixture with one Gaussian for each group of `group_prior.GROUP` stored images. It
+               restores stored images, and no single one is tried
+    lookup     a mixture with a narrow component at each stored latent, after the Gaussian
+    auto       the look-up, and for the cues that are then unknown the Gaussian
+    none       no prior, for comparison
 """
 
 from __future__ import annotations
@@ -10,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import msgspec
@@ -20,13 +28,15 @@ from pcgen.config import InferenceTable
 from pcgen.inference.infer import Equilibrium, infer
 from pcgen.inference.reduction import Reduction, reduce
 from pcgen.inference.solvers import Method, prepare
+from pcgen.memory.completion import completion_variance
 from pcgen.memory.corruptions import Cues
+from pcgen.memory.group_prior import Evidence, groups_of
 from pcgen.memory.latent_prior import fit_latent_prior, standard_latents
-from pcgen.memory.stored_prior import MemoryNetwork, Retrieval
-from pcgen.model.energy import Gaussian
+from pcgen.memory.stored_prior import MemoryNetwork, Retrieval, Seen
+from pcgen.model.energy import Gaussian, Terms
 from pcgen.model.network import Network
 
-Prior = Literal["mixture", "gaussian", "none"]
+Prior = Literal["auto", "lookup", "groups", "gaussian", "none"]
 
 # A component's standard deviation, as a share of the distance between neighbouring latents.
 _WIDTH = 1e-3
@@ -41,6 +51,9 @@ _RIDGE = 1e-12
 # A cue is unknown if noise as large as the cue's would leave a stored image that much energy with
 # a smaller probability than this.
 _UNLIKELY = 1e-3
+# The largest error that is likely in an image's visible pixels, in units of the image's mean, and
+# that of an image in units of all images' mean.
+_SPREAD = 2.0
 BATCH = 250
 
 
@@ -52,15 +65,20 @@ class Memory:
         network: with a Gaussian prior of precision 1 on its latent.
         stored_NL: the latents of the memorised images.
         mixture_precision: of each stored latent's component.
+        errors_N: mean squared error per pixel of each stored image's own decoded latent.
     """
 
     network: Network
     stored_NL: Tensor
     mixture_precision: float
+    errors_N: Tensor
 
     @classmethod
-    def of(cls, network: Network, latents_NL: Tensor) -> Memory:
+    def of(cls, network: Network, latents_NL: Tensor, errors_N: Tensor | None = None) -> Memory:
         """Return the memory made of a network and the latents of its images.
+
+        Args:
+            errors_N: taken as a few times the mean error where they are not known.
 
         Raises:
             RecipeError: a latent that no prior can be fitted to.
@@ -72,7 +90,18 @@ class Memory:
         stored_NL = standard_latents(latents_NL)
         # Where inference of this memory's own images ends.
         fitted.typical_latents = stored_NL[: len(fitted.typical_latents)]
-        return cls(fitted, stored_NL, 1 / (_WIDTH * _spacing(stored_NL)) ** 2)
+        if errors_N is None:
+            errors_N = stored_NL.new_full((len(stored_NL),), _SPREAD * _mean_error(network))
+        return cls(fitted, stored_NL, 1 / (_WIDTH * _spacing(stored_NL)) ** 2, errors_N)
+
+    @property
+    def mean_error(self) -> float:
+        """Return the mean squared error per pixel that the network's precision states."""
+        return _mean_error(self.network)
+
+
+def _mean_error(network: Network) -> float:
+    return float((-network.log_precisions[0]).exp().mean())
 
 
 def _spacing(stored_NL: Tensor) -> float:
@@ -97,6 +126,7 @@ class Recalled:
         item_B: number of the nearest stored latent.
         steps_B: gradient evaluations.
         converged_B: whether the tolerance was met.
+        completed_B: whether the image is the Gaussian's completion of an unknown cue.
     """
 
     images_BD: Tensor
@@ -106,6 +136,7 @@ class Recalled:
     item_B: Tensor
     steps_B: Tensor
     converged_B: Tensor
+    completed_B: Tensor
 
     @property
     def known_B(self) -> Tensor:
@@ -118,7 +149,7 @@ def recall(
     cues: Cues,
     table: InferenceTable,
     *,
-    prior: Prior = "mixture",
+    prior: Prior = "lookup",
     on_batch: Callable[[int], None] = lambda done: None,
 ) -> Recalled:
     """Return the images that the memory recalls from cues.
@@ -126,7 +157,7 @@ def recall(
     Args:
         table: `test_solver` moves the states, `errors` if it is empty; `test_steps` is the
             largest number of gradient evaluations; `tolerance` stops earlier.
-        prior: on the latent; `none` and `gaussian` are for comparison.
+        prior: on the latent, as above.
         on_batch: called with the number of cues that are done.
     """
     recaller = _Recaller(memory, cues, table, prior)
@@ -142,23 +173,32 @@ class _Recaller:
     """The solvers for one set of cues. Cues that share a mask share one reduction of the data."""
 
     def __init__(self, memory: Memory, cues: Cues, table: InferenceTable, prior: Prior) -> None:
-        self.memory, self.cues, self.table = memory, cues, table
+        self.memory, self.cues = memory, cues
         self.network = _with_precisions(memory.network, cues.noise, has_prior=prior != "none")
-        first_D = cues.visible_BD[0].to(memory.stored_NL.device)
+        self.first_D = cues.visible_BD[0].to(memory.stored_NL.device)
+        # Of a visible pixel; the mean where pixels have their own.
+        self.precision = float(self.network.log_precisions[0].exp().mean())
         self.reduction: Reduction | None = None
         if bool((cues.visible_BD == cues.visible_BD[0]).all()):
-            self.reduction = reduce(self.network, first_D, ridge=_RIDGE)
+            self.reduction = reduce(self.network, self.first_D, ridge=_RIDGE)
         visible = self.network if self.reduction is None else self.reduction.network
-        own = table.for_use("errors")
-        self.gaussian = prepare(visible, own, reduced=False)
+        self.table = table = table.for_use("errors")
+        self.gaussian = prepare(visible, table, reduced=False)
         self.mixture: Method | None = None
         self.retrieval: Retrieval | None = None
-        if prior == "mixture":
-            narrow = MemoryNetwork(visible, memory.stored_NL, memory.mixture_precision)
-            self.mixture = prepare(narrow, own, reduced=False)
-            self.retrieval = Retrieval(
-                self.mixture, visible, memory.stored_NL, decodes=self.reduction is not None
-            )
+        self.evidence: Evidence | None = None
+        self.completes = prior == "auto"
+        if prior in ("gaussian", "none"):
+            return
+        stored_NL = memory.stored_NL
+        self.seen = Seen(visible, stored_NL, decodes=self.reduction is not None)
+        if prior == "groups":
+            self.groups = groups_of(stored_NL)
+            self.evidence = Evidence(self.groups, self.seen.rows_NP, own=self.seen.own)
+        else:
+            narrow = MemoryNetwork(visible, stored_NL, memory.mixture_precision)
+            self.mixture = prepare(narrow, table, reduced=False)
+            self.retrieval = Retrieval(self.mixture, self.seen, stored_NL)
 
     def recall(self, batch: slice) -> Recalled:
         """Return the images recalled from one batch of the cues."""
@@ -171,49 +211,114 @@ class _Recaller:
             mask_BD = full_mask_BD
         else:
             data_BD = self.reduction.project(pixels_BD)
-        equilibrium = self._settle(data_BD, mask_BD)
-        inferred = self.gaussian.network.terms(equilibrium.states, mask_BD)[0]
-        drive_BD = self.network.drive(0, [pixels_BD, *equilibrium.states[1:]])
-        terms = self.network.energies()[0].terms(pixels_BD, drive_BD, full_mask_BD)
-        energy_B = equilibrium.energy_B - inferred.energy_B + terms.energy_B
-        images_BD = terms.prediction_BD
-        if self.cues.noise == 0:
-            images_BD = torch.where(visible_BD, pixels_BD, images_BD)
-        half_B = 0.5 * full_mask_BD.sum(1)
+        settled = self._settle(data_BD, mask_BD)
+        inferred = self.gaussian.network.terms(settled.states, mask_BD)[0]
+        terms = self._data_terms(pixels_BD, settled, full_mask_BD)
+        energy_B = settled.energy_B - inferred.energy_B + terms.energy_B
+        item_B = torch.cdist(settled.states[-1], stored_NL).argmin(1)
         # For Gaussian data the least energy, with the hidden errors and the prior, is half a
-        # chi-squared variable; under the mixture it has a constant besides.
-        constant = 0.0 if self.mixture is None else math.log(len(stored_NL))
-        return Recalled(
-            images_BD,
+        # chi-squared variable; under the look-up it has a constant besides, and an image that is
+        # stored worse than the mean has more.
+        half_B = 0.5 * full_mask_BD.sum(1)
+        excess_N = (_SPREAD * self.memory.errors_N - self.memory.mean_error).clamp_min(0)
+        constant_B = half_B * self.precision * excess_N[item_B]
+        if self.mixture is not None:
+            constant_B += math.log(len(stored_NL))
+        recalled = Recalled(
+            terms.prediction_BD,
             energy_B,
             terms.energy_B,
-            torch.special.gammaincc(half_B, (energy_B - constant).clamp_min(0)),
-            torch.cdist(equilibrium.states[-1], stored_NL).argmin(1),
-            equilibrium.steps_B,
-            equilibrium.converged_B,
+            torch.special.gammaincc(half_B, (energy_B - constant_B).clamp_min(0)),
+            item_B,
+            settled.steps_B,
+            settled.converged_B,
+            torch.zeros_like(settled.converged_B),
         )
+        unknown = (~recalled.known_B).nonzero()[:, 0]
+        if self.completes and len(unknown):
+            masks_BD = None if mask_BD is None else mask_BD[unknown]
+            found = self._complete(data_BD[unknown], masks_BD)
+            prediction_BD = self._data_terms(pixels_BD[unknown], found, None).prediction_BD
+            recalled.images_BD[unknown] = prediction_BD
+            recalled.steps_B[unknown] += found.steps_B
+            recalled.converged_B[unknown] = found.converged_B
+            recalled.completed_B[unknown] = True
+        if self.cues.noise == 0:
+            recalled.images_BD = torch.where(visible_BD, pixels_BD, recalled.images_BD)
+        return recalled
+
+    def _data_terms(self, pixels_BD: Tensor, found: Equilibrium, mask_BD: Tensor | None) -> Terms:
+        drive_BD = self.network.drive(0, [pixels_BD, *found.states[1:]])
+        return self.network.energies()[0].terms(pixels_BD, drive_BD, mask_BD)
+
+    def _complete(self, data_BD: Tensor, mask_BD: Tensor | None) -> Equilibrium:
+        """Return the states that the Gaussian prior expects of images that were never stored."""
+        steps, tolerance = self.table.test_steps, self.table.tolerance
+        return infer(self.loose, data_BD, steps=steps, tolerance=tolerance, mask_BD=mask_BD)
+
+    @cached_property
+    def loose(self) -> Method:
+        """Return the solver under the Gaussian prior at the variance of completion.
+
+        Cues with masks of their own share the variance that is best for the first one's.
+        """
+        visible, first_D = self.gaussian.network, self.first_D
+        reduction = self.reduction or reduce(self.network, first_D, ridge=_RIDGE)
+        if reduction is None or first_D.all():
+            return self.gaussian
+        stored_NL, unit = self.memory.stored_NL, 1 / self.precision
+        seen_NP = reduction.network.decode(stored_NL)
+        variance = completion_variance(self.network, stored_NL, seen_NP, ~first_D, unit)
+        data, *others = visible.log_precisions
+        data = torch.full_like(data, math.log((unit if self.reduction else 1.0) / variance))
+        loose = Network(visible.table, visible.layers, [data, *others], visible.skips)
+        loose.typical_latents = visible.typical_latents
+        return prepare(loose, self.table, reduced=False)
 
     def _settle(self, data_BD: Tensor, mask_BD: Tensor | None) -> Equilibrium:
         """Return the states of least energy under the prior, with the steps of both phases."""
         steps, tolerance = self.table.test_steps, self.table.tolerance
-        first = steps if self.mixture is None else math.ceil(_FIRST * steps)
+        has_second = self.retrieval is not None or self.evidence is not None
+        first = math.ceil(_FIRST * steps) if has_second else steps
         start = infer(self.gaussian, data_BD, steps=first, tolerance=tolerance, mask_BD=mask_BD)
+        tries = 1 if self.retrieval is None else self.retrieval.evaluations
+        left = steps - first - tries
+        if not has_second or left < 1:
+            return start
         if self.mixture is None or self.retrieval is None:
-            return start
-        left = steps - first - self.retrieval.evaluations
-        if left < 1:
-            return start
-        latent_BL = self.retrieval(start.states, mask_BD)
+            return self._within_groups(start, mask_BD, left)
         settled = infer(
             self.mixture,
             data_BD,
             steps=left,
             tolerance=tolerance,
             mask_BD=mask_BD,
-            latent_BD=latent_BL,
+            latent_BD=self.retrieval(start.states, mask_BD),
         )
-        settled.steps_B += start.steps_B + self.retrieval.evaluations
+        settled.steps_B += start.steps_B + tries
         return settled
+
+    def _within_groups(self, found: Equilibrium, mask_BD: Tensor | None, steps: int) -> Equilibrium:
+        """Move the states to the least energy under the component that has the most evidence."""
+        assert self.evidence is not None
+        best_B = self.evidence.best(self.seen.target(found.states))
+        for number in best_B.unique().tolist():
+            rows = (best_B == number).nonzero()[:, 0]
+            group = self.groups[number]
+            part = infer(
+                prepare(group.over(self.gaussian.network), self.table, reduced=False),
+                found.states[0][rows],
+                steps=steps,
+                tolerance=self.table.tolerance,
+                mask_BD=None if mask_BD is None else mask_BD[rows],
+            )
+            part.states[-1] = group.latent(part.states[-1])
+            for state_BD, settled_BD in zip(found.states[1:], part.states[1:], strict=True):
+                state_BD[rows] = settled_BD
+            found.energy_B[rows] = part.energy_B
+            found.converged_B[rows] = part.converged_B
+            found.steps_B[rows] += part.steps_B + 1
+        return found
 
 
 def _with_precisions(network: Network, noise: float, *, has_prior: bool) -> Network:

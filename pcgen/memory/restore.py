@@ -46,7 +46,7 @@ def restore(
     table: InferenceTable,
     *,
     seed: int = 0,
-    prior: Prior = "mixture",
+    prior: Prior = "lookup",
     noise: float = 0.0,
     originals: Images | None = None,
     on_batch: Callable[[int], None] = lambda done: None,
@@ -114,6 +114,7 @@ def _keep(
         "likelihood": recalled.likelihood_B,
         "energy": recalled.energy_B,
         "unexplained": recalled.unexplained_B,
+        "completed": recalled.completed_B,
         "converged": recalled.converged_B,
         "steps": recalled.steps_B,
     }
@@ -146,7 +147,7 @@ def _metrics(rows: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
         values = [row[name] for row in readable if row.get(name) is not None]
         return sum(values) / len(values) if values else None
 
-    names = ("mse", "mse_hidden", "exact", "known", "energy", "steps", "converged")
+    names = ("mse", "mse_hidden", "exact", "known", "completed", "energy", "steps", "converged")
     most = max((row["steps"] for row in readable), default=None)
     return {
         "count": len(readable),

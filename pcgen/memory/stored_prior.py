@@ -65,38 +65,64 @@ class MemoryNetwork(Network):
         return self.prior_terms(latent_BD)[0]
 
 
+class Seen:
+    """Stored latents in units in which the data's energy is a squared distance.
+
+        E_data(z) = 1/2 ||t - s(z)||^2 - own/2 ||z||^2 + constant
+
+    Where the data have few units and precision 1, s(z) are the decoded data and t the data, and
+    own is 0. Otherwise, around the latent z_0 that has the least energy under a Gaussian prior of
+    precision 1, with the data's curvature C over the latent, s(z) = R z and t = R z_0 with
+    R'R = C + 1, and own is 1. That is exact if decoding is linear and nothing is hidden.
+
+    Attributes:
+        rows_NP: s(z) of the stored latents.
+        own: as above.
+    """
+
+    def __init__(self, gaussian: Network, stored_NL: Tensor, *, decodes: bool) -> None:
+        """Compute the stored rows.
+
+        Args:
+            gaussian: the network under the Gaussian prior.
+            decodes: whether s(z) are the decoded data.
+        """
+        self.factor_LL: Tensor | None = None
+        self.own = 0.0 if decodes else 1.0
+        if decodes:
+            self.rows_NP = gaussian.decode(stored_NL).double()
+        else:
+            curvature_LL = latent_curvature(gaussian).double()
+            curvature_LL.diagonal().add_(1.0)
+            self.factor_LL = torch.linalg.cholesky(curvature_LL)
+            self.rows_NP = stored_NL.double() @ self.factor_LL
+
+    def target(self, states: list[Tensor]) -> Tensor:
+        """Return t (B, P) for states of least energy under the Gaussian prior."""
+        if self.factor_LL is None:
+            return states[0].double()
+        return states[-1].double() @ self.factor_LL
+
+
 class Retrieval:
     """A step from the minimum under a Gaussian prior to the stored latent that fits the data best.
 
-    Around the latent z that has the least energy under a Gaussian prior of precision 1, with the
-    data's curvature C over the latent, another latent's data have
-
-        E_data(z_n) = 1/2 (z_n - z)' (C + 1) (z_n - z) - 1/2 ||z_n||^2 + constant
-
-    if decoding is linear. The step tries the few latents that are best by this, and the few nearest
+    The step tries the few latents with the least data energy as `Seen` has it, and the few nearest
     to z: where decoding is not linear, the distance between latents errs less, and where little is
-    visible, it also counts directions that the data do not determine. Where the data have few
-    units, every stored latent is decoded once for all images, and E_data is exact.
+    visible, it also counts directions that the data do not determine.
     """
 
-    def __init__(
-        self, method: Method, gaussian: Network, stored_NL: Tensor, *, decodes: bool = False
-    ) -> None:
-        """Compute the curvature of the network under the Gaussian prior.
+    def __init__(self, method: Method, seen: Seen, stored_NL: Tensor) -> None:
+        """Take the stored latents as they are and as they are seen.
 
         Args:
             method: a solver at the `MemoryNetwork`.
-            gaussian: the same network with the Gaussian prior.
-            decodes: decode every stored latent; the data must have precision 1.
         """
-        curvature_LL = latent_curvature(gaussian).double()
-        curvature_LL.diagonal().add_(1.0)
         self.method = method
+        self.seen = seen
         self.stored_NL = stored_NL
-        self.factor_LL = torch.linalg.cholesky(curvature_LL)
-        self.seen_NL = stored_NL.double() @ self.factor_LL
-        self.own_N = 0.5 * stored_NL.double().square().sum(1)
-        self.decoded_ND = gaussian.decode(stored_NL).double() if decodes else None
+        own_N = seen.own * stored_NL.double().square().sum(1)
+        self.half_N = 0.5 * (seen.rows_NP.square().sum(1) - own_N)
 
     @property
     def evaluations(self) -> int:
@@ -106,12 +132,7 @@ class Retrieval:
     def nearest(self, states: list[Tensor]) -> Tensor:
         """Return the numbers (B, K) of the stored latents to try, the best by either rule first."""
         count = min(_CANDIDATES, len(self.stored_NL))
-        if self.decoded_ND is not None:
-            half_N = 0.5 * self.decoded_ND.square().sum(1)
-            expected_BN = half_N - states[0].double() @ self.decoded_ND.T
-        else:
-            half_N = 0.5 * self.seen_NL.square().sum(1) - self.own_N
-            expected_BN = half_N - states[-1].double() @ self.factor_LL @ self.seen_NL.T
+        expected_BN = self.half_N - self.seen.target(states) @ self.seen.rows_NP.T
         best = expected_BN.topk(count, largest=False).indices
         near = torch.cdist(states[-1], self.stored_NL).topk(count, largest=False).indices
         return torch.cat([best, near], 1)

@@ -27,7 +27,7 @@ from pcgen.learning.train import Batch
 from pcgen.memory.least_squares import fit, fit_precisions, regress, require_dense
 from pcgen.model.layers import Dense
 from pcgen.model.network import Network
-from pcgen.storage.checkpoint import LATENTS
+from pcgen.storage.checkpoint import LATENTS, MEMORY_ERRORS
 
 # Root mean square of the first drives: there tanh is nearly linear, and no image's code is lost.
 _FIRST_DRIVE = 0.3
@@ -63,6 +63,7 @@ class Memorising(PredictiveCoding):
 
     Attributes:
         latents_NL: of every image, in the data's order.
+        errors_N: mean squared error per pixel of every image, when its latent was last inferred.
         by_least_squares: whether each layer's weights are a regression instead of a gradient step.
         is_overfull: whether there are more images than the data layer can hold exactly, so that
             the layers above it learn by gradient steps.
@@ -89,6 +90,7 @@ class Memorising(PredictiveCoding):
                     f"Use --set learning.batch_size={count}",
                 )
         self.latents_NL = network.layers[0].weight.new_zeros(count, network.sizes[-1])
+        self.errors_N = self.latents_NL.new_zeros(count)
 
     def begin(self, images: Images, validation: Images | None) -> None:
         if validation is not None:
@@ -127,7 +129,10 @@ class Memorising(PredictiveCoding):
         if self.precisions.are_learned(batch.epoch):
             floor = self.recipe.model.precision.floor
             fit_precisions(self.network, states.states, states.terms, floor)
-        self.latents_NL[batch.whole_B.to(self.latents_NL.device)] = states.states[-1]
+        rows_B = batch.whole_B.to(self.latents_NL.device)
+        self.latents_NL[rows_B] = states.states[-1]
+        error_BD = states.states[0] - states.terms[0].prediction_BD
+        self.errors_N[rows_B] = error_BD.square().mean(1)
         return contributions
 
     def out_of_memory(self, count: int, largest: int) -> OutOfMemoryError:
@@ -136,14 +141,19 @@ class Memorising(PredictiveCoding):
         return super().out_of_memory(count, largest)
 
     def tensors(self) -> dict[str, Tensor]:
-        return super().tensors() | {LATENTS: self.latents_NL}
+        return super().tensors() | self._stored()
 
     def model_tensors(self) -> dict[str, Tensor]:
-        return super().model_tensors() | {LATENTS: self.latents_NL}
+        return super().model_tensors() | self._stored()
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         super().load(tensors)
-        self.latents_NL.copy_(tensors[LATENTS])
+        for name, tensor in self._stored().items():
+            # A run of an older version has no errors.
+            tensor.copy_(tensors.get(name, tensor))
+
+    def _stored(self) -> dict[str, Tensor]:
+        return {LATENTS: self.latents_NL, MEMORY_ERRORS: self.errors_N}
 
     def _fit_data(self, rows: Rows) -> None:
         """Fit the data layer to the layer above it as the latents predict it."""

@@ -22,7 +22,7 @@ _CAPTIONS = {
     "value": "Lower is better. A line that rises shows where the memory is full.",
     "exact": "Images restored to an MSE below 0.001. At 1, every stored image came back.",
 }
-_MIXTURE, _GAUSSIAN = "mixture prior", "gaussian prior"
+_LOOKUP, _GROUPS, _GAUSSIAN = "lookup prior", "groups prior", "gaussian prior"
 
 
 def write(rows: Rows, folder: Path) -> Path:
@@ -37,7 +37,7 @@ def build(rows: Rows) -> html.Page:
         title="Associative memory",
         lead="Mean squared error per pixel of the recalled images, by the number of images stored. "
         "Lower is better; errors below 1e-8 are drawn at 1e-8. Hopfield networks look up stored "
-        "images, the mixture prior looks up stored latents.",
+        "images, the look-up prior looks up stored latents.",
         sections=[
             _section(corrupt, [row for row in rows if row["corrupt"] == corrupt])
             for corrupt in corruptions
@@ -53,7 +53,7 @@ def _section(corrupt: str, rows: Rows) -> html.Section:
     charts = [
         _chart(f"Error, width {width}", "value", _lines(ours[width], principal)) for width in widths
     ]
-    exact = {f"width {width}": _of(ours[width], _MIXTURE) for width in widths}
+    exact = {f"width {width}": _of(ours[width], _LOOKUP) for width in widths}
     charts.append(_chart("Share recalled exactly", "exact", {**exact, "pca": principal}))
     charts.append(_chart("Error of look-ups", "value", _by_method(kept)))
     table = html.Table(_COLUMNS, [[row[name] for name in _COLUMNS] for row in rows])
@@ -64,11 +64,12 @@ def _lines(rows: Rows, principal: Rows) -> dict[str, Rows]:
     """Return the lines of a chart, by name: the memories of one width and their comparisons."""
     published = [
         {"images": row["images"], "value": row["published"]}
-        for row in _of(rows, _MIXTURE)
+        for row in _of(rows, _LOOKUP)
         if row["published"] is not None
     ]
     return {
-        _MIXTURE: _of(rows, _MIXTURE),
+        _LOOKUP: _of(rows, _LOOKUP),
+        _GROUPS: _of(rows, _GROUPS),
         _GAUSSIAN: _of(rows, _GAUSSIAN),
         "pca": principal,
         "published": published,

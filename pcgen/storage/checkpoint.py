@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 LATENTS = "memory.latents"
 """The name of a memory's stored latents (N, D_latent) in a checkpoint."""
+MEMORY_ERRORS = "memory.errors"
+"""The name of the stored images' own mean squared errors (N,); older files have none."""
 
 # Bytes. A parsed header takes up to 25 times as much memory.
 _HEADER_LIMIT = 16 * 2**20
@@ -205,6 +207,8 @@ class LoadedModel(Generic[Kind]):
     header: dict[str, Any]
     latents: Tensor | None = None
     """(N, D_latent) of the memorised images, where the model is a memory."""
+    errors: Tensor | None = None
+    """(N,) mean squared errors of the memorised images, decoded from their latents."""
 
     @property
     def shape(self) -> Shape:
@@ -335,10 +339,11 @@ def rebuild(
                 f"Show it: pcgen info {path}",
             )
     network.load(checkpoint.tensors)
-    latents = checkpoint.tensors.get(LATENTS)
-    if latents is not None:
-        latents = latents.to(device)
-    return LoadedModel(path, network.to(device), recipe, checkpoint.header, latents)
+    latents, errors = (
+        None if tensor is None else tensor.to(device)
+        for tensor in map(checkpoint.tensors.get, (LATENTS, MEMORY_ERRORS))
+    )
+    return LoadedModel(path, network.to(device), recipe, checkpoint.header, latents, errors)
 
 
 def model_header(

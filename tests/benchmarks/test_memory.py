@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pcgen.benchmarks.memory.benchmark import memory_rows, published
+from pcgen.benchmarks.memory.equal_bytes import eight_bits
 from pcgen.benchmarks.memory.lookups import Hopfield, Similarity, principal_memory
 from pcgen.benchmarks.memory.published import SETTINGS, Settings
 from pcgen.commands import bench_memory as benchmarks
@@ -105,7 +106,7 @@ def test_a_memory_restores_what_it_stored_and_knows_it_from_other_images(
     theirs = [row for row in rows if "published" in row["method"]]
     assert [row["steps"] for row in theirs] == [5, 5]
     assert all(0 < row["value"] < 0.2 for row in theirs)
-    ours = [row for row in rows if "mixture" in row["method"]]
+    ours = [row for row in rows if "lookup" in row["method"]]
     assert {row["corrupt"] for row in ours} == {"noise:0.2", "mask:bottom"}
     for row in ours:
         assert row["exact"] == 1.0
@@ -117,6 +118,34 @@ def test_a_memory_restores_what_it_stored_and_knows_it_from_other_images(
     page = memory_page.write(rows, tmp_path / "out").read_text()
     assert "universal Hopfield, L2, max" in page
     assert json.loads((tmp_path / "out" / "memory.json").read_text()) == rows
+
+
+def test_memories_of_equal_bytes_keep_no_more_and_are_measured_alike() -> None:
+    with torch.no_grad():
+        rows = list(
+            memory_rows(
+                recipe(), open_data("digits", limit=300), [60], [32], ["mask:bottom"], share=0.5
+            )
+        )
+    kinds = ("auto", "groups", "gaussian", "pca", "JPEG", "Hopfield", "autoencoder")
+    assert all(any(kind in row["method"] for row in rows) for kind in kinds)
+    plain = 60 * 64
+    for row in rows:
+        # A JPEG file of an 8x8 image is larger than the image.
+        assert row["bytes"] <= 0.5 * plain or "JPEG" in row["method"]
+        assert row["bytes"] > 0.2 * plain
+        assert 0 <= row["item"] <= 1
+        assert 0 < row["unseen"] < 0.5
+    best = {row["method"].split(",")[0]: row for row in rows if "nearest code" in row["method"]}
+    assert all(row["item"] > 0.9 for row in best.values())
+
+
+def test_eight_bits_err_by_half_a_step_of_the_column_s_largest_at_most() -> None:
+    matrix = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [1, 9, 0]
+    )
+    error = (eight_bits(matrix) - matrix).abs().amax(0)
+    assert (error <= matrix.abs().amax(0) / 254 * 1.001).all()
 
 
 @pytest.mark.data
@@ -131,7 +160,7 @@ def test_fifty_tiny_images_are_better_than_published(real_data: Path) -> None:
     rows = benchmarks.bench_memory(
         [50], [512], ["noise:0.2", "mask:bottom"], seeds=1, data_dir=real_data
     )
-    ours = [row for row in rows if "mixture" in row["method"]]
+    ours = [row for row in rows if "lookup" in row["method"]]
     assert ours[0]["value"] < 0.2e-4
     assert ours[1]["value"] < 1e-7
     assert all(row["auroc"] >= 0.95 for row in ours)

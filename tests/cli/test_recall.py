@@ -127,6 +127,30 @@ def test_writing_and_forgetting(memory: Path, tmp_path: Path) -> None:
     assert document("recall", memory, *words)["known"] == 0.0
 
 
+def test_a_check_tells_the_cost_of_a_write_and_leaves_every_file(
+    memory: Path, tmp_path: Path
+) -> None:
+    before = (memory / "model.safetensors").read_bytes()
+    fits = document("memorise", memory, "digits:test", "--limit", "4", "--check")
+    assert (fits["room"], fits["written"], fits["out"]) == (4, False, None)
+    assert fits["old_change"] < 1e-8
+    full = document("memorise", memory, "digits:test", "--limit", "60", "--check")
+    assert (full["room"], full["stored"]) == (24, 84)
+    assert full["mse"] > fits["mse"]
+    assert "36 of 60 images beyond the 48" in full["notes"][-1]
+    assert (memory / "model.safetensors").read_bytes() == before
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_older_name_of_the_look_up_prior_still_works(memory: Path) -> None:
+    words = ("recall", memory, "digits", "--limit", "3", "--corrupt", "mask:bottom")
+    old, new = (document(*words, "--prior", name) for name in ("mixture", "lookup"))
+    assert old["prior"] == new["prior"] == "lookup"
+    assert old["energy"] == new["energy"]
+    default = document(*words)
+    assert (default["prior"], default["completed"]) == ("auto", 0.0)
+
+
 def test_images_of_another_size_are_refused(memory: Path, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "large.png")
     result = run("recall", memory, tmp_path / "large.png", "--corrupt", "mask:top")

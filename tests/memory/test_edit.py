@@ -10,7 +10,7 @@ from pcgen.config import InferenceTable
 from pcgen.data.sources import open_data
 from pcgen.errors import RecipeError
 from pcgen.memory.corruptions import corruption_of
-from pcgen.memory.edit import EditedMemory, erase, free_latents, write
+from pcgen.memory.edit import EditedMemory, _inferred, erase, free_latents, write
 from pcgen.memory.least_squares import regress
 from pcgen.memory.recall import Memory, recall
 from pcgen.model.layers import Dense
@@ -76,6 +76,31 @@ def test_beyond_the_units_a_write_is_recursive_least_squares() -> None:
     expected = features @ torch.linalg.lstsq(features, target).solution
     assert torch.allclose(both[0], expected, atol=1e-6)
     assert found.old_change > 0
+
+
+def test_a_full_memory_changes_by_no_more_than_the_new_images_miss() -> None:
+    made = memorised(recipe({"layers": [24, 24]}, batch_size=24), images(24))
+    data_BD = pixels(24, 40)
+    with torch.no_grad():
+        found = write(made.network, made.latents_NL, data_BD, 0, made.errors_N)
+        inferred_BD = made.network.decode(_inferred(made.network, data_BD))
+    assert found.room == 0
+    assert found.mse is not None
+    assert found.errors_N is not None
+    before = float((inferred_BD - data_BD).square().sum())
+    after = 64 * (16 * found.mse + 24 * found.old_change)
+    assert after <= before * (1 + 1e-4)
+    # A random latent would spoil old and new images alike.
+    assert found.old_change < 0.2 * float(data_BD.var(0).mean())
+    old_N = (found.network.decode(found.latents_NL[:24]) - pixels(0, 24)).square().mean(1)
+    assert (old_N <= found.errors_N[:24] + 1e-6).all()
+
+
+def test_the_room_that_is_left_is_filled_exactly_first() -> None:
+    made = memorised(recipe({"layers": [24, 24]}, batch_size=24), images(20))
+    with torch.no_grad():
+        found = write(made.network, made.latents_NL, pixels(20, 30), 0)
+    assert found.room == 4
 
 
 def test_forgotten_images_are_unknown_and_the_others_stay() -> None:

@@ -43,7 +43,7 @@ def cues(word: str, data_BD: Tensor | None = None) -> Cues:
 
 
 def recalled(
-    memory: Memory, found: Cues, prior: Prior = "mixture", table: InferenceTable = TABLE
+    memory: Memory, found: Cues, prior: Prior = "lookup", table: InferenceTable = TABLE
 ) -> Recalled:
     with torch.no_grad():
         return recall(memory, found, table, prior=prior)
@@ -75,15 +75,53 @@ def test_every_solver_recalls(memory: Memory, solver: str) -> None:
     assert torch.equal(found.item_B, torch.arange(COUNT))
 
 
-def test_the_mixture_restores_more_than_the_gaussian_and_that_more_than_no_prior(
+def test_the_look_up_restores_more_than_the_gaussian_and_that_more_than_no_prior(
     memory: Memory,
 ) -> None:
-    errors = [
-        error(recalled(memory, cues("noise:0.2"), p)) for p in ("mixture", "gaussian", "none")
-    ]
+    errors = [error(recalled(memory, cues("noise:0.2"), p)) for p in ("lookup", "gaussian", "none")]
     assert errors[0] < 0.1 * errors[1]
     assert errors[1] < errors[2]
     assert errors[2] < 0.04
+
+
+@pytest.fixture(scope="module")
+def linear() -> tuple[Memory, int]:
+    """A memory of more images than its one layer has units."""
+    count = 60
+    made = memorised(recipe({"layers": [48]}), images(count))
+    return Memory.of(made.network, made.latents_NL, made.errors_N), count
+
+
+def test_groups_restore_stored_halves_and_no_single_latent_is_tried(
+    linear: tuple[Memory, int],
+) -> None:
+    memory, count = linear
+    data_BD = pixels(count=count)
+    by_groups, by_one = (
+        recalled(memory, cues("mask:bottom", data_BD), p) for p in ("groups", "gaussian")
+    )
+    assert (by_groups.item_B == torch.arange(count)).double().mean() > 0.95
+    assert by_groups.known_B.double().mean() > 0.9
+    errors = [(found.images_BD - data_BD).square().mean().item() for found in (by_groups, by_one)]
+    assert errors[0] < 0.2 * errors[1]
+    assert by_groups.steps_B.max() <= 50
+
+
+def test_unknown_cues_are_completed_and_known_ones_looked_up(memory: Memory) -> None:
+    stored, other = cues("mask:bottom"), cues("mask:bottom", pixels("digits:test", 100))
+    looked_up, found = recalled(memory, stored), recalled(memory, stored, "auto")
+    assert torch.equal(found.images_BD, looked_up.images_BD)
+    assert not found.completed_B.any()
+    missed, completed = (recalled(memory, other, p) for p in ("lookup", "auto"))
+    assert torch.equal(completed.completed_B, ~missed.known_B)
+    assert completed.completed_B.all()
+    truth_BD = pixels("digits:test", 100)
+    errors = [(r.images_BD - truth_BD).square().mean().item() for r in (completed, missed)]
+    assert errors[0] < 0.8 * errors[1]
+    shown = other.visible_BD[0]
+    mean_colour = (truth_BD[:, ~shown] - truth_BD[:, shown].mean(1, keepdim=True)).square().mean()
+    # Of all pixels: the visible half is exact.
+    assert errors[0] < 0.5 * 0.5 * mean_colour.item()
 
 
 def test_images_that_were_never_stored_are_unknown(memory: Memory) -> None:

@@ -12,7 +12,7 @@ from pcgen.inference.errors import ErrorInference
 from pcgen.inference.infer import infer
 from pcgen.inference.reduction import Reduction, reduce
 from pcgen.inference.solvers import Method, prepare
-from pcgen.memory.stored_prior import MemoryNetwork, Retrieval, stored_terms
+from pcgen.memory.stored_prior import MemoryNetwork, Retrieval, Seen, stored_terms
 from pcgen.model.network import Network
 from tests import oracle
 
@@ -108,7 +108,7 @@ def test_retrieval_goes_to_the_stored_latent_that_made_the_data_and_nowhere_wors
     data_BD = network.decode(latents)
     near_BL = latents + 0.1 * torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).double()
     method = solver(network, latents, 100.0)
-    retrieval = Retrieval(method, network, latents)
+    retrieval = Retrieval(method, Seen(network, latents, decodes=False), latents)
     found_BL = retrieval(network.states_from(near_BL, data_BD), None)
     assert torch.allclose(found_BL, latents, atol=1e-6)
     # Where every stored latent explains the data worse, the images stay where they are.
@@ -131,7 +131,8 @@ def test_the_nearest_stored_latent_is_that_of_least_data_energy_where_decoding_i
     method = solver(seen, latents)
     difference = (network.decode(latents) - data_BD[:, None])[:, :, visible_D]
     for decodes in (False, True):
-        found = Retrieval(method, seen, latents, decodes=decodes).nearest(gaussian.states)[:, 0]
+        retrieval = Retrieval(method, Seen(seen, latents, decodes=decodes), latents)
+        found = retrieval.nearest(gaussian.states)[:, 0]
         assert torch.equal(found, difference.square().sum(2).argmin(1))
 
 
@@ -144,6 +145,7 @@ def test_decoded_latents_are_compared_where_decoding_is_not_linear() -> None:
     # Wherever the Gaussian's latent is.
     states = reduction.network.states_from(torch.zeros(6, 3).double(), y_BU)
     method = solver(reduction.network, latents)
-    nearest = Retrieval(method, reduction.network, latents, decodes=True).nearest(states)[:, 0]
+    decoded = Seen(reduction.network, latents, decodes=True)
+    nearest = Retrieval(method, decoded, latents).nearest(states)[:, 0]
     seen = (network.decode(latents) - data_BD[:, None])[:, :, visible_D]
     assert torch.equal(nearest, seen.square().sum(2).argmin(1))

@@ -45,13 +45,17 @@ _OTHERS = 250
 # Epochs where more images are stored than the last hidden layer has units: one fit is not exact.
 _EPOCHS_BEYOND = 20
 _MODERN_SHARPNESS = 1.0
-_PRIORS: dict[Prior, str] = {"mixture": "", "gaussian": "Gaussian prior alone"}
+_PRIORS: dict[Prior, str] = {
+    "lookup": "looks up the stored latents",
+    "groups": "groups of stored latents",
+    "gaussian": "Gaussian prior alone",
+}
 """The priors of a recall, each with the note of its rows."""
 
 # Columns beside the error, each the mean over the seeds.
 _MEANS = (
     *("mse_hidden", "exact", "known", "known_others", "auroc", "steps", "most_steps"),
-    "training",
+    *("training", "item", "unseen"),
 )
 
 Values = dict[str, float | None]
@@ -75,6 +79,7 @@ class Cell:
     note: str = ""
     published: float | None = None
     bytes: int = 0
+    data: str = "tiny-imagenet"
     seeds: list[Values] = field(default_factory=list)
 
     def row(self) -> dict[str, Any]:
@@ -84,7 +89,7 @@ class Cell:
         """
         low, high = interval(self._values("mse"))
         return {
-            "dataset": f"tiny-imagenet, {self.images} images",
+            "dataset": f"{self.data}, {self.images} images",
             "method": self.method,
             "metric": f"mse, {self.corrupt}",
             "value": self._mean("mse"),
@@ -120,20 +125,30 @@ def memory_rows(
     *,
     seeds: int = 1,
     published_steps: int = 0,
+    others: Images | None = None,
+    share: float = 0.0,
     tell: Tell = lambda stage, done, total: None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of the memory table, as they are measured.
 
     Args:
         images: from which each seed draws the images that it stores.
+        others: images that are not stored; without them, the rest of `images`.
+        share: of the images' 8-bit bytes; if it is not 0, the rows are those of memories that keep
+            so many bytes.
         counts: numbers of images that are stored.
         widths: of the hidden layers.
         published_steps: limit on the steps of the published recall, which is measured on the same
             networks and on networks trained as published; 0 leaves it out.
     """
+    from pcgen.benchmarks.memory.equal_bytes import equal_byte_rows
+
     made = {name: corruption_of([name], images.shape) for name in corruptions}
     for count in counts:
-        sets = [_Set.draw(images, count, seed) for seed in range(seeds)]
+        sets = [StoredSet.draw(images, count, seed, others) for seed in range(seeds)]
+        if share:
+            yield from equal_byte_rows(recipe, sets, made, share, tell)
+            continue
         for name, (note, fit) in _lookups(recipe.model.layers[0]).items():
             cells = {word: Cell(count, None, word, name, note) for word in made}
             _measure_lookup(fit, sets, made, cells)
@@ -145,7 +160,7 @@ def memory_rows(
 
 
 @dataclass(frozen=True, slots=True)
-class _Set:
+class StoredSet:
     """Images to be stored, and others of their classes."""
 
     seed: int
@@ -154,7 +169,7 @@ class _Set:
     other_BD: Tensor
 
     @classmethod
-    def draw(cls, images: Images, count: int, seed: int) -> _Set:
+    def draw(cls, images: Images, count: int, seed: int, others: Images | None = None) -> StoredSet:
         """Return `count` images drawn with a seed, and others."""
         order = torch.randperm(len(images), generator=generator(seed, "memory", count))
         chosen, rest = order[:count], order[count:]
@@ -162,6 +177,8 @@ class _Set:
             rest = rest[torch.isin(images.labels[rest], images.labels[chosen])]
         stored = images.subset(chosen)
         stored_ND = stored.rows(range(count)).pixels_BD
+        if others is not None:
+            images, rest = others, torch.arange(len(others))
         return cls(seed, stored, stored_ND, images.rows(rest[:_OTHERS]).pixels_BD)
 
     def cues(self, corruption: Corruption) -> tuple[Cues, Cues]:
@@ -194,7 +211,7 @@ def _lookups(components: Any) -> dict[str, tuple[str, Lookup]]:
 
 
 def _measure_lookup(
-    fit: Lookup, sets: Sequence[_Set], made: dict[str, Corruption], cells: dict[str, Cell]
+    fit: Lookup, sets: Sequence[StoredSet], made: dict[str, Corruption], cells: dict[str, Cell]
 ) -> None:
     """Add the results of a look-up to its cells."""
     for one in sets:
@@ -208,10 +225,10 @@ def _measure_lookup(
             seconds = (time.monotonic() - began) / len(one.stored_ND)
             cells[word].bytes = memory.bytes
             timed: Values = {"seconds": seconds, "steps": 1.0, "training": training}
-            cells[word].seeds.append(_errors(images_BD, one.stored_ND, cues) | timed)
+            cells[word].seeds.append(errors_of(images_BD, one.stored_ND, cues) | timed)
 
 
-def _errors(images_BD: Tensor, truth_BD: Tensor, cues: Cues) -> Values:
+def errors_of(images_BD: Tensor, truth_BD: Tensor, cues: Cues) -> Values:
     """Return the errors of clipped images; visible pixels without noise are the cue's."""
     images_BD = images_BD.clamp(0, 1)
     if cues.noise == 0:
@@ -227,7 +244,7 @@ def _errors(images_BD: Tensor, truth_BD: Tensor, cues: Cues) -> Values:
 
 def _network_rows(
     recipe: Recipe,
-    sets: Sequence[_Set],
+    sets: Sequence[StoredSet],
     made: dict[str, Corruption],
     count: int,
     width: int,
@@ -243,10 +260,10 @@ def _network_rows(
     }
     as_published = {word: Cell(count, width, word, f"{name}, published recall") for word in made}
     for word in made:
-        cells["mixture", word].published = published(count, width, word)
+        cells["lookup", word].published = published(count, width, word)
     for one in sets:
         learner, seconds = memorised(recipe, one.stored, width, one.seed, tell)
-        memory = Memory.of(learner.network, learner.latents_NL)
+        memory = Memory.of(learner.network, learner.latents_NL, learner.errors_N)
         for word, corruption in made.items():
             cues, other = one.cues(corruption)
             for prior in _PRIORS:
@@ -269,7 +286,7 @@ def _network_rows(
 
 def _published_rows(
     recipe: Recipe,
-    sets: Sequence[_Set],
+    sets: Sequence[StoredSet],
     made: dict[str, Corruption],
     count: int,
     width: int,
@@ -316,16 +333,24 @@ def _recalled_as_published(
     seconds = (time.monotonic() - began) / len(truth_BD)
     if not images_BD.isfinite().all():
         return {"mse": None, "seconds": seconds, "steps": float(steps)}
-    return _errors(images_BD, truth_BD, cues) | {"seconds": seconds, "steps": float(steps)}
+    return errors_of(images_BD, truth_BD, cues) | {"seconds": seconds, "steps": float(steps)}
 
 
 def memorised(
-    recipe: Recipe, images: Images, width: int, seed: int, tell: Tell
+    recipe: Recipe, images: Images, width: int | None, seed: int, tell: Tell
 ) -> tuple[Memorising, float]:
-    """Return a trained memory of one width, and how many seconds its training took."""
+    """Return a trained memory, and how many seconds its training took.
+
+    Args:
+        width: of all hidden layers; the recipe's if not given.
+    """
     latents, *hidden = recipe.model.layers
-    model = msgspec.structs.replace(recipe.model, layers=[latents, *[width] * len(hidden)])
-    epochs = recipe.learning.epochs if len(images) <= width else _EPOCHS_BEYOND
+    model, epochs = recipe.model, recipe.learning.epochs
+    if width is None:
+        width = units(latents)
+    else:
+        model = msgspec.structs.replace(model, layers=[latents, *[width] * len(hidden)])
+        epochs = epochs if len(images) <= width else _EPOCHS_BEYOND
     learning = msgspec.structs.replace(
         recipe.learning,
         epochs=epochs,
@@ -351,13 +376,13 @@ def _recalled(
     began = time.monotonic()
     stored = recall(memory, cues, recipe.inference, prior=prior)
     seconds = (time.monotonic() - began) / len(truth_BD)
-    values = _errors(stored.images_BD, truth_BD, cues) | {
+    values = errors_of(stored.images_BD, truth_BD, cues) | {
         "seconds": seconds,
         "steps": stored.steps_B.double().mean().item(),
         "most_steps": float(stored.steps_B.max()),
         "known": stored.known_B.double().mean().item(),
     }
-    if prior == "mixture" and len(other.pixels_BD):
+    if prior == "lookup" and len(other.pixels_BD):
         unknown = recall(memory, other, recipe.inference)
         values["auroc"] = _auroc(stored, unknown)
         values["known_others"] = unknown.known_B.double().mean().item()

@@ -6,6 +6,7 @@ a memory could restore, and they need the bytes of all images.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,15 +44,19 @@ class Hopfield:
 
     def __call__(self, cues: Cues) -> Tensor:
         """Return the retrieved images (B, D)."""
-        parts = []
+        if self.sharpness is None:
+            return self.stored_ND[self.items(cues)]
+        weights = [(self.sharpness * x).softmax(1) @ self.stored_ND for x in self._parts(cues)]
+        return torch.cat(weights)
+
+    def items(self, cues: Cues) -> Tensor:
+        """Return the numbers (B,) of the most similar stored images."""
+        return torch.cat([likeness_BN.argmax(1) for likeness_BN in self._parts(cues)])
+
+    def _parts(self, cues: Cues) -> Iterator[Tensor]:
         for first in range(0, len(cues.pixels_BD), _AT_ONCE):
             part = slice(first, first + _AT_ONCE)
-            likeness_BN = self._likeness(cues.pixels_BD[part], cues.visible_BD[part])
-            if self.sharpness is None:
-                parts.append(self.stored_ND[likeness_BN.argmax(1)])
-            else:
-                parts.append((self.sharpness * likeness_BN).softmax(1) @ self.stored_ND)
-        return torch.cat(parts)
+            yield self._likeness(cues.pixels_BD[part], cues.visible_BD[part])
 
     def _likeness(self, pixels_BD: Tensor, visible_BD: Tensor) -> Tensor:
         seen_BD = visible_BD.to(pixels_BD.dtype)
