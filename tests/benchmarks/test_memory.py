@@ -136,8 +136,8 @@ def test_memories_of_equal_bytes_keep_no_more_and_are_measured_alike() -> None:
         assert row["bytes"] > 0.2 * plain
         assert 0 <= row["item"] <= 1
         assert 0 < row["unseen"] < 0.5
-    best = {row["method"].split(",")[0]: row for row in rows if "nearest code" in row["method"]}
-    assert all(row["item"] > 0.9 for row in best.values())
+    items = {row["method"]: row["item"] for row in rows}
+    assert max(item for name, item in items.items() if name.startswith("pca")) > 0.5
 
 
 def test_eight_bits_err_by_half_a_step_of_the_column_s_largest_at_most() -> None:

@@ -247,7 +247,9 @@ def _thumbnails(images_ND: Tensor, shape: Shape, budget: int) -> Iterator[Method
 def _autoencoder(recipe: Recipe, one: StoredSet, budget: int) -> Method:
     """Return the nearest of the codes that a backprop autoencoder decodes."""
     count, pixels = one.stored_ND.shape
-    units = max(1, (budget - 4 * pixels) // (pixels + count + 500))
+    # Units m for which m^2 + m (pixels + images + 16) + 4 pixels are the bytes.
+    each, left = pixels + count + 16, max(0, budget - 4 * pixels)
+    units = max(1, int((each**2 + 4 * left) ** 0.5 - each) // 2)
     learning = msgspec.structs.replace(
         recipe.learning, batch_size=_BATCH, optimiser="adamw", memory=False, warmup=0
     )
