@@ -55,7 +55,7 @@ _UNLIKELY = 1e-3
 _SPREAD = 2.0
 # Variance of a visible pixel, of 0 to 1, with which images that were never stored are completed. By
 # the cue's own, smaller one hidden pixels would follow every chance correlation of the stored
-# images. It is at most 6 % worse than the best for 16 to 59,000 stored images (docs/results).
+# images. The best variance is nowhere more than 8 % better (docs/results/memory.md).
 _COMPLETION_VARIANCE = 0.25
 BATCH = 250
 
