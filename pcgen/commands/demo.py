@@ -32,9 +32,9 @@ _RUNS: dict[str, tuple[str, list[str]]] = {
         "mnist-sampler",
         [
             *('name="digits-sampler"', 'description="Digits: learns by sampling."'),
-            *('data.source="digits"', "data.validation=0.1", "model.layers=[16, 64]"),
-            *("model.causes=50", "learning.epochs=40"),
-            *("learning.batch_size=100", "learning.rate=4e-3", "learning.causes_warmup=5"),
+            *('data.source="digits"', "data.validation=0.1", "model.layers=[32, 128]"),
+            *("model.causes=100", "learning.epochs=40"),
+            *("learning.batch_size=100", "learning.rate=2e-3", "learning.causes_warmup=5"),
         ],
     ),
     "memory": (
