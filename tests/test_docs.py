@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,3 +53,12 @@ def test_a_newcomers_words_are_in_the_glossary() -> None:
         *("energy", "equilibrium", "inference", "backprop", "epoch", "p-value", "posterior"),
     ):
         assert f"| {word}" in glossary, word
+
+
+def test_the_code_of_the_concepts_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", TEXT[DOCS / "concepts.md"], re.DOTALL)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    assert len(blocks) >= 7
+    assert names["equilibrium"].states[-1].shape == (10, 16)

@@ -55,7 +55,7 @@ for _epoch in range(40):
 print(f"energy {energies[0]:.2f} at first, {energies[-1]:.2f} nats per image at the end")
 
 _, (left, right) = plt.subplots(1, 2, figsize=(5.5, 2.4))
-left.imshow(layer.weight != 0, cmap="gray_r", aspect="auto")
+left.imshow((layer.weight != 0).numpy(), cmap="gray_r", aspect="auto")
 left.set(title="connections", xlabel="hidden unit", ylabel="pixel")
 right.plot(energies)
 right.set(xlabel="epoch", ylabel="energy, nats")
@@ -86,7 +86,7 @@ def energy() -> AutogradEnergy:
 
 pcgen.register_likelihood("log-cosh", energy)
 robust = pcgen.Network([8, 32, 64], likelihood="log-cosh")
-*_, last = pcgen.steps(robust, images, steps=10)
+*earlier, last = pcgen.steps(robust, images, steps=10)
 print(f"{float(last.energy_B.mean()):.2f} nats per image after 10 steps")
 
 # %% [markdown]

@@ -16,12 +16,12 @@ from sklearn.datasets import load_digits
 
 folder = Path(tempfile.mkdtemp())
 pixels = (load_digits().images / 16 * 255).astype(np.uint8)
-for name, rows in (("known", range(1000)), ("new", range(1000, 1040))):
+for name, numbers in (("known", range(1000)), ("new", range(1000, 1040))):
     (folder / name).mkdir()
-    for row in rows:
-        Image.fromarray(pixels[row]).save(folder / name / f"{row:04}.png")
-for row in range(1000, 1010):  # ten of the new pictures are turned upside down
-    Image.fromarray(pixels[row][::-1]).save(folder / "new" / f"turned{row}.png")
+    for number in numbers:
+        Image.fromarray(pixels[number]).save(folder / name / f"{number:04}.png")
+for number in range(1000, 1010):  # ten of the new pictures are turned upside down
+    Image.fromarray(pixels[number][::-1]).save(folder / "new" / f"turned{number}.png")
 
 # %% [markdown]
 # **Train.** The recipe `digits-ood` is for pictures of 8 by 8 pixels; for larger ones use `pictures-ood`. A part of the

@@ -59,7 +59,7 @@ for burn_in, thin in ((1, 1), (60, 6)):
 plt.figure(figsize=(5, 2.3))
 for burn_in, result in results.items():
     petal = result.samples.data_BD[:, 1].numpy() * deviation[1] + mean[1]
-    plt.hist(petal, np.linspace(0, 8, 33), alpha=0.6, label=f"burn-in {burn_in}")
+    plt.hist(petal, np.linspace(0, 8, 33).tolist(), alpha=0.6, label=f"burn-in {burn_in}")
 plt.axvline(flower[0, 1], color="black", label="true")
 plt.xlabel("petal length, cm")
 plt.legend()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -89,7 +89,7 @@ class Dense:
     @classmethod
     def initial(
         cls, below: Shape, above: Shape, generator: torch.Generator, bias: bool = True
-    ) -> Dense:
+    ) -> Self:
         """Return a layer with weights from N(0, 1 / U) and a bias of 0."""
         units, below_units = math.prod(above), math.prod(below)
         weight = torch.randn(below_units, units, generator=generator) / math.sqrt(units)
