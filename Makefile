@@ -17,9 +17,11 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The site is built into site/. --strict: a broken link fails.
+# The site is built into site/. A broken link fails, and so does a page that fetches
+# anything from elsewhere when it is read.
 docs: $(READY)
 	$(BIN)/mkdocs build --strict --quiet
+	@! grep -rlE '<(script|link|img)[^>]*(src|href)="?https?://' site --include='*.html'
 
 clean:
 	rm -rf .venv build dist site *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
