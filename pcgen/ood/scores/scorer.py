@@ -30,7 +30,7 @@ _INFERRED = 20_000
 _LAYERS = 10_000
 _KEPT = 4096
 # Fewer known images also have a memory.
-_FEW = 500
+_FEW = 2000
 _KEPT_VALUES = 2**19
 _BATCH = 500
 # A hidden layer must hold this share of the energy to count in `energy-layers`. Where its precision
@@ -47,8 +47,13 @@ PC_SCORES = (
 _OF_CAUSES = ("cause-layers", "cause-direction", "twin-layers")
 
 COMPONENTS = (*_OF_CAUSES, "class-layers")
-"""The scores that `pc-fisher` combines, with `twin-memory` where the known images are few. Chosen
-on distorted validation images and on left-out classes, see docs/results/ood-scores.md."""
+"""The scores that `pc-fisher` combines. Chosen on distorted validation images, see
+docs/results/ood-scores.md."""
+
+COMPONENTS_OF_FEW = (
+    *("cause-direction", "twin-layers", "class-layers", "delta-energy", "twin-memory"),
+)
+"""The same where the known images are few. Chosen on left-out classes of training images."""
 
 
 @dataclass(eq=False)
@@ -92,7 +97,7 @@ class PCScorer:
     @property
     def components(self) -> tuple[str, ...]:
         """Return the scores that `pc-fisher` combines."""
-        return COMPONENTS if self.memory is None else (*COMPONENTS, "twin-memory")
+        return COMPONENTS if self.memory is None else COMPONENTS_OF_FEW
 
     @cached_property
     def method(self) -> Method:
