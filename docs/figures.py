@@ -3,7 +3,7 @@
     python docs/figures.py [NAME ...]      # all of them, or those of these functions
 
 The figures of `README.md` need the real data sets (PCGEN_DATA), the others only what comes with
-scikit-learn. Every number in them is computed here.
+scikit-learn. Every number in them is computed here, but for `table_results`.
 """
 
 from __future__ import annotations
@@ -282,6 +282,41 @@ def detection() -> None:
     save("detection")
 
 
+def row_energies() -> None:
+    """The energies of a table's rows: of a mixture, of a memory, and their sum."""
+    known = load_iris().data[:, [0, 2]]
+    detector = pcgen.PCNOutlierDetector(random_state=0).fit(known)
+    x, y = np.meshgrid(np.linspace(3.8, 8.4, 90), np.linspace(0, 7.6, 90))
+    energies = detector.energies(np.column_stack([x.ravel(), y.ravel()]))
+    parts = {"free-energy": "mixture", "memory": "memory", "energy": "sum"}
+    _, axes = plt.subplots(1, 3, figsize=(7.4, 2.6), sharex=True, sharey=True)
+    for axis, (name, title) in zip(axes, parts.items(), strict=True):
+        energy = energies[name][0].reshape(x.shape)
+        levels = np.quantile(energy, np.linspace(0, 1, 14))
+        axis.contourf(x, y, energy, levels, cmap="Blues_r")
+        axis.scatter(*known.T, s=4, color=ORANGE)
+        axis.set(title=title, xlabel="sepal length, cm")
+    flagged = -detector.decision_function(np.column_stack([x.ravel(), y.ravel()]))
+    axes[2].contour(x, y, flagged.reshape(x.shape), [0.0], colors="black", linewidths=1)
+    axes[0].set_ylabel("petal length, cm")
+    save("row_energies")
+
+
+def table_results() -> None:
+    """The AUROC of methods on 22 tables, from the page of results."""
+    page = (HERE.parent / "results" / "tables.md").read_text()
+    lines = page.split("| method | AUROC |")[1].split("\n\n")[0].splitlines()[2:]
+    rows = [[cell.strip().strip("*") for cell in line.strip("|").split("|")] for line in lines]
+    plt.figure(figsize=(5.6, 2.9))
+    for i, (name, auroc, *_, splits) in enumerate(reversed(rows)):
+        colour = BLUE if name.startswith("pcgen") else GREY
+        plt.scatter([float(split) for split in splits.split(",")], [i] * 3, s=8, color=colour)
+        plt.scatter(float(auroc), i, s=60, marker="|", color=colour)
+    plt.yticks(range(len(rows)), [row[0] for row in reversed(rows)])
+    plt.xlabel("AUROC, per cent; 50 is chance")
+    save("table_results")
+
+
 def mnist(name: str, count: int, *, split: str = "test") -> Tensor:
     """Return the first images of a data set of 28 by 28 pixels."""
     from pcgen.data.sources import open_data
@@ -347,7 +382,7 @@ FIGURES = {
     figure.__name__: figure
     for figure in (
         *(network, settling, energies, states, precision, equilibrium, learning, before_after),
-        *(hidden_pixels, sampling, detection),
+        *(hidden_pixels, sampling, detection, row_energies, table_results),
         *(reconstructions, samples, recalled, unusual),
     )
 }
