@@ -142,7 +142,7 @@ def _found(summary: scores_page.Summary) -> tuple[str, str]:
     groups = {name.rpartition(" ")[2]: count for name, count in summary.groups.items()}
     digits = groups.pop("digits")
     flagged, inputs = (sum(g[key] for g in groups.values()) for key in ("flagged", "inputs"))
-    note = f"of strange inputs found, {digits['flagged']} false alarms in {digits['inputs']} digits"
+    note = f"of strange inputs found; of {digits['inputs']} digits, {digits['flagged']} flagged"
     return f"{100 * flagged / inputs:.0f} %", note
 
 
