@@ -105,7 +105,7 @@ def test_a_calibration_of_few_rows_says_which_rates_they_allow(
     data = table(tmp_path / "new.csv", "a,b,c", count=45)
     result = run("ood-calibrate", folder / "network", data, "--out", out)
     assert result.exit_code == 0, result.stderr
-    assert "14 rows calibrate the combined score, 59 are needed" in result.stderr
+    assert "27 rows calibrate table-energy, 59 are needed" in result.stderr
     use = next(line for line in result.stderr.splitlines() if line.startswith("Use it"))
     options = use.split("scores.csv")[1].split()
     assert options[0] == "--fpr"

@@ -185,7 +185,8 @@ def test_the_listing_names_every_set_and_where_it_is(tmp_path: Path) -> None:
     write_mnist(tmp_path, "t10k", 1)
     rows = {row["name"]: row for row in listing(data_dir=tmp_path)}
     assert rows.keys() == BUILT_IN.keys()
-    assert all(row.keys() == {"name", "kind", "shape", "count", "where"} for row in rows.values())
+    keys = {"name", "for", "kind", "shape", "count", "where"}
+    assert all(row.keys() == keys for row in rows.values())
     assert rows["mnist"]["where"] == f"{tmp_path}/MNIST/raw (test only)"
     assert rows["kmnist"]["where"] == "downloaded on first use"
     assert rows["iris"] == {
@@ -193,6 +194,7 @@ def test_the_listing_names_every_set_and_where_it_is(tmp_path: Path) -> None:
         "kind": "table",
         "shape": "4 columns",
         "count": "150",
+        "for": "first tries with a table",
         "where": "embedded (scikit-learn)",
     }
 

@@ -15,7 +15,7 @@ from pcgen.commands.session import open_detector
 from pcgen.data.sources import open_data
 from pcgen.errors import CalibrationError, RecipeError
 from pcgen.ood.detector import COMBINED
-from pcgen.ood.scores import PC_SCORES
+from pcgen.ood.scores import PC_SCORES, TABLE_SCORES
 from pcgen.ood.scores.classifier import CLASSIFIER_SCORES
 
 PLUGIN = '''
@@ -86,7 +86,7 @@ def test_names_of_pcgen_and_unfit_names_are_refused(name: str) -> None:
 
 
 def test_the_table_has_every_score_of_pcgen() -> None:
-    assert registry.SCORES.names() == [COMBINED, *PC_SCORES, *CLASSIFIER_SCORES]
+    assert registry.SCORES.names() == [COMBINED, *PC_SCORES, *TABLE_SCORES, *CLASSIFIER_SCORES]
 
 
 def test_a_classifier_s_score_needs_a_classifier(tmp_path: Path) -> None:
