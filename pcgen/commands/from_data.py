@@ -114,8 +114,7 @@ def _of_detector(recipe: Recipe, images: Images) -> dict[str, Any]:
         batch = recipe.learning.batch_size
     batches = math.ceil(kept / batch)
     if images.is_table:
-        columns = _varying(images)
-        shape = _columns(images, columns) | {"model.layers": [min(_LATENTS, len(columns)), 64, 64]}
+        shape = _columns(images)
     else:
         shape = _size(images) | {"model.layers": [min(64, kept // 4), 256, 256, 256]}
     return shape | {
@@ -161,9 +160,7 @@ def _of_table(images: Images) -> dict[str, Any]:
     Raises:
         DataError: no column varies.
     """
-    columns = _varying(images)
-    return _columns(images, columns) | {
-        "model.layers": [min(_LATENTS, len(columns)), 64, 64],
+    return _columns(images) | {
         "model.likelihood": "gaussian",
         "model.precision.data": 100.0,
         "model.precision.hidden": 100.0,
@@ -171,23 +168,19 @@ def _of_table(images: Images) -> dict[str, Any]:
     }
 
 
-def _varying(images: Images) -> list[str]:
-    """Return the names of the columns that vary.
+def _columns(images: Images) -> dict[str, Any]:
+    """Return the settings that take the columns which vary, and the layers for so many.
 
     Raises:
-        DataError: there are none.
+        DataError: no column varies.
     """
     rows_ND = images.rows(range(len(images))).pixels_BD
-    varies_D = (rows_ND != rows_ND[0]).any(0).tolist()
-    columns = [name for name, varies in zip(images.columns or [], varies_D, strict=True) if varies]
+    names, varies_D = images.columns or [], (rows_ND != rows_ND[0]).any(0)
+    columns = [name for name, varies in zip(names, varies_D.tolist(), strict=True) if varies]
     if not columns:
         raise DataError(f"{images.source}: every column is constant, so there is nothing to learn")
-    return columns
-
-
-def _columns(images: Images, columns: list[str]) -> dict[str, Any]:
-    """Return the setting that takes these columns alone, if there are others."""
-    return {"data.columns": columns} if len(columns) < len(images.columns or []) else {}
+    own = {"data.columns": columns} if len(columns) < len(names) else {}
+    return own | {"model.layers": [min(_LATENTS, len(columns)), 64, 64]}
 
 
 def _of_pictures(images: Images) -> dict[str, Any]:

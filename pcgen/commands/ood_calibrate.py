@@ -60,8 +60,7 @@ class OodCalibrateResult:
     @property
     def deciding(self) -> int:
         """Return the number of rows that give the first score its p-values."""
-        known = self.header["calibration"]
-        return int(known.get("deciding", known["part_b"]))
+        return int(self.header["calibration"]["deciding"])
 
     @property
     def calibrating(self) -> int:
@@ -72,8 +71,7 @@ class OodCalibrateResult:
     def _parts(self) -> int:
         """Return 2 where one half of the rows shapes the first score, else 1."""
         known = self.header["calibration"]
-        is_one = known.get("part_a_is_apart", False) or self.deciding > known["part_b"]
-        return 1 if is_one else 2
+        return 1 if known["part_a_is_apart"] or self.deciding > known["part_b"] else 2
 
     @property
     def warnings(self) -> list[str]:

@@ -79,10 +79,9 @@ class Detector:
         known_NJ = np.column_stack([self.columns[name][: self.part_a] for name in self.components])
         return {COMBINED: conformal.fisher(parts_BJ, known_NJ)} | columns
 
-    @property
-    def deciding(self) -> int:
-        """Return the number of calibration inputs that give the first score its p-values."""
-        return len(next(iter(self.columns.values()))) - self._first_of(self.names[0])
+    def count(self, name: str) -> int:
+        """Return the number of calibration inputs that give a score its p-values."""
+        return len(next(iter(self.columns.values()))) - self._first_of(name)
 
     def _first_of(self, name: str) -> int:
         """Return the number of the first calibration input that gives a score its p-values."""

@@ -132,12 +132,12 @@ def _answer(
         thresholds = {
             name: detector.threshold(name, *rule)
             for name in question.scores
-            if name == first or len(detector.reference(name)) >= needed
+            if name == first or detector.count(name) >= needed
         }
     low, high = conformal.share_interval(flagged, readable)
     batch = None
     if question.fdr is None:
-        count = len(detector.reference(first))
+        count = detector.count(first)
         batch = {
             "p_value": conformal.batch_p_value(flagged, readable, count, *rule),
             "statement": conformal.batch_statement(*rule),
@@ -168,7 +168,7 @@ def _answer(
 
 def statement(detector: Detector, inputs: Sequence[Images], question: Question) -> str:
     """Return the guarantee in words."""
-    count = len(detector.reference(question.scores[0]))
+    count = detector.count(question.scores[0])
     if question.fdr is None:
         words = conformal.statement(count, question.fpr, question.guarantee)
     else:
@@ -202,7 +202,7 @@ def warnings(
     for status in _FAULTS:
         if tally.statuses[status]:
             texts.append(f"{tally.statuses[status]} of {tally.inputs} inputs: {status}")
-    count, readable = len(detector.reference(question.scores[0])), tally.statuses["ok"]
+    count, readable = detector.count(question.scores[0]), tally.statuses["ok"]
     if question.fdr is not None and readable:
         needed = conformal.needed_for_a_discovery(readable, count, question.fdr)
         if needed > 1:

@@ -255,7 +255,7 @@ def detector_page(detector: Detector) -> html.Page:
         "combined scores": list(detector.components),
     }
     cards = [
-        html.Card("Calibration inputs", f"{detector.deciding:,}", f"for p-values of {name}"),
+        html.Card("Calibration inputs", f"{detector.count(name):,}", f"for p-values of {name}"),
         html.Card("Fitted on", f"{known['fit']:,}", "rows of the training data"),
         html.Card("Scores", str(len(detector.names)), "higher is more unusual"),
     ]

@@ -134,13 +134,12 @@ class Memory:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors by name."""
-        stored = {"rows": self.stored.rows_ND, "deviations": self.stored.deviations_N}
-        return {"scales": self.scales_L} | stored
+        return {"scales": self.scales_L} | self.stored.tensors()
 
     @classmethod
     def load(cls, tensors: dict[str, Tensor]) -> Memory:
         """Return the memory whose `tensors()` these are."""
-        return cls(tensors["scales"], Stored(tensors["rows"], tensors["deviations"]))
+        return cls(tensors["scales"], Stored.load(tensors))
 
 
 @dataclass(frozen=True, slots=True)

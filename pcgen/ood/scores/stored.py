@@ -41,6 +41,15 @@ class Stored:
     rows_ND: Tensor
     deviations_N: Tensor
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors by name."""
+        return {"rows": self.rows_ND, "deviations": self.deviations_N}
+
+    @classmethod
+    def load(cls, tensors: dict[str, Tensor]) -> Stored:
+        """Return the memory whose `tensors()` are among these."""
+        return cls(tensors["rows"], tensors["deviations"])
+
     def energy(self, rows_BD: Tensor) -> Tensor:
         """Return the energy (B,) of rows in nats; a value that is NaN is summed out."""
         step = max(1, _BLOCK // len(self.rows_ND))

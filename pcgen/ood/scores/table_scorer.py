@@ -53,12 +53,11 @@ class TableScorer:
         """Return all tensors by name, in float64, so that a loaded scorer is the same."""
         stored = self.model.stored
         assert stored is not None
-        named = {"rows": stored.rows_ND, "deviations": stored.deviations_N}
-        return named | {f"causes.{name}": own for name, own in self.model.causes.tensors().items()}
+        causes = {f"causes.{name}": own for name, own in self.model.causes.tensors().items()}
+        return stored.tensors() | causes
 
     @classmethod
     def load(cls, tensors: dict[str, Tensor]) -> TableScorer:
         """Return the scorer whose `tensors()` these are."""
         own = (tensors[f"causes.{name}"] for name in ("log_weights", "means", "roots"))
-        stored = Stored(tensors["rows"], tensors["deviations"])
-        return cls(TableModel(Causes(*own), stored))
+        return cls(TableModel(Causes(*own), Stored.load(tensors)))
