@@ -1,13 +1,14 @@
 """Classifiers: networks from pixels up to the logits of classes.
 
-A dense classifier can also learn by predictive coding. Its weights are then those of a predictive
-coding network whose latent is the image and whose data layer is the label (`Classifier.network`).
+A classifier can also learn by predictive coding. Its weights are then those of a predictive coding
+network whose latent is the image and whose data layer is the label (`Classifier.network`).
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,11 +18,11 @@ from pcgen.config import ClassifierTable, ModelTable, Recipe
 from pcgen.device import generator
 from pcgen.errors import CheckpointError, RecipeError
 from pcgen.model.activations import activation
-from pcgen.model.layers import Dense, Shape
-from pcgen.model.network import Network, build
+from pcgen.model.layers import Convolution, Dense, Layer, Shape
+from pcgen.model.network import Network
 from pcgen.storage.checkpoint import Checkpoint, LoadedModel, rebuild, require_numbers
 
-# Side of a convolution's kernel; padding keeps the map's size.
+# Side of a convolution's kernel.
 _KERNEL = 3
 
 
@@ -48,6 +49,7 @@ class Classifier:
         self.convolutions = convolutions
         self.dense = dense
         self.activation = activation(table.activation).value
+        self.maps = _maps(table, shape)
 
     @property
     def classes(self) -> int:
@@ -56,31 +58,28 @@ class Classifier:
     @property
     def sizes(self) -> list[int]:
         """Return the units of the data, of each map and of each dense layer."""
-        _, height, width = self.shape
-        sizes = [math.prod(self.shape)]
-        for _, bias in self.convolutions:
-            height, width = height // 2, width // 2
-            sizes.append(len(bias) * height * width)
+        sizes = [math.prod(self.shape)] + [math.prod(entry.below) for entry in self.maps]
         return sizes + [len(bias) for _, bias in self.dense]
 
     @property
     def largest_product(self) -> int:
         """Return the multiply-adds of the largest layer, per image."""
-        _, height, width = self.shape
         products = [weight.numel() for weight, _ in self.dense]
-        for weight, _ in self.convolutions:
-            products.append(weight.numel() * height * width)
-            height, width = height // 2, width // 2
+        products += [math.prod(m.weight) * math.prod(m.drives[1:]) for m in self.maps]
         return max(products)
+
+    def inputs(self, data_BD: Tensor) -> Tensor:
+        """Return what the first layer sees of the data (B, D)."""
+        return 2 * data_BD - 1 if self.table.inputs == "centred" else data_BD
 
     def features(self, data_BD: Tensor) -> Tensor:
         """Return the last hidden layer's responses (B, F)."""
-        found = data_BD
+        found = self.inputs(data_BD)
         if self.convolutions:
-            maps = data_BD.reshape(-1, *self.shape)
-            for weight, bias in self.convolutions:
-                maps = functional.conv2d(maps, weight, bias, padding=_KERNEL // 2)
-                maps = functional.max_pool2d(self.activation(maps), 2)
+            maps = found.reshape(-1, *self.shape)
+            for (weight, bias), entry in zip(self.convolutions, self.maps, strict=True):
+                maps = functional.conv2d(maps, weight, bias, entry.stride, entry.padding)
+                maps = functional.max_pool2d(self.activation(maps), entry.pool)
             found = maps.flatten(1)
         for weight, bias in self.dense[:-1]:
             found = self.activation(functional.linear(found, weight, bias))
@@ -94,22 +93,44 @@ class Classifier:
         """Return the logits (B, K) of the classes."""
         return self.logits_of(self.features(data_BD))
 
+    def energies(self, logits_BK: Tensor) -> Tensor:
+        """Return the energy (B, K) of the label layer for every label, in nats.
+
+        It is -log of the softmax, or half the squared distance to the one-hot label.
+        """
+        if self.table.likelihood == "categorical":
+            return -logits_BK.log_softmax(1)
+        return 0.5 * (logits_BK.square().sum(1, keepdim=True) + 1) - logits_BK
+
     def network(self) -> Network:
         """Return the predictive coding network that shares these weights.
 
-        Its latent is the image and its data layer the label. Without errors its states are the
-        dense classifier's responses, since mu_l = f(W x_{l+1} + b).
+        Its latent is `inputs(image)` and its data layer the label. Without errors its states are
+        the classifier's responses, since mu_l = f(W x_{l+1} + b), pooled above a convolution.
         """
-        assert not self.convolutions
-        layers = [Dense(weight, bias) for weight, bias in reversed(self.dense)]
+        layers: list[Layer] = [
+            Convolution(
+                weight,
+                bias,
+                entry.above,
+                stride=entry.stride,
+                padding=entry.padding,
+                pool=entry.pool,
+                # The image's channels come first, and those of the map that becomes a vector.
+                channels_first=(entry is self.maps[0], entry is self.maps[-1]),
+            )
+            for (weight, bias), entry in zip(self.convolutions, self.maps, strict=True)
+        ]
+        layers += [Dense(weight, bias) for weight, bias in self.dense]
         table = ModelTable(
-            layers=[layer.above[2] for layer in reversed(layers)],
+            layers=[math.prod(layer.above) for layer in layers],
             activation=self.table.activation,
-            likelihood="categorical",
+            likelihood=self.table.likelihood,
         )
-        like = layers[0].weight
-        nothing = build(table, self.classes, torch.Generator()).log_precisions
-        return Network.of(table, layers, [p.to(like) for p in nothing])
+        like = self.dense[-1][0]
+        hidden = like.new_tensor(self.table.precision).log()
+        precisions = [like.new_zeros(()), *[hidden] * (len(layers) - 1)]
+        return Network.of(table, layers[::-1], [*precisions, like.new_full((), -math.inf)])
 
     def weights(self) -> list[Tensor]:
         """Return all weights and biases, from the data upwards."""
@@ -140,25 +161,40 @@ class Classifier:
         return Classifier(self.table, self.shape, *copies)
 
 
+@dataclass(frozen=True, slots=True)
+class _Map:
+    """A convolution: its shapes, from the image upwards.
+
+    Attributes:
+        weight: the shape of its weight.
+        above: the shape of its input.
+        drives: the shape of the convolved map, before pooling.
+        below: the shape after pooling.
+    """
+
+    weight: tuple[int, int, int, int]
+    above: Shape
+    drives: Shape
+    below: Shape
+    stride: int
+    padding: int
+    pool: int
+
+
 def build_classifier(
     table: ClassifierTable, shape: Shape, classes: int, source: torch.Generator
 ) -> Classifier:
-    """Return a new classifier with random weights, N(0, 2 / inputs), and biases of 0.
+    """Return a new classifier with the random weights that the table names.
 
     Raises:
-        RecipeError: more convolutions than the image can be halved; a rule that does not fit.
+        RecipeError: an image too small for the convolutions; lists of different lengths.
     """
-    if table.rule == "pc" and table.kind != "mlp":
-        raise RecipeError(
-            f"classifier.rule: pc is for an mlp, not a {table.kind}",
-            "Use --set classifier.kind=mlp",
-        )
     convolutions, dense = _weight_shapes(table, shape, classes)
     return Classifier(
         table,
         shape,
-        [_pair(weight, source) for weight in convolutions],
-        [_pair(weight, source) for weight in dense],
+        [_pair(weight, table.weights, source) for weight in convolutions],
+        [_pair(weight, table.weights, source) for weight in dense],
     )
 
 
@@ -176,24 +212,52 @@ def _weight_shapes(
     table: ClassifierTable, shape: Shape, classes: int
 ) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
     """Return the shapes of the weights of the convolutions and of the dense layers."""
-    channels, height, width = shape
-    convolutions: list[tuple[int, ...]] = []
-    for count in table.channels if table.kind == "convnet" else []:
-        height, width = height // 2, width // 2
-        if not (height and width):
+    maps = _maps(table, shape)
+    inputs = math.prod(maps[-1].below if maps else shape)
+    sizes = [inputs, *table.hidden, classes]
+    dense: list[tuple[int, ...]] = [(above, below) for below, above in itertools.pairwise(sizes)]
+    return [entry.weight for entry in maps], dense
+
+
+def _maps(table: ClassifierTable, shape: Shape) -> list[_Map]:
+    """Return the convolutions of a classifier of images of this shape; none of an mlp."""
+    if table.kind == "mlp":
+        return []
+    maps: list[_Map] = []
+    strides, paddings, pools = (_each(table, key) for key in ("stride", "padding", "pool"))
+    above = shape
+    for count, stride, padding, pool in zip(table.channels, strides, paddings, pools, strict=True):
+        height, width = ((side + 2 * padding - _KERNEL) // stride + 1 for side in above[1:])
+        below = (count, height // pool, width // pool)
+        if min(height, width, *below) < 1:
             raise RecipeError(
-                f"classifier.channels: {len(table.channels)} convolutions halve an image of "
-                f"{shape[1]}x{shape[2]} to nothing"
+                f"classifier.channels: convolution {len(maps) + 1} of {len(table.channels)} leaves "
+                f"nothing of an image of {shape[1]}x{shape[2]}",
+                "Use fewer, or less pooling: --set classifier.pool=1",
             )
-        convolutions.append((count, channels, _KERNEL, _KERNEL))
-        channels = count
-    sizes = [channels * height * width, *table.hidden, classes]
-    return convolutions, [(above, below) for below, above in itertools.pairwise(sizes)]
+        weight = (count, above[0], _KERNEL, _KERNEL)
+        maps.append(_Map(weight, above, (count, height, width), below, stride, padding, pool))
+        above = below
+    return maps
 
 
-def _pair(shape: tuple[int, ...], source: torch.Generator) -> tuple[Tensor, Tensor]:
-    weight = torch.randn(shape, generator=source)
-    return weight * math.sqrt(2 / math.prod(shape[1:])), torch.zeros(shape[0])
+def _each(table: ClassifierTable, key: str) -> list[int]:
+    """Return the values of a key for each convolution."""
+    value, count = getattr(table, key), len(table.channels)
+    values = value if isinstance(value, list) else [value] * count
+    if len(values) != count:
+        raise RecipeError(f"classifier.{key}: {len(values)} values for {count} convolutions")
+    return values
+
+
+def _pair(shape: tuple[int, ...], kind: str, source: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return the weight and the bias of a new layer."""
+    inputs = math.prod(shape[1:])
+    if kind == "normal":
+        weight = torch.randn(shape, generator=source)
+        return weight * math.sqrt(2 / inputs), torch.zeros(shape[0])
+    weight, bias = (2 * torch.rand(size, generator=source) - 1 for size in (shape, shape[:1]))
+    return weight / math.sqrt(inputs), bias / math.sqrt(inputs)
 
 
 ClassifierModel = LoadedModel[Classifier]
