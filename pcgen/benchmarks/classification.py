@@ -100,6 +100,14 @@ SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
         "CN": (*_states(0.028, 0.15), *_strength(0.9, 0.02)),
         "iPC": (*_states(0.80, 0.25), *_weights(2.69e-4, 0.0116)),
     },
+    "cifar10": {
+        "PC-CE": _states(0.0147, 0.05),
+        "PC-SE": _states(0.0235, 0.3),
+        "PN": (*_states(0.036, 0.1), *_strength(0.323, 0.02)),
+        "NN": (*_states(0.028, 0.5), *_strength(0.179, 0.02)),
+        "CN": (*_states(0.028, 0.5), *_strength(0.179, 0.02)),
+        "iPC": (*_states(0.744, 0.65), *_weights(1.75e-4, 2.6e-5)),
+    },
 }
 """A data set's own settings of each variant."""
 

@@ -369,6 +369,22 @@ def test_incremental_learning_updates_after_every_step() -> None:
         assert not torch.equal(old, new)
 
 
+@pytest.mark.parametrize("name", ["cifar10-pc-classifier", "cifar10-vgg5", "cifar10-vgg7"])
+def test_the_recipes_of_colour_pictures_take_any_number_of_classes(
+    name: str, tmp_path: Path
+) -> None:
+    source = np.random.default_rng(0)
+    pictures = source.integers(0, 256, (120, 32, 32, 3), np.uint8)
+    np.savez(tmp_path / "cifar100.npz", images=pictures, labels=np.arange(120) % 100)
+    narrow = {"cifar10-vgg7": "[2,2,2,2,2,2]"}.get(name, "[2,2,2,2]")
+    words = [f"classifier.channels={narrow}", "learning.epochs=1", "inference.steps=2"]
+    data = tmp_path / "cifar100.npz"
+    pcgen.train(name, tmp_path / "run", data=data, settings=[*words, "data.validation=20"])
+    result = pcgen.classify(tmp_path / "run", data, limit=5)
+    assert [row["status"] for row in result.rows()] == ["ok"] * 5
+    assert "energy_99" in result.rows()[0]
+
+
 def test_a_recipe_without_a_classifier_shows_none() -> None:
     from pcgen.config import to_dict
 
