@@ -172,6 +172,13 @@ class ClassifierTable(Table, frozen=True):
     """The stride of each convolution: one for all, or a list."""
     padding: CountOrZero | list[CountOrZero] = 1
     """The zeros at each border of a convolution's map: one for all, or a list."""
+    skips: list[Annotated[list[CountOrZero], msgspec.Meta(min_length=2, max_length=2)]] = (
+        msgspec.field(default_factory=list)
+    )
+    """Skip connections of a convnet, each a pair [from, to] of convolutions: 0 is the image, and 1
+    the first convolution. The map of the first is added to the drive of the second by a learned 1x1
+    convolution, which begins as the identity where the channels are equally many (residual
+    blocks)."""
     hidden: list[Count] = msgspec.field(default_factory=lambda: [128])
     """The units of the dense hidden layers, which come before the classes."""
     activation: ActivationName = "relu"

@@ -19,7 +19,7 @@ from pcgen.device import generator
 from pcgen.errors import CheckpointError, RecipeError
 from pcgen.model.activations import activation
 from pcgen.model.layers import Convolution, Dense, Layer, Shape
-from pcgen.model.network import Network
+from pcgen.model.network import Network, Skip
 from pcgen.storage.checkpoint import Checkpoint, LoadedModel, rebuild, require_numbers
 
 # Side of a convolution's kernel.
@@ -35,6 +35,7 @@ class Classifier:
         classes: number of classes, K.
         convolutions: weight (C, C_below, 3, 3) and bias (C,) of each.
         dense: weight (U, D) and bias (U,) of each layer, the last one's are the classes'.
+        skips: weight (C, C_above, 1, 1) of each skip connection.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class Classifier:
         shape: Shape,
         convolutions: list[tuple[Tensor, Tensor]],
         dense: list[tuple[Tensor, Tensor]],
+        skips: list[Tensor],
     ) -> None:
         self.table = table
         self.shape = shape
         self.convolutions = convolutions
         self.dense = dense
+        self.skips = skips
         self.activation = activation(table.activation).value
         self.maps = _maps(table, shape)
 
@@ -76,11 +79,15 @@ class Classifier:
         """Return the last hidden layer's responses (B, F)."""
         found = self.inputs(data_BD)
         if self.convolutions:
-            maps = found.reshape(-1, *self.shape)
+            states = [found.reshape(-1, *self.shape)]
             for (weight, bias), entry in zip(self.convolutions, self.maps, strict=True):
-                maps = functional.conv2d(maps, weight, bias, entry.stride, entry.padding)
-                maps = functional.max_pool2d(self.activation(maps), entry.pool)
-            found = maps.flatten(1)
+                drive = functional.conv2d(states[-1], weight, bias, entry.stride, entry.padding)
+                for skip, (source, target) in zip(self.skips, self.table.skips, strict=True):
+                    if target == len(states):
+                        stride = states[source].shape[-1] // drive.shape[-1]
+                        drive = drive + functional.conv2d(states[source], skip, None, stride)
+                states.append(functional.max_pool2d(self.activation(drive), entry.pool))
+            found = states[-1].flatten(1)
         for weight, bias in self.dense[:-1]:
             found = self.activation(functional.linear(found, weight, bias))
         return found
@@ -127,14 +134,34 @@ class Classifier:
             activation=self.table.activation,
             likelihood=self.table.likelihood,
         )
+        skips = [
+            self._skip(weight, source, target)
+            for weight, (source, target) in zip(self.skips, self.table.skips, strict=True)
+        ]
         like = self.dense[-1][0]
         hidden = like.new_tensor(self.table.precision).log()
         precisions = [like.new_zeros(()), *[hidden] * (len(layers) - 1)]
-        return Network.of(table, layers[::-1], [*precisions, like.new_full((), -math.inf)])
+        precisions.append(like.new_full((), -math.inf))
+        return Network.of(table, layers[::-1], precisions, skips)
+
+    def _skip(self, weight: Tensor, source: int, target: int) -> Skip:
+        """Return a skip connection between convolutions, of the predictive coding network."""
+        depth, last = len(self.maps) + len(self.dense), len(self.maps)
+        above = self.maps[source].above
+        layer = Convolution(
+            weight,
+            None,
+            above,
+            stride=above[1] // self.maps[target - 1].drives[1],
+            padding=0,
+            channels_first=(source == 0, target == last),
+        )
+        return Skip(depth - source, depth - target, layer)
 
     def weights(self) -> list[Tensor]:
-        """Return all weights and biases, from the data upwards."""
-        return [tensor for pair in [*self.convolutions, *self.dense] for tensor in pair]
+        """Return all weights and biases, from the data upwards, skip connections last."""
+        pairs = [*self.convolutions, *self.dense]
+        return [tensor for pair in pairs for tensor in pair] + self.skips
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors of a checkpoint, by name."""
@@ -142,6 +169,7 @@ class Classifier:
         for kind, pairs in (("convolutions", self.convolutions), ("dense", self.dense)):
             for i, (weight, bias) in enumerate(pairs):
                 named[f"{kind}.{i}.weight"], named[f"{kind}.{i}.bias"] = weight, bias
+        named |= {f"skips.{i}.weight": weight for i, weight in enumerate(self.skips)}
         return named
 
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -156,9 +184,12 @@ class Classifier:
         def copied(tensor: Tensor) -> Tensor:
             return tensor.detach().to(device, dtype, copy=True)
 
-        kinds = (self.convolutions, self.dense)
-        copies = ([(copied(w), copied(b)) for w, b in pairs] for pairs in kinds)
-        return Classifier(self.table, self.shape, *copies)
+        convolutions, dense = (
+            [(copied(weight), copied(bias)) for weight, bias in pairs]
+            for pairs in (self.convolutions, self.dense)
+        )
+        skips = [copied(weight) for weight in self.skips]
+        return Classifier(self.table, self.shape, convolutions, dense, skips)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +218,16 @@ def build_classifier(
     """Return a new classifier with the random weights that the table names.
 
     Raises:
-        RecipeError: an image too small for the convolutions; lists of different lengths.
+        RecipeError: an image too small for the convolutions; lists of different lengths; skip
+            connections between maps that do not fit.
     """
-    convolutions, dense = _weight_shapes(table, shape, classes)
+    convolutions, dense, skips = _weight_shapes(table, shape, classes)
     return Classifier(
         table,
         shape,
         [_pair(weight, table.weights, source) for weight in convolutions],
         [_pair(weight, table.weights, source) for weight in dense],
+        [_skip_weight(weight, table.weights, source) for weight in skips],
     )
 
 
@@ -204,19 +237,49 @@ def tensor_size(table: ClassifierTable, shape: Shape, classes: int) -> int:
     Raises:
         RecipeError: as `build_classifier`.
     """
-    convolutions, dense = _weight_shapes(table, shape, classes)
-    return sum(math.prod(weight) + weight[0] for weight in convolutions + dense)
+    convolutions, dense, skips = _weight_shapes(table, shape, classes)
+    pairs = sum(math.prod(weight) + weight[0] for weight in convolutions + dense)
+    return pairs + sum(math.prod(weight) for weight in skips)
 
 
 def _weight_shapes(
     table: ClassifierTable, shape: Shape, classes: int
-) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """Return the shapes of the weights of the convolutions and of the dense layers."""
+) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Return the shapes of the weights of the convolutions, the dense layers and the skips."""
     maps = _maps(table, shape)
     inputs = math.prod(maps[-1].below if maps else shape)
     sizes = [inputs, *table.hidden, classes]
     dense: list[tuple[int, ...]] = [(above, below) for below, above in itertools.pairwise(sizes)]
-    return [entry.weight for entry in maps], dense
+    skips = [_skip_shape(pair, maps) for pair in table.skips]
+    return [entry.weight for entry in maps], dense, skips
+
+
+def _skip_shape(pair: list[int], maps: list[_Map]) -> tuple[int, ...]:
+    """Return the shape of a skip connection's weight.
+
+    Raises:
+        RecipeError: there are no such maps, or the sizes do not fit.
+    """
+    source, target = pair
+    if not 0 <= source < target - 1 or target > len(maps):
+        raise RecipeError(
+            f"classifier.skips: {pair} must lead from a map to one at least two convolutions "
+            f"above it; 0 is the image and {len(maps)} the last map"
+        )
+    above, below = maps[source].above, maps[target - 1].drives
+    stride = above[1] // below[1]
+    if [(side - 1) // max(stride, 1) + 1 for side in above[1:]] != [*below[1:]]:
+        raise RecipeError(
+            f"classifier.skips: {pair} leads from {above[1]}x{above[2]} to {below[1]}x{below[2]}, "
+            "which must be equal or differ by a whole factor"
+        )
+    return (below[0], above[0], 1, 1)
+
+
+def _skip_weight(shape: tuple[int, ...], kind: str, source: torch.Generator) -> Tensor:
+    """Return the weight of a new skip connection."""
+    weight, _ = _pair(shape, kind, source)
+    return torch.eye(shape[0])[:, :, None, None] if shape[0] == shape[1] else weight
 
 
 def _maps(table: ClassifierTable, shape: Shape) -> list[_Map]:

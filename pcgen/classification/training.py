@@ -204,13 +204,12 @@ class ClassifierLearner(Learner):
 
     def _upwards(self, inference: Inference, share: float) -> list[Tensor]:
         """Return the local gradients times a factor, from the image upwards."""
-        pairs = weight_gradients(inference.network, inference.states, inference.terms)
+        gradients = weight_gradients(inference.network, inference.states, inference.terms)
         # A layer's weight and bias stay together; the network's layers come from the label upwards.
-        return [
-            gradient * share
-            for first in reversed(range(0, len(pairs), 2))
-            for gradient in pairs[first : first + 2]
-        ]
+        # Skip connections come last in both.
+        paired = 2 * len(inference.network.layers)
+        starts = [*reversed(range(0, paired, 2)), *range(paired, len(gradients), 2)]
+        return [share * gradient for i in starts for gradient in gradients[i : i + 2]]
 
 
 def accuracy(network: Classifier, images: Images, group: Group | None = None) -> Accuracy:

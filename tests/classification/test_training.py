@@ -198,6 +198,8 @@ def test_a_classifier_that_cannot_be_is_refused() -> None:
     for table, words in {
         "leaves nothing of an image of 8x8": {"channels": [2] * 4},
         "classifier.pool: 1 values for 2 convolutions": {"pool": [2]},
+        r"skips: \[0, 1\] must lead from a map": {"skips": [[0, 1]]},
+        "skips: .* leads from 8x8 to 6x6": {"padding": [1, 0], "pool": 1, "skips": [[0, 2]]},
     }.items():
         with pytest.raises(RecipeError, match=table):
             initial_classifier(recipe(classifier=words), images, None)
@@ -274,6 +276,8 @@ SHAPES: list[dict[str, Any]] = [
     {"channels": [3, 5], "hidden": [7]},
     {"channels": [3, 5, 4], "pool": [3, 1, 1], "padding": [1, 1, 1], "hidden": [], "stride": 1},
     {"channels": [3, 5], "pool": 1, "stride": [2, 1], "padding": [1, 0], "hidden": []},
+    {"channels": [3, 4, 3, 3], "pool": [2, 1, 1, 2], "skips": [[1, 3], [0, 2], [2, 4]]},
+    {"channels": [3, 4, 3], "pool": 1, "stride": [1, 2, 1], "skips": [[1, 3], [0, 2]]},
 ]
 
 
@@ -317,24 +321,28 @@ def test_slopes_of_states_and_weights_equal_autograd(table: dict[str, Any]) -> N
         torch.testing.assert_close(ours * len(data_BD), theirs)
 
 
-@pytest.mark.parametrize("solver", ["majorise", "descent"])
 @pytest.mark.parametrize("table", SHAPES)
-def test_inference_lowers_the_energy_and_its_slopes(table: dict[str, Any], solver: str) -> None:
+def test_inference_lowers_the_energy_of_every_image_and_majorise_most(
+    table: dict[str, Any],
+) -> None:
     learner, data_BD, _ = small(**table)
     network = learner.states
     labels_BK = functional.one_hot(learner.labels, 10).double()
-    inference_table = from_dict({"inference": {"solver": solver, "rate": 0.1}}).inference
-    method = prepare(network, inference_table)
-    states = network.states_from(data_BD, labels_BK)
-    inference = method.at(states, None, clamp_latent=True)
-    first_B, largest = inference.energy_B, max(x.abs().max() for x in inference.slopes())
-    for _ in range(60):
-        inference.step()
-    assert (inference.energy_B < first_B).all()
-    assert max(x.abs().max() for x in inference.slopes()) < 0.1 * largest
-    assert inference.states[-1] is states[-1]
-    fresh = method.at(inference.states, None, clamp_latent=True)
-    torch.testing.assert_close(fresh.energy_B, inference.energy_B)
+    ends = []
+    for solver in ("majorise", "descent"):
+        words = from_dict({"inference": {"solver": solver, "rate": 0.1}}).inference
+        method = prepare(network, words)
+        inference = method.at(network.states_from(data_BD, labels_BK), None, clamp_latent=True)
+        first_B = inference.energy_B
+        for _ in range(60):
+            inference.step()
+        assert (inference.energy_B < first_B).all()
+        fresh = method.at(inference.states, None, clamp_latent=True)
+        torch.testing.assert_close(fresh.energy_B, inference.energy_B)
+        ends.append(inference.energy_B.mean())
+    # Where two responses of a window are equally large, the energy has a kink, over which the fixed
+    # steps of descent go to and fro.
+    assert ends[0] < 1.01 * ends[1]
 
 
 def test_a_nudged_label_pulls_by_its_strength_and_keeps_its_sign() -> None:
