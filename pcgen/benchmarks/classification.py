@@ -72,17 +72,22 @@ def _states(rate: float, momentum: float) -> tuple[str, ...]:
     )
 
 
-def _weights(rate: float, decay: float) -> tuple[str, ...]:
-    return f"learning.rate={rate}", f"learning.weight_decay={decay}"
+def _incremental(rate: float, decay: float) -> tuple[str, ...]:
+    return (
+        "inference.steps=8",
+        "classifier.activation=leaky_relu",
+        f"learning.rate={rate}",
+        f"learning.weight_decay={decay}",
+    )
 
 
 def _strength(first: float, growth: float = 0.0) -> tuple[str, ...]:
     return f"classifier.strength={first}", f"classifier.growth={growth}"
 
 
-# Rates and momenta of the states, strengths, and the weights' rate and decay of iPC, which updates
-# them after every step, are those of the paper's code; where it has none (CN), those of NN. They
-# were not chosen again.
+# Rates and momenta of the states, strengths, and the activation, steps, weights' rate and decay of
+# iPC, which updates them after every step, are those of the paper's code; where it has none (CN),
+# those of NN. They were not chosen again.
 SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "mnist": {
         "PC-CE": _states(0.0183, 0.35),
@@ -90,7 +95,7 @@ SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
         "PN": (*_states(0.058, 0.7), *_strength(0.55)),
         "NN": (*_states(0.069, 0.5), *_strength(0.2, 0.02)),
         "CN": (*_states(0.069, 0.5), *_strength(0.2, 0.02)),
-        "iPC": (*_states(0.85, 0.35), *_weights(2.53e-4, 0.0325)),
+        "iPC": (*_states(0.85, 0.35), *_incremental(2.53e-4, 0.0325)),
     },
     "fashion-mnist": {
         "PC-CE": _states(0.0131, 0.4),
@@ -98,7 +103,7 @@ SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
         "PN": (*_states(0.012, 0.55), *_strength(0.75, 0.02)),
         "NN": (*_states(0.028, 0.15), *_strength(0.9, 0.02)),
         "CN": (*_states(0.028, 0.15), *_strength(0.9, 0.02)),
-        "iPC": (*_states(0.80, 0.25), *_weights(2.69e-4, 0.0116)),
+        "iPC": (*_states(0.80, 0.25), *_incremental(2.69e-4, 0.0116)),
     },
     "cifar10": {
         "PC-CE": _states(0.0147, 0.05),
@@ -106,7 +111,11 @@ SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
         "PN": (*_states(0.036, 0.1), *_strength(0.323, 0.02)),
         "NN": (*_states(0.028, 0.5), *_strength(0.179, 0.02)),
         "CN": (*_states(0.028, 0.5), *_strength(0.179, 0.02)),
-        "iPC": (*_states(0.744, 0.65), *_weights(1.75e-4, 2.6e-5)),
+        "iPC": (
+            *_states(0.744, 0.65),
+            *_incremental(1.75e-4, 2.6e-5),
+            "classifier.activation=hard_tanh",
+        ),
     },
 }
 """A data set's own settings of each variant."""

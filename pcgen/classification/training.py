@@ -178,11 +178,15 @@ class ClassifierLearner(Learner):
         inference = method.at(states, None, clamp_latent=True)
         share = len(data_BD) / len(batch) / strength
         for step in range(1, steps + 1):
+            # States and weights move down the slopes of the same energy.
+            upwards = self._upwards(inference, share) if incremental else []
             inference.step()
-            if incremental or step == steps:
-                yield self._upwards(inference, share), logits_BK
-            if incremental and step < steps:
-                inference.refresh()
+            if incremental:
+                yield upwards, logits_BK
+                if step < steps:
+                    inference.refresh()
+        if not incremental:
+            yield self._upwards(inference, share), logits_BK
 
     def strength(self, epoch: int) -> float:
         """Return the strength of the nudging in an epoch, counted from 0; 1 without nudging."""

@@ -25,7 +25,7 @@ def test_variants_share_network_epochs_and_batches(dataset: str) -> None:
     for each in made.values():
         table = each.classifier
         assert table is not None
-        network = (table.kind, tuple(table.channels), tuple(table.hidden), table.activation)
+        network = (table.kind, tuple(table.channels), tuple(table.hidden))
         shared.add((*network, table.weights, each.learning.epochs, each.learning.batch_size))
         assert each.data == recipe.data
     assert len(shared) == 1
