@@ -369,6 +369,10 @@ def test_incremental_learning_updates_after_every_step() -> None:
         }
     )
     before = [tensor.clone() for tensor in learner.network.weights()]
+    # States and weights move together: at the forward states, only the label layer has an error.
+    first, _ = next(learner.gradients(batch))
+    assert not first[0].any()
+    assert first[-2].any()
     energy, right = learner.learn(batch)
     assert learner.updates == 5
     assert energy > 0
