@@ -50,7 +50,7 @@ peers:
 	    if { $(PYTHON) -m venv $$at \
 	        && $$at/bin/python -m pip install --quiet --disable-pip-version-check \
 	            --requirement peers/$$peer.txt \
-	        && echo '{"do": "quit"}' | JAX_PLATFORMS=cpu $$at/bin/python \
+	        && echo '{"do": "quit"}' | OMP_NUM_THREADS=1 JAX_PLATFORMS=cpu $$at/bin/python \
 	            pcgen/benchmarks/peers/protocol.py $${peer}_worker; } > .peers/$$peer.log 2>&1; \
 	    then touch $$at/.ready; echo "$$peer: built in $$at"; \
 	    else rm -rf $$at; echo "$$peer: could not be built, see .peers/$$peer.log"; fi; \

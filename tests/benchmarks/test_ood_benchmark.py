@@ -14,14 +14,17 @@ from click.testing import CliRunner
 
 from pcgen.benchmarks.ood import families
 from pcgen.benchmarks.ood.families import Recipes, dense_recipe
+from pcgen.benchmarks.ood.family_scores import KNOWN, PART_A, PART_B, FamilyScores
 from pcgen.benchmarks.ood.metrics import METRICS
 from pcgen.benchmarks.ood.sets import Known, left_out, unusual_sets
+from pcgen.benchmarks.ood.table import combined
 from pcgen.cli.main import cli
 from pcgen.commands import bench_ood as benchmarks
 from pcgen.config import from_dict
 from pcgen.data.shifts import SHIFTS
 from pcgen.data.sources import open_data
 from pcgen.errors import DataError, RecipeError
+from pcgen.ood.conformal import fisher
 
 SILENT = lambda *words: None  # noqa: E731
 CPU = torch.device("cpu")
@@ -136,12 +139,27 @@ def test_the_network_is_compared_with_its_baselines(quick: list[str], tmp_path: 
             # Percentiles of draws with ties may miss the value itself by a little.
             assert row["ci_low"] - 0.02 <= row["value"] <= row["ci_high"] + 0.02
     assert "convnet msp" in {row["against"] for row in noise}
+    assert {"convnet fisher", "ppca"} <= {row["method"] for row in rows}
     accuracy = [row["value"] for row in rows if row["metric"] == "accuracy"]
     assert all(0.1 < value <= 1 for value in accuracy)
     assert "convnet msp" in (tmp_path / "index.html").read_text()
     assert json.loads((tmp_path / "ood.json").read_text()) == rows
     # Two seeds of the whole set, and two without one class.
     assert quick.count("convnet") == 4
+
+
+def test_a_classifiers_scores_are_combined_as_the_networks_are() -> None:
+    source = np.random.default_rng(0)
+    parts = families.FAMILIES["convnet"].parts
+    sets = {
+        key: {name: source.normal(size=40) + shift for name in (*parts, "msp")}
+        for key, shift in ((KNOWN, 0), (PART_A, 0), (PART_B, 0), ("noise", 3))
+    }
+    scores = FamilyScores("convnet", (*parts, "msp"), parts, sets, 1.0, 1.0, {})
+    columns = combined(scores)
+    stacked = [np.column_stack([sets[key][n] for n in parts]) for key in ("noise", PART_A)]
+    assert columns["noise"]["fisher"] == pytest.approx(fisher(*stacked))
+    assert columns[KNOWN]["fisher"].max() < np.median(columns["noise"]["fisher"])
 
 
 def test_kept_scores_are_used_again_for_the_same_images_alone(

@@ -103,7 +103,7 @@ def benchmark(
     by_family = measured(whole, families)
     outcome.rows += table.fact_rows(name, by_family)
     for own in by_family:
-        if own[0].components:
+        if own[0].family == "pc":
             outcome.rows += table.guarantee_rows(name, own)
     chosen = [family for family in families if family in _LEFT_OUT]
     if with_left_out and chosen and test.class_count > 2:

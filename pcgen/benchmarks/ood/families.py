@@ -31,6 +31,9 @@ _AUTOENCODER_EPOCHS = 4
 # Inference steps of the discriminative network in training and in tests. It starts where all errors
 # but the label's are 0.
 _PC_STEPS, _PC_TEST_STEPS = 8, 50
+# Of a classifier's scores, one of its logits and one of each kind of distance in its last hidden
+# layer. No unusual image chose them.
+_COMBINED = ("energy-lse", "mahalanobis", "knn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +60,13 @@ class Family:
         train: returns its scorer.
         settings: everything that `train` depends on, except the known images and their seed.
         named: whether its methods have the family's name before the score's.
+        parts: scores that are combined as `pc-fisher` is, if the scorer itself combines none.
     """
 
     train: Train
     settings: Callable[[Recipes, Known], Any]
     named: bool = False
+    parts: tuple[str, ...] = ()
 
 
 def pc(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scorer:
@@ -157,7 +162,10 @@ def classifier(recipe_of: Callable[[Recipes, Known], Recipe]) -> Family:
         network = train_classifier(recipe, known, device, tell)
         return ClassifierScorer.fit(network, known.kept, recipe.inference)
 
-    return Family(train, lambda recipes, known: to_dict(recipe_of(recipes, known)), named=True)
+    def settings(recipes: Recipes, known: Known) -> Any:
+        return to_dict(recipe_of(recipes, known))
+
+    return Family(train, settings, named=True, parts=_COMBINED)
 
 
 def _network(recipes: Recipes, known: Known) -> Any:

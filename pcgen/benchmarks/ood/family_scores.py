@@ -76,7 +76,7 @@ def score_sets(
     began = time.monotonic()
     scorer = FAMILIES[family].train(known, recipes, device, tell)
     trained = time.monotonic() - began
-    components = tuple(getattr(scorer, "components", ()))
+    components = tuple(getattr(scorer, "components", FAMILIES[family].parts))
     named = {KNOWN: known.test}
     if components:
         named |= {PART_A: known.part_a, PART_B: known.part_b}
@@ -130,6 +130,7 @@ def _fingerprint(family: str, known: Known, unusual: Sequence[Unusual], recipes:
     words = [
         __version__,
         family,
+        *FAMILIES[family].parts,
         str(known.seed),
         json.dumps(FAMILIES[family].settings(recipes, known), sort_keys=True),
         *(table.fingerprint() for table in images),

@@ -33,6 +33,7 @@ ALONE = {
     "class-wise PPCA alone": ("class-energy", "class-latent", "class-layers"),
 }
 """What each kind of network finds without the others, combined as `pc-fisher` is."""
+_FISHER = "fisher"  # A classifier's scores, combined in the same way; its family's name precedes.
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,8 @@ def combined(scores: FamilyScores) -> dict[str, dict[str, Array]]:
     """Return the columns of every set, the combined score and its parts alone first, if any."""
     if not scores.components:
         return scores.sets
-    ways = {COMBINED: scores.components} | {
+    first = _FISHER if FAMILIES[scores.family].named else COMBINED
+    ways = {first: scores.components} | {
         name: parts for name, parts in ALONE.items() if set(parts) <= set(scores.names)
     }
     known = {name: _columns(scores, PART_A, parts) for name, parts in ways.items()}

@@ -151,10 +151,11 @@ class PCScorer:
         remembered = {}
         if self.memory is not None:
             remembered["twin-memory"] = self.memory.energy(twin_view)
+        layers_B, direction_B = own(view)
         return remembered | {
-            "cause-layers": own.layers(view),
-            "cause-direction": own.energy(view),
-            "twin-layers": other.layers(twin_view),
+            "cause-layers": layers_B,
+            "cause-direction": direction_B,
+            "twin-layers": other(twin_view)[0],
         }
 
     def heatmap(self, data_BD: Tensor) -> Tensor:
