@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pcgen.commands.bench_classification import bench_classification as bench_classification
     from pcgen.commands.bench_memory import bench_memory as bench_memory
     from pcgen.commands.bench_ood import bench_ood as bench_ood
     from pcgen.commands.bench_reconstruction import bench_reconstruction as bench_reconstruction
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _COMMANDS = (
+    "bench_classification",
     *("bench_memory", "bench_ood", "bench_reconstruction", "bench_sampling", "bench_speed"),
     *("bench_tables", "check", "classify", "datasets", "demo", "doctor", "forget", "info"),
     "memorise",

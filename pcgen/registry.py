@@ -103,7 +103,7 @@ class Table:
 
 
 ACTIVATIONS = Table(
-    "activation", ("linear", "tanh", "hard_tanh", "relu", "gelu", "silu", "sigmoid")
+    "activation", ("linear", "tanh", "hard_tanh", "relu", "leaky_relu", "gelu", "silu", "sigmoid")
 )
 LIKELIHOODS = Table("likelihood", ("gaussian", "bernoulli", "categorical"))
 SAMPLERS = ("langevin", "momentum", "kinetic")
