@@ -29,7 +29,7 @@ class Study:
         panel: what tells charts apart, besides the metrics.
         metrics: what is drawn.
         quick: settings by default, each a product.
-        full: settings of the published grid.
+        full: settings of the published grid, with `full_epochs`.
         chosen: settings of which the one with the best held-out accuracy is kept.
         images: training images by default; `full_images` those of the published grid.
         see: the rows -> a paragraph of what they show.
@@ -325,8 +325,8 @@ STUDIES = {
         panel=("data", "kind"),
         metrics=("accuracy", "cosine"),
         quick=[
-            {"kind": ("residual",), "rule": _RULES, "depth": (4, 8, 16, 32)},
-            {"kind": ("unscaled", "plain"), "rule": _RULES, "depth": (4, 16)},
+            {"kind": ("residual",), "rule": _RULES, "depth": (4, 32)},
+            {"kind": ("unscaled", "plain"), "rule": _RULES, "depth": (16,)},
         ],
         full=[
             {
