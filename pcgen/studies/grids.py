@@ -220,7 +220,7 @@ STUDIES = {
         line=("start",),
         panel=("data",),
         metrics=("accuracy",),
-        chosen=("rate",),
+        chosen=("rate", "momentum"),
         quick=[{"start": ("forward", "zero", "normal"), "steps": _STEPS, "rate": (0.05, 0.3)}],
         full=[
             {
@@ -245,6 +245,7 @@ STUDIES = {
         line=("optimiser", "width"),
         panel=("data",),
         metrics=("ratio", "ratio_first", "accuracy"),
+        chosen=("momentum", "activation"),
         quick=[
             {
                 "optimiser": _OPTIMISERS,

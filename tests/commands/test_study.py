@@ -161,7 +161,7 @@ def test_the_precision_study_goes_from_predictive_coding_to_backprop(tmp_path: P
 
 def test_the_kept_rows_are_those_with_the_best_held_out_accuracy() -> None:
     study = grids.STUDIES["init"]
-    shared = {"data": "d", "start": "zero", "steps": 3}
+    shared = {"data": "d", "start": "zero", "steps": 3, "momentum": 0.0}
     table = [
         shared | {"rate": 0.1, "validation": 0.5, "accuracy": 0.9},
         shared | {"rate": 0.3, "validation": 0.6, "accuracy": 0.4},
@@ -194,3 +194,26 @@ def test_bad_input_is_one_clear_line(words: list[str], message: str, tmp_path: P
 def test_an_unknown_study_is_answered_with_the_known_ones() -> None:
     with pytest.raises(pcgen.RecipeError, match="study 'ini': one of init, energy"):
         pcgen.study("ini")
+
+
+@pytest.mark.parametrize("name", grids.STUDIES)
+@pytest.mark.parametrize("full", [False, True])
+def test_the_settings_of_a_study_differ_in_what_its_rows_show(name: str, full: bool) -> None:
+    study = grids.STUDIES[name]
+    settings = study.settings(full, (), ())
+    shown = {tuple(getattr(each, key) for key in study.keys if key != "data") for each in settings}
+    assert len(shown) == len(settings)
+
+
+def test_given_rates_and_optimisers_take_the_place_of_the_studys() -> None:
+    settings = grids.STUDIES["energy"].settings(False, [0.2], ["sgd"])
+    assert {(each.rate, each.optimiser) for each in settings} == {(0.2, "sgd")}
+
+
+@pytest.mark.parametrize("name", [name for name in grids.STUDIES if name != "remedies"])
+def test_every_study_says_what_it_sees(name: str, tmp_path: Path) -> None:
+    torch.set_default_dtype(torch.float32)
+    data = ["two-moons"]
+    result = pcgen.study(name, data=data, images=60, seeds=2, rates=[0.1], out=tmp_path)
+    assert result["seen"]
+    assert "svg" in (tmp_path / "index.html").read_text()
