@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pcgen.commands.reconstruct import reconstruct as reconstruct
     from pcgen.commands.report import report as report
     from pcgen.commands.sample import sample as sample
+    from pcgen.commands.study import study as study
     from pcgen.commands.study_depth import study_depth as study_depth
     from pcgen.commands.study_inference import study_inference as study_inference
     from pcgen.commands.train import train as train
@@ -71,7 +72,7 @@ _COMMANDS = (
     *("bench_tables", "check", "classify", "datasets", "demo", "doctor", "forget", "info"),
     "memorise",
     *("ood_calibrate", "ood_score", "recall", "recipes", "reconstruct", "report", "sample"),
-    *("study_depth", "study_inference", "train"),
+    *("study", "study_depth", "study_inference", "train"),
 )
 _HOMES = {
     "pcgen.errors": (
