@@ -8,14 +8,15 @@ on the latent are all fitted to the stored latents:
     groups     a mixture with one Gaussian for each group of `group_prior.GROUP` stored images. It
                restores stored images, and no single one is tried
     lookup     a mixture with a narrow component at each stored latent, after the Gaussian
-    auto       the look-up, and for the cues that are then unknown the Gaussian
+    auto       the look-up, and for the cues that are then unknown a mixture that completes them:
+               `completion_prior`, or the Gaussian where few images are stored
     none       no prior, for comparison
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -26,10 +27,12 @@ from torch import Tensor
 
 from pcgen.config import InferenceTable
 from pcgen.inference.infer import Equilibrium, infer
+from pcgen.inference.preconditioners import latent_curvature
 from pcgen.inference.reduction import Reduction, reduce
 from pcgen.inference.solvers import Method, prepare
+from pcgen.memory.completion_prior import Component, fit_completion_prior
 from pcgen.memory.corruptions import Cues
-from pcgen.memory.group_prior import Evidence, groups_of
+from pcgen.memory.group_prior import Evidence, Group, groups_of
 from pcgen.memory.latent_prior import fit_latent_prior, standard_latents
 from pcgen.memory.stored_prior import MemoryNetwork, Retrieval, Seen
 from pcgen.model.energy import Gaussian, Terms
@@ -39,6 +42,8 @@ Prior = Literal["auto", "lookup", "groups", "gaussian", "none"]
 
 # A component's standard deviation, as a share of the distance between neighbouring latents.
 _WIDTH = 1e-3
+# Latents, at most, whose nearest neighbours are sought.
+_SPACED = 5000
 # The least noise that a cue is taken to have: less makes the energy stiffer and recall no better.
 # Pixels of 8 bits are exact to .001.
 _LEAST_NOISE = 0.01
@@ -55,12 +60,14 @@ _UNLIKELY = 1e-3
 _SPREAD = 2.0
 # Variance of a visible pixel, of 0 to 1, with which images that were never stored are completed. By
 # the cue's own, smaller one hidden pixels would follow every chance correlation of the stored
-# images. The best variance is nowhere more than 8 % better (docs/results/memory.md).
+# images. The best variance is nowhere over 8 % better (docs/results/memory.md). Of the many images
+# that a mixture needs, such correlations are few.
 _COMPLETION_VARIANCE = 0.25
+_MIXTURE_VARIANCE = 0.02
 BATCH = 250
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Memory:
     """A network that has memorised images, with latents that are standard normal.
 
@@ -97,6 +104,11 @@ class Memory:
             errors_N = stored_NL.new_full((len(stored_NL),), _SPREAD * _mean_error(network))
         return cls(fitted, stored_NL, 1 / (_WIDTH * _spacing(stored_NL)) ** 2, errors_N)
 
+    @cached_property
+    def components(self) -> list[Component]:
+        """Return the components of the prior of completion."""
+        return fit_completion_prior(self.network, self.stored_NL)
+
     @property
     def mean_error(self) -> float:
         """Return the mean squared error per pixel that the network's precision states."""
@@ -110,7 +122,8 @@ def _mean_error(network: Network) -> float:
 def _spacing(stored_NL: Tensor) -> float:
     """Return the median distance of a latent to its nearest neighbour."""
     nearest = []
-    for latents_BL in torch.split(stored_NL, 1000):
+    step = -(-len(stored_NL) // _SPACED)
+    for latents_BL in torch.split(stored_NL[::step], 1000):
         distance_BN = torch.cdist(latents_BL, stored_NL)
         # The nearest of all is the latent itself.
         nearest.append(distance_BN.topk(2, largest=False).values[:, 1])
@@ -129,7 +142,7 @@ class Recalled:
         item_B: number of the nearest stored latent.
         steps_B: gradient evaluations.
         converged_B: whether the tolerance was met.
-        completed_B: whether the image is the Gaussian's completion of an unknown cue.
+        completed_B: whether the image is the completion of an unknown cue.
     """
 
     images_BD: Tensor
@@ -197,7 +210,8 @@ class _Recaller:
         self.seen = Seen(visible, stored_NL, decodes=self.reduction is not None)
         if prior == "groups":
             self.groups = groups_of(stored_NL)
-            self.evidence = Evidence(self.groups, self.seen.rows_NP, own=self.seen.own)
+            parts = [group.part(self.seen.rows_NP) for group in self.groups]
+            self.evidence = Evidence(parts, own=self.seen.own)
         else:
             narrow = MemoryNetwork(visible, stored_NL, memory.mixture_precision)
             self.mixture = prepare(narrow, table, reduced=False)
@@ -255,19 +269,38 @@ class _Recaller:
         return self.network.energies()[0].terms(pixels_BD, drive_BD, mask_BD)
 
     def _complete(self, data_BD: Tensor, mask_BD: Tensor | None) -> Equilibrium:
-        """Return the states that the Gaussian prior expects of images that were never stored."""
+        """Return the states that the prior of completion expects of images never stored."""
         steps, tolerance = self.table.test_steps, self.table.tolerance
-        return infer(self.loose, data_BD, steps=steps, tolerance=tolerance, mask_BD=mask_BD)
+        start = infer(self.loose, data_BD, steps=steps, tolerance=tolerance, mask_BD=mask_BD)
+        # Where cues have masks of their own, the evidence is not known in closed form.
+        if self.reduction is None or not self.memory.components:
+            return start
+        best_B = self.kinds.best(start.states[-1].double() @ self.metric_LL)
+        network = self.loose.network
+        return self._within(self.memory.components, network, best_B, start, None, steps)
+
+    @cached_property
+    def metric_LL(self) -> Tensor:
+        """Return R: the data's energy over the latent is 1/2 ||R (z - z_0)||^2 - 1/2 ||z||^2."""
+        curvature_LL = latent_curvature(self.loose.network).double()
+        curvature_LL.diagonal().add_(1.0)
+        return torch.linalg.cholesky(curvature_LL)
+
+    @cached_property
+    def kinds(self) -> Evidence:
+        """Return the evidence of the prior of completion's components."""
+        return Evidence([one.part(self.metric_LL) for one in self.memory.components], own=1.0)
 
     @cached_property
     def loose(self) -> Method:
         """Return the solver under the Gaussian prior at the variance of completion."""
+        variance = _MIXTURE_VARIANCE if self.memory.components else _COMPLETION_VARIANCE
         if bool(self.cues.visible_BD.all()):
             return self.gaussian
         visible = self.gaussian.network
         data, *others = visible.log_precisions
         unit = self.precision if self.reduction else 1.0
-        data = torch.full_like(data, -math.log(unit * _COMPLETION_VARIANCE))
+        data = torch.full_like(data, -math.log(unit * variance))
         loose = Network.of(visible.table, visible.layers, [data, *others], visible.skips)
         loose.typical_latents = visible.typical_latents
         return prepare(loose, self.table, reduced=False)
@@ -283,7 +316,9 @@ class _Recaller:
         if not has_second or left < 1:
             return start
         if self.mixture is None or self.retrieval is None:
-            return self._within_groups(start, mask_BD, left)
+            assert self.evidence is not None
+            best_B = self.evidence.best(self.seen.target(start.states))
+            return self._within(self.groups, self.gaussian.network, best_B, start, mask_BD, left)
         settled = infer(
             self.mixture,
             data_BD,
@@ -295,21 +330,27 @@ class _Recaller:
         settled.steps_B += start.steps_B + tries
         return settled
 
-    def _within_groups(self, found: Equilibrium, mask_BD: Tensor | None, steps: int) -> Equilibrium:
-        """Move the states to the least energy under the component that has the most evidence."""
-        assert self.evidence is not None
-        best_B = self.evidence.best(self.seen.target(found.states))
+    def _within(
+        self,
+        components: Sequence[Group | Component],
+        network: Network,
+        best_B: Tensor,
+        found: Equilibrium,
+        mask_BD: Tensor | None,
+        steps: int,
+    ) -> Equilibrium:
+        """Move the states to the least energy under each image's best component of a mixture."""
         for number in sorted(set(best_B.tolist())):
             rows = (best_B == number).nonzero()[:, 0]
-            group = self.groups[number]
+            one = components[number]
             part = infer(
-                prepare(group.over(self.gaussian.network), self.table, reduced=False),
+                prepare(one.over(network), self.table, reduced=False),
                 found.states[0][rows],
                 steps=steps,
                 tolerance=self.table.tolerance,
                 mask_BD=None if mask_BD is None else mask_BD[rows],
             )
-            part.states[-1] = group.latent(part.states[-1])
+            part.states[-1] = one.latent(part.states[-1])
             for state_BD, settled_BD in zip(found.states[1:], part.states[1:], strict=True):
                 state_BD[rows] = settled_BD
             found.energy_B[rows] = part.energy_B

@@ -52,7 +52,7 @@ def _run(folder: Path) -> Path:
 
 def _detector(folder: Path) -> Path:
     folder.mkdir()
-    return pcgen.report(shipped.find_model("digits-ood"), folder / "detector.html")
+    return pcgen.report(shipped.find_detector("digits-ood"), folder / "detector.html")
 
 
 def _scores(folder: Path) -> Path:
