@@ -41,7 +41,7 @@ $(READY): pyproject.toml constraints.txt
 
 # The quick part of the tests on the newest supported Python, in an environment of its own.
 NEWEST ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python3) $(shell command -v python3.13))
-QUICK := tests/test_interface.py tests/test_registry.py tests/model tests/inference tests/data
+QUICK := tests/test_interface.py tests/test_registry.py tests/model tests/inference
 
 newest:
 ifeq ($(NEWEST),)

@@ -116,6 +116,10 @@ class Evidence:
 
     def best(self, target_BP: Tensor) -> Tensor:
         """Return the number (B,) of the component with the most evidence."""
+        return self.energy(target_BP).argmin(1)
+
+    def energy(self, target_BP: Tensor) -> Tensor:
+        """Return -log p (B, K) of the data and each component, up to a constant."""
         evidence = []
         for seen_P, seen_CP, own_C, factor_CC, constant in self.parts:
             rest_BP = target_BP.double() - seen_P
@@ -123,4 +127,4 @@ class Evidence:
             known_CB = torch.linalg.solve_triangular(factor_CC, pull_BC.T, upper=False)
             lost_B = rest_BP.square().sum(1) - known_CB.square().sum(0)
             evidence.append(0.5 * lost_B + constant)
-        return torch.stack(evidence, 1).argmin(1)
+        return torch.stack(evidence, 1)

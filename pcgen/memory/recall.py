@@ -16,7 +16,7 @@ on the latent are all fitted to the stored latents:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -32,7 +32,7 @@ from pcgen.inference.reduction import Reduction, reduce
 from pcgen.inference.solvers import Method, prepare
 from pcgen.memory.completion_prior import Component, fit_completion_prior
 from pcgen.memory.corruptions import Cues
-from pcgen.memory.group_prior import Evidence, Group, groups_of
+from pcgen.memory.group_prior import Evidence, groups_of
 from pcgen.memory.latent_prior import fit_latent_prior, standard_latents
 from pcgen.memory.stored_prior import MemoryNetwork, Retrieval, Seen
 from pcgen.model.energy import Gaussian, Terms
@@ -64,6 +64,8 @@ _SPREAD = 2.0
 # that a mixture needs, such correlations are few.
 _COMPLETION_VARIANCE = 0.25
 _MIXTURE_VARIANCE = 0.02
+# The least share of a component that takes part in a completion.
+_LEAST_SHARE = 0.01
 BATCH = 250
 
 
@@ -122,7 +124,7 @@ def _mean_error(network: Network) -> float:
 def _spacing(stored_NL: Tensor) -> float:
     """Return the median distance of a latent to its nearest neighbour."""
     nearest = []
-    step = -(-len(stored_NL) // _SPACED)
+    step = max(1, len(stored_NL) // _SPACED)
     for latents_BL in torch.split(stored_NL[::step], 1000):
         distance_BN = torch.cdist(latents_BL, stored_NL)
         # The nearest of all is the latent itself.
@@ -269,15 +271,39 @@ class _Recaller:
         return self.network.energies()[0].terms(pixels_BD, drive_BD, mask_BD)
 
     def _complete(self, data_BD: Tensor, mask_BD: Tensor | None) -> Equilibrium:
-        """Return the states that the prior of completion expects of images never stored."""
+        """Return the states that the prior of completion expects of images never stored.
+
+        Under a mixture they are the mean of those of its components, weighed by their evidence.
+        """
         steps, tolerance = self.table.test_steps, self.table.tolerance
         start = infer(self.loose, data_BD, steps=steps, tolerance=tolerance, mask_BD=mask_BD)
-        # Where cues have masks of their own, the evidence is not known in closed form.
-        if self.reduction is None or not self.memory.components:
+        if not self.components:
             return start
-        best_B = self.kinds.best(start.states[-1].double() @ self.metric_LL)
-        network = self.loose.network
-        return self._within(self.memory.components, network, best_B, start, None, steps)
+        shares_BK = (-self.kinds.energy(start.states[-1].double() @ self.metric_LL)).softmax(1)
+        shares_BK = shares_BK.to(data_BD) * (shares_BK > _LEAST_SHARE)
+        shares_BK = shares_BK / shares_BK.sum(1, keepdim=True)
+        mean = [torch.zeros_like(state_BD) for state_BD in start.states]
+        for number, one in enumerate(self.components):
+            rows = shares_BK[:, number].nonzero()[:, 0]
+            if not len(rows):
+                continue
+            method = prepare(one.over(self.loose.network), self.table, reduced=False)
+            part = infer(method, data_BD[rows], steps=steps, tolerance=tolerance)
+            part.states[-1] = one.latent(part.states[-1])
+            for mean_BD, state_BD in zip(mean, part.states, strict=True):
+                mean_BD[rows] += shares_BK[rows, number, None] * state_BD
+            start.converged_B[rows] &= part.converged_B
+            start.steps_B[rows] += part.steps_B
+        start.states[:] = mean
+        return start
+
+    @property
+    def components(self) -> list[Component]:
+        """Return the components of completion; none where each cue has a mask of its own.
+
+        Only for a shared mask the evidence is known in closed form.
+        """
+        return [] if self.reduction is None else self.memory.components
 
     @cached_property
     def metric_LL(self) -> Tensor:
@@ -289,12 +315,12 @@ class _Recaller:
     @cached_property
     def kinds(self) -> Evidence:
         """Return the evidence of the prior of completion's components."""
-        return Evidence([one.part(self.metric_LL) for one in self.memory.components], own=1.0)
+        return Evidence([one.part(self.metric_LL) for one in self.components], own=1.0)
 
     @cached_property
     def loose(self) -> Method:
         """Return the solver under the Gaussian prior at the variance of completion."""
-        variance = _MIXTURE_VARIANCE if self.memory.components else _COMPLETION_VARIANCE
+        variance = _MIXTURE_VARIANCE if self.components else _COMPLETION_VARIANCE
         if bool(self.cues.visible_BD.all()):
             return self.gaussian
         visible = self.gaussian.network
@@ -316,9 +342,7 @@ class _Recaller:
         if not has_second or left < 1:
             return start
         if self.mixture is None or self.retrieval is None:
-            assert self.evidence is not None
-            best_B = self.evidence.best(self.seen.target(start.states))
-            return self._within(self.groups, self.gaussian.network, best_B, start, mask_BD, left)
+            return self._within_groups(start, mask_BD, left)
         settled = infer(
             self.mixture,
             data_BD,
@@ -330,27 +354,21 @@ class _Recaller:
         settled.steps_B += start.steps_B + tries
         return settled
 
-    def _within(
-        self,
-        components: Sequence[Group | Component],
-        network: Network,
-        best_B: Tensor,
-        found: Equilibrium,
-        mask_BD: Tensor | None,
-        steps: int,
-    ) -> Equilibrium:
-        """Move the states to the least energy under each image's best component of a mixture."""
+    def _within_groups(self, found: Equilibrium, mask_BD: Tensor | None, steps: int) -> Equilibrium:
+        """Move the states to the least energy under the component that has the most evidence."""
+        assert self.evidence is not None
+        best_B = self.evidence.best(self.seen.target(found.states))
         for number in sorted(set(best_B.tolist())):
             rows = (best_B == number).nonzero()[:, 0]
-            one = components[number]
+            group = self.groups[number]
             part = infer(
-                prepare(one.over(network), self.table, reduced=False),
+                prepare(group.over(self.gaussian.network), self.table, reduced=False),
                 found.states[0][rows],
                 steps=steps,
                 tolerance=self.table.tolerance,
                 mask_BD=None if mask_BD is None else mask_BD[rows],
             )
-            part.states[-1] = one.latent(part.states[-1])
+            part.states[-1] = group.latent(part.states[-1])
             for state_BD, settled_BD in zip(found.states[1:], part.states[1:], strict=True):
                 state_BD[rows] = settled_BD
             found.energy_B[rows] = part.energy_B
