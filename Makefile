@@ -1,9 +1,11 @@
 PYTHON ?= python3
-BIN := .venv/bin
-READY := .venv/.ready
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+EXTRAS := dev,docs
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo docs test lint clean peers
+.PHONY: demo docs test lint clean peers newest
 
 demo: $(READY)
 	$(BIN)/pcgen demo --out demo
@@ -24,18 +26,30 @@ docs: $(READY)
 	@! grep -rlE '<(script|link|img)[^>]*(src|href)="?https?://' site --include='*.html'
 
 clean:
-	rm -rf .venv build dist site *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-newest build dist site *.egg-info demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 # torch goes in alone and pinned, then torchvision without its dependencies: asked for together, pip
 # may take a newer torch with several GB of CUDA packages.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "pcgen needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
 	$(PIP) --no-deps torchvision==0.28.0
-	$(PIP) --editable '.[dev,docs]'
+	$(PIP) --editable '.[$(EXTRAS)]'
 	@touch $@
+
+# The quick part of the tests on the newest supported Python, in an environment of its own.
+NEWEST ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python3) $(shell command -v python3.13))
+QUICK := tests/test_interface.py tests/test_registry.py tests/model tests/inference
+
+newest:
+ifeq ($(NEWEST),)
+	@echo "No Python 3.13 here: its tests are skipped."
+else
+	@$(MAKE) --no-print-directory PYTHON=$(NEWEST) VENV=.venv-newest EXTRAS=dev .venv-newest/.ready
+	.venv-newest/bin/python -m pytest -q -m "not slow and not data" $(QUICK)
+endif
 
 # The libraries that `pcgen bench speed` compares with. Each has its own environment, because they pin
 # different versions of jax. The worker is started once to check that its library imports. A library

@@ -41,7 +41,7 @@ from .progress import Story
     default="auto",
     show_default=True,
     help="Prior on the latent: look-up of the stored latents, groups of them, one Gaussian,"
-    " or none; auto is the look-up, and the Gaussian for unknown cues. mixture: older name of"
+    " or none; auto is the look-up, and a completion for unknown cues. mixture: older name of"
     " lookup.",
 )
 @click.option(

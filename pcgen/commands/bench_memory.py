@@ -46,7 +46,9 @@ def bench_memory(
 
     Example:
         >>> import pcgen
-        >>> rows = pcgen.bench_memory([50], [512], ["mask:bottom"], seeds=1)  # doctest: +SKIP
+        >>> rows = pcgen.bench_memory([20], [32], ["mask:bottom"], seeds=1, data="digits")
+        >>> rows[0]["dataset"]
+        'digits, 20 images'
     """
     import msgspec
     import torch

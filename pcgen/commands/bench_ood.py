@@ -52,7 +52,9 @@ def bench_ood(
 
     Example:
         >>> import pcgen
-        >>> rows = pcgen.bench_ood(["mnist"], seeds=1, left_out=False)  # doctest: +SKIP
+        >>> rows = pcgen.bench_ood(["digits"], seeds=1, methods=["trivial"], limit=50)
+        >>> rows[0]["metric"]
+        'auroc'
     """
     recipes = {name: _recipes(name) for name in data}
 

@@ -16,6 +16,7 @@ def bench_reconstruction(
     data: Sequence[str] = ("mnist", "fashion-mnist"),
     *,
     seeds: int = 3,
+    settings: Sequence[str] = (),
     device: str = "auto",
     data_dir: str | Path | None = None,
     on_progress: OnProgress = silent,
@@ -25,16 +26,20 @@ def bench_reconstruction(
     Args:
         data: names of data sets that have a recipe of the same name.
         seeds: number of networks that are trained for each data set.
+        settings: `section.key=value`, which change every recipe.
 
     Raises:
-        RecipeError: a data set without a shipped recipe.
+        RecipeError: a data set without a shipped recipe, or a setting that it does not have.
         DataError: data that cannot be found.
 
     Example:
         >>> import pcgen
-        >>> rows = pcgen.bench_reconstruction(["mnist"], seeds=1)  # doctest: +SKIP
+        >>> short = ["learning.epochs=1", "inference.test_steps=20"]
+        >>> rows = pcgen.bench_reconstruction(["digits"], seeds=1, settings=short)
+        >>> rows[0]["method"], rows[0]["metric"]
+        ('pcn', 'mse')
     """
-    recipes = {name: resolve_recipe(shipped.recipe_path(name)) for name in data}
+    recipes = {name: resolve_recipe(shipped.recipe_path(name), settings=settings) for name in data}
 
     from pcgen.benchmarks.reconstruction import reconstruction_rows
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pcgen.commands.progress import OnProgress, silent, stages
+from pcgen.commands.recipes import resolve_recipe
 from pcgen.commands.session import Session, open_classifier, open_model, session
 from pcgen.errors import RecipeError
 
@@ -19,6 +20,8 @@ def bench_sampling(
     *,
     samples: int = 10_000,
     parts: Sequence[str] = SAMPLING_PARTS,
+    sets: int = 200,
+    settings: Sequence[str] = (),
     data_dir: str | Path | None = None,
     on_progress: OnProgress = silent,
 ) -> list[dict[str, Any]]:
@@ -30,6 +33,8 @@ def bench_sampling(
             bounded.
         parts: `samples` compares samples with the data; `chains` times the samplers; `likelihood`
             trains a PCN and a VAE on binarised images and compares their log-likelihoods.
+        sets: number of sets of samples, each as large as a table, whose distances are averaged.
+        settings: `section.key=value`, which change the recipe of the networks that are trained.
 
     Raises:
         RecipeError: data without a shipped model that samples, or no such part.
@@ -37,7 +42,9 @@ def bench_sampling(
 
     Example:
         >>> import pcgen
-        >>> rows = pcgen.bench_sampling(["iris"], parts=["samples"])  # doctest: +SKIP
+        >>> rows = pcgen.bench_sampling(["iris"], sets=2, settings=["learning.epochs=1"])
+        >>> rows[0]["metric"]
+        'emd'
     """
     for kind, names, known in (("sampler", data, _SAMPLERS), ("part", parts, SAMPLING_PARTS)):
         unknown = [name for name in names if name not in known]
@@ -49,11 +56,18 @@ def bench_sampling(
     rows: list[dict[str, Any]] = []
     with session("cpu", data_dir=data_dir, on_progress=on_progress) as place, torch.no_grad():
         for name in data:
-            rows += _rows(place, name, samples, parts)
+            rows += _rows(place, name, samples, parts, sets, settings)
     return rows
 
 
-def _rows(place: Session, name: str, samples: int, parts: Sequence[str]) -> list[dict[str, Any]]:
+def _rows(
+    place: Session,
+    name: str,
+    samples: int,
+    parts: Sequence[str],
+    sets: int,
+    settings: Sequence[str],
+) -> list[dict[str, Any]]:
     """Return the rows of one data set."""
     from pcgen.benchmarks.sampling.benchmark import image_rows
     from pcgen.benchmarks.sampling.emd import table_rows
@@ -61,10 +75,12 @@ def _rows(place: Session, name: str, samples: int, parts: Sequence[str]) -> list
     from pcgen.benchmarks.sampling.speed import chain_rows
 
     model, tell = open_model(_SAMPLERS[name]), stages(place.on_progress, name)
-    recipe, network = model.recipe, model.network
+    recipe, network = resolve_recipe(model.recipe, settings=settings), model.network
     images = place.open_recipe_data(recipe.data)
     if images.is_table:
-        return table_rows(name, recipe, network, images, tell) if "samples" in parts else []
+        if "samples" not in parts:
+            return []
+        return table_rows(name, recipe, network, images, tell, sets)
     rows = []
     test = place.open_recipe_data(recipe.data, split="test")
     if "samples" in parts:

@@ -42,7 +42,15 @@ def bench_tables(
 
     Example:
         >>> import pcgen
-        >>> rows = pcgen.bench_tables(["breastw"], splits=1)  # doctest: +SKIP
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> cells = np.random.default_rng(0).normal(size=(120, 4))
+        >>> cells[100:] += 9
+        >>> Path("ADBench").mkdir()
+        >>> np.savez("ADBench/shifted.npz", X=cells, y=np.arange(120) >= 100)
+        >>> rows = pcgen.bench_tables(methods=["knn"], splits=1, data_dir=".")
+        >>> rows[0]["metric"], rows[0]["value"]
+        ('auroc', 1.0)
     """
     from pcgen.benchmarks.tables.benchmark import measure, rows_of
     from pcgen.benchmarks.tables.methods import METHODS, missing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,27 +80,32 @@ class DemoResult:
         }
 
 
-def demo(out: str | Path = "demo", *, on_progress: OnProgress = silent) -> DemoResult:
+def demo(
+    out: str | Path = "demo", *, settings: Sequence[str] = (), on_progress: OnProgress = silent
+) -> DemoResult:
     """Train on embedded digits; settle, reconstruct, sample, recall and score; show it all.
 
     Files of an earlier demo in the folder are replaced.
 
     Args:
         out: the folder for the run, the pictures and the page.
+        settings: `section.key=value`, which change the recipe of every network.
 
     Raises:
         RunError: a folder that cannot be written.
 
     Example:
         >>> import pcgen
-        >>> result = pcgen.demo("demo")  # doctest: +SKIP
+        >>> result = pcgen.demo("demo", settings=["learning.epochs=2"])
+        >>> result.page.name
+        'index.html'
     """
     from pcgen.pages import demo_page
     from pcgen.storage.runs import RunFolder
 
     began, folder = time.monotonic(), Path(out)
     recipes = {
-        folder / name: resolve_recipe(recipe, settings=words)
+        folder / name: resolve_recipe(recipe, settings=[*words, *settings])
         for name, (recipe, words) in _RUNS.items()
     }
     for run, recipe in recipes.items():

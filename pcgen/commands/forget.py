@@ -26,7 +26,9 @@ def forget(
 
     Example:
         >>> import pcgen
-        >>> pcgen.forget("runs/memory", [17], "smaller.safetensors")  # doctest: +SKIP
+        >>> small = ["data.limit=20", "model.layers=[32, 32]"]
+        >>> run = pcgen.train("tiny-imagenet-memory", "memory", data="digits", settings=small)
+        >>> forgotten = pcgen.forget("memory", [17], "smaller.safetensors")
     """
     from pcgen.memory.edit import erase
     from pcgen.memory.recall import BATCH

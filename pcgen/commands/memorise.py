@@ -83,7 +83,9 @@ def memorise(
 
     Example:
         >>> import pcgen
-        >>> pcgen.memorise("runs/memory", "more-pictures/", "larger.safetensors")  # doctest: +SKIP
+        >>> small = ["data.limit=20", "model.layers=[32, 32]"]
+        >>> run = pcgen.train("tiny-imagenet-memory", "memory", data="digits", settings=small)
+        >>> written = pcgen.memorise("memory", "digits:test", "larger.safetensors", limit=5)
     """
     from pcgen.data.images import require_readable
     from pcgen.memory.edit import write

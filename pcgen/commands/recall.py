@@ -82,7 +82,7 @@ def recall(
         original: the undamaged images of the cues, row by row; `data` where pcgen damages them.
         noise: standard deviation of the noise that the images already contain.
         prior: on the latent: `lookup` of the stored latents, `groups` of them, their
-            `gaussian`, or `none`. By default (`auto`) the look-up, and the Gaussian for cues that
+            `gaussian`, or `none`. By default (`auto`) the look-up, and a completion for cues that
             are then unknown. `mixture` is an older name of `lookup`.
         steps: gradient evaluations at most, instead of the model's.
         out: the folder for `recalled.png`, `.npz` and `.jsonl`.

@@ -16,7 +16,7 @@ def report(
     the folder of the scores.
 
     Args:
-        run: a run's folder, a model's checkpoint, a detector, or a file of `ood_score`.
+        run: a run's folder, a detector, or a file of `ood_score`.
         out: the page's file; `report.html` in the run's folder, or NAME.html beside a file, if not
             given.
         heatmaps: the folder of the heat maps, where it is not in the folder of the scores.

@@ -15,7 +15,9 @@ that the fit is one step in closed form.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,6 +62,14 @@ class Group:
         """Return z (B, L) of c."""
         return self.mean_L + weights_BN @ self.factor(self.latents_NL)
 
+    def part(self, seen_NP: Tensor) -> Part:
+        """Return the component as `Evidence` sees it, from all stored latents as they are seen."""
+        count = len(self.latents_NL)
+        rows_NP = seen_NP[self.first : self.first + count].double()
+        latents_NL = self.latents_NL.double()
+        share, seen_CP = count / len(seen_NP), self.factor(rows_NP)
+        return Part(share, latents_NL.mean(0), self.factor(latents_NL), rows_NP.mean(0), seen_CP)
+
 
 def groups_of(stored_NL: Tensor) -> list[Group]:
     """Return the groups of stored latents, all about equally large."""
@@ -68,38 +78,48 @@ def groups_of(stored_NL: Tensor) -> list[Group]:
     return [Group(first, part) for first, part in zip(firsts, parts, strict=False)]
 
 
+class Part(NamedTuple):
+    """A component: its weight w_k, m_k, F_k', and both as they are seen, s_k and A'."""
+
+    weight: float
+    mean_L: Tensor
+    factor_CL: Tensor
+    seen_P: Tensor
+    seen_CP: Tensor
+
+
 class Evidence:
-    """The evidence of each group for data, where decoding is linear within the group.
+    """The evidence of each component for data, where decoding is linear within it.
 
     The data's energy over the latent is 1/2 ||t - s(z)||^2 - a/2 ||z||^2 + constant, as `Retrieval`
     explains, with s(z) either the decoded data (a = 0) or the latent in the metric of the curvature
-    (a = 1). With s(z) = s_k + A c for a group,
+    (a = 1). With s(z) = s_k + A c for a component,
 
         -log p = 1/2 ||t - s_k||^2 - a/2 ||m_k||^2 - 1/2 b' M^-1 b + 1/2 log det M - log w_k
         M = A'A - a F'F + 1,   b = A'(t - s_k) + a F' m_k
     """
 
-    def __init__(self, groups: list[Group], seen_NP: Tensor, *, own: float) -> None:
-        """Prepare for stored latents that are seen as these rows.
+    def __init__(self, parts: Iterable[Part], *, own: float) -> None:
+        """Prepare for the components of a mixture.
 
         Args:
             own: a.
         """
         self.parts: list[tuple[Tensor, ...]] = []
-        for group in groups:
-            count = len(group.latents_NL)
-            rows_NP = seen_NP[group.first : group.first + count].double()
-            seen_P, seen_CP = rows_NP.mean(0), group.factor(rows_NP)
-            mean_L, factor_CL = group.mean_L.double(), group.factor(group.latents_NL.double())
+        for weight, mean_L, factor_CL, seen_P, seen_CP in parts:
             matrix_CC = seen_CP @ seen_CP.T - own * factor_CL @ factor_CL.T
             matrix_CC.diagonal().add_(1.0)
             factor_CC = torch.linalg.cholesky(matrix_CC)
-            constant = factor_CC.diagonal().log().sum() - math.log(count / len(seen_NP))
+            constant = factor_CC.diagonal().log().sum() - math.log(weight)
             constant = constant - 0.5 * own * mean_L.square().sum()
             self.parts.append((seen_P, seen_CP, own * factor_CL @ mean_L, factor_CC, constant))
 
     def best(self, target_BP: Tensor) -> Tensor:
-        """Return the number (B,) of the group with the most evidence."""
+        """Return the number (B,) of the component with the most evidence."""
+        return self.energy(target_BP).argmin(1)
+
+    def energy(self, target_BP: Tensor) -> Tensor:
+        """Return -log p (B, K) of the data and each component, up to a constant."""
         evidence = []
         for seen_P, seen_CP, own_C, factor_CC, constant in self.parts:
             rest_BP = target_BP.double() - seen_P
@@ -107,4 +127,4 @@ class Evidence:
             known_CB = torch.linalg.solve_triangular(factor_CC, pull_BC.T, upper=False)
             lost_B = rest_BP.square().sum(1) - known_CB.square().sum(0)
             evidence.append(0.5 * lost_B + constant)
-        return torch.stack(evidence, 1).argmin(1)
+        return torch.stack(evidence, 1)

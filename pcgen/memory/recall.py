@@ -8,7 +8,8 @@ on the latent are all fitted to the stored latents:
     groups     a mixture with one Gaussian for each group of `group_prior.GROUP` stored images. It
                restores stored images, and no single one is tried
     lookup     a mixture with a narrow component at each stored latent, after the Gaussian
-    auto       the look-up, and for the cues that are then unknown the Gaussian
+    auto       the look-up, and for the cues that are then unknown a mixture that completes them:
+               `completion_prior`, or the Gaussian where few images are stored
     none       no prior, for comparison
 """
 
@@ -26,8 +27,10 @@ from torch import Tensor
 
 from pcgen.config import InferenceTable
 from pcgen.inference.infer import Equilibrium, infer
+from pcgen.inference.preconditioners import latent_curvature
 from pcgen.inference.reduction import Reduction, reduce
 from pcgen.inference.solvers import Method, prepare
+from pcgen.memory.completion_prior import Component, fit_completion_prior
 from pcgen.memory.corruptions import Cues
 from pcgen.memory.group_prior import Evidence, groups_of
 from pcgen.memory.latent_prior import fit_latent_prior, standard_latents
@@ -39,6 +42,8 @@ Prior = Literal["auto", "lookup", "groups", "gaussian", "none"]
 
 # A component's standard deviation, as a share of the distance between neighbouring latents.
 _WIDTH = 1e-3
+# Latents, at most, whose nearest neighbours are sought.
+_SPACED = 5000
 # The least noise that a cue is taken to have: less makes the energy stiffer and recall no better.
 # Pixels of 8 bits are exact to .001.
 _LEAST_NOISE = 0.01
@@ -55,12 +60,16 @@ _UNLIKELY = 1e-3
 _SPREAD = 2.0
 # Variance of a visible pixel, of 0 to 1, with which images that were never stored are completed. By
 # the cue's own, smaller one hidden pixels would follow every chance correlation of the stored
-# images. The best variance is nowhere more than 8 % better (docs/results/memory.md).
+# images. The best variance is nowhere over 8 % better (docs/results/memory.md). Of the many images
+# that a mixture needs, such correlations are few.
 _COMPLETION_VARIANCE = 0.25
+_MIXTURE_VARIANCE = 0.02
+# The least share of a component that takes part in a completion.
+_LEAST_SHARE = 0.01
 BATCH = 250
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Memory:
     """A network that has memorised images, with latents that are standard normal.
 
@@ -97,6 +106,11 @@ class Memory:
             errors_N = stored_NL.new_full((len(stored_NL),), _SPREAD * _mean_error(network))
         return cls(fitted, stored_NL, 1 / (_WIDTH * _spacing(stored_NL)) ** 2, errors_N)
 
+    @cached_property
+    def components(self) -> list[Component]:
+        """Return the components of the prior of completion."""
+        return fit_completion_prior(self.network, self.stored_NL)
+
     @property
     def mean_error(self) -> float:
         """Return the mean squared error per pixel that the network's precision states."""
@@ -110,7 +124,8 @@ def _mean_error(network: Network) -> float:
 def _spacing(stored_NL: Tensor) -> float:
     """Return the median distance of a latent to its nearest neighbour."""
     nearest = []
-    for latents_BL in torch.split(stored_NL, 1000):
+    step = max(1, len(stored_NL) // _SPACED)
+    for latents_BL in torch.split(stored_NL[::step], 1000):
         distance_BN = torch.cdist(latents_BL, stored_NL)
         # The nearest of all is the latent itself.
         nearest.append(distance_BN.topk(2, largest=False).values[:, 1])
@@ -129,7 +144,7 @@ class Recalled:
         item_B: number of the nearest stored latent.
         steps_B: gradient evaluations.
         converged_B: whether the tolerance was met.
-        completed_B: whether the image is the Gaussian's completion of an unknown cue.
+        completed_B: whether the image is the completion of an unknown cue.
     """
 
     images_BD: Tensor
@@ -197,7 +212,8 @@ class _Recaller:
         self.seen = Seen(visible, stored_NL, decodes=self.reduction is not None)
         if prior == "groups":
             self.groups = groups_of(stored_NL)
-            self.evidence = Evidence(self.groups, self.seen.rows_NP, own=self.seen.own)
+            parts = [group.part(self.seen.rows_NP) for group in self.groups]
+            self.evidence = Evidence(parts, own=self.seen.own)
         else:
             narrow = MemoryNetwork(visible, stored_NL, memory.mixture_precision)
             self.mixture = prepare(narrow, table, reduced=False)
@@ -255,19 +271,62 @@ class _Recaller:
         return self.network.energies()[0].terms(pixels_BD, drive_BD, mask_BD)
 
     def _complete(self, data_BD: Tensor, mask_BD: Tensor | None) -> Equilibrium:
-        """Return the states that the Gaussian prior expects of images that were never stored."""
+        """Return the states that the prior of completion expects of images never stored.
+
+        Under a mixture they are the mean of those of its components, weighed by their evidence.
+        """
         steps, tolerance = self.table.test_steps, self.table.tolerance
-        return infer(self.loose, data_BD, steps=steps, tolerance=tolerance, mask_BD=mask_BD)
+        start = infer(self.loose, data_BD, steps=steps, tolerance=tolerance, mask_BD=mask_BD)
+        if not self.components:
+            return start
+        shares_BK = (-self.kinds.energy(start.states[-1].double() @ self.metric_LL)).softmax(1)
+        shares_BK = shares_BK.to(data_BD) * (shares_BK > _LEAST_SHARE)
+        shares_BK = shares_BK / shares_BK.sum(1, keepdim=True)
+        mean = [torch.zeros_like(state_BD) for state_BD in start.states]
+        for number, one in enumerate(self.components):
+            rows = shares_BK[:, number].nonzero()[:, 0]
+            if not len(rows):
+                continue
+            method = prepare(one.over(self.loose.network), self.table, reduced=False)
+            part = infer(method, data_BD[rows], steps=steps, tolerance=tolerance)
+            part.states[-1] = one.latent(part.states[-1])
+            for mean_BD, state_BD in zip(mean, part.states, strict=True):
+                mean_BD[rows] += shares_BK[rows, number, None] * state_BD
+            start.converged_B[rows] &= part.converged_B
+            start.steps_B[rows] += part.steps_B
+        start.states[:] = mean
+        return start
+
+    @property
+    def components(self) -> list[Component]:
+        """Return the components of completion; none where each cue has a mask of its own.
+
+        Only for a shared mask the evidence is known in closed form.
+        """
+        return [] if self.reduction is None else self.memory.components
+
+    @cached_property
+    def metric_LL(self) -> Tensor:
+        """Return R: the data's energy over the latent is 1/2 ||R (z - z_0)||^2 - 1/2 ||z||^2."""
+        curvature_LL = latent_curvature(self.loose.network).double()
+        curvature_LL.diagonal().add_(1.0)
+        return torch.linalg.cholesky(curvature_LL)
+
+    @cached_property
+    def kinds(self) -> Evidence:
+        """Return the evidence of the prior of completion's components."""
+        return Evidence([one.part(self.metric_LL) for one in self.components], own=1.0)
 
     @cached_property
     def loose(self) -> Method:
         """Return the solver under the Gaussian prior at the variance of completion."""
+        variance = _MIXTURE_VARIANCE if self.components else _COMPLETION_VARIANCE
         if bool(self.cues.visible_BD.all()):
             return self.gaussian
         visible = self.gaussian.network
         data, *others = visible.log_precisions
         unit = self.precision if self.reduction else 1.0
-        data = torch.full_like(data, -math.log(unit * _COMPLETION_VARIANCE))
+        data = torch.full_like(data, -math.log(unit * variance))
         loose = Network.of(visible.table, visible.layers, [data, *others], visible.skips)
         loose.typical_latents = visible.typical_latents
         return prepare(loose, self.table, reduced=False)

@@ -159,7 +159,12 @@ def histogram(
             axes.axhline(1 / bins, color=_COLOURS["ink"], linestyle="--", linewidth=1, label="even")
         if log:
             _logarithmic(axes, "x")
-        axes.set_xlim(edges[0], edges[-1])
+        left, right = edges[0], edges[-1]
+        if lines and left in lines.values():  # One bin more, or the frame would hide the line.
+            left = left**2 / edges[1] if log else 2 * left - edges[1]
+        if lines and right in lines.values():
+            right = right**2 / edges[-2] if log else 2 * right - edges[-2]
+        axes.set_xlim(left, right)
         _legend(axes, len(values) + len(lines or {}) + shares)
     return svg[0]
 

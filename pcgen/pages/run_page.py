@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pcgen import config
+from pcgen.errors import RunError
 from pcgen.pages import page as html
 from pcgen.pages import scores_page
 from pcgen.pages.charts import Series, line_chart
@@ -22,9 +23,14 @@ def write(run: Path, out: Path) -> Path:
     """Write the page of a run folder and return its path.
 
     Raises:
-        RunError: the folder holds no run, or the page cannot be written.
+        RunError: no folder, or one that holds no run, or the page cannot be written.
         CheckpointError: the model is damaged.
     """
+    if run.is_file():
+        raise RunError(
+            f"{run}: neither a detector nor scores",
+            "A model has no page of its own. Name its run's folder",
+        )
     with html.made_of(run):
         return html.write(build(run), out)
 

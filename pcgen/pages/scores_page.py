@@ -274,7 +274,8 @@ def detector_page(detector: Detector) -> html.Page:
 
 _THRESHOLDS = (
     "An input whose score is above the threshold is flagged. With 95 % confidence, at most the "
-    "share in the column's header is flagged among inputs like the calibration inputs."
+    "share in the column's header is flagged among inputs like the calibration inputs. A dash: so "
+    "small a share needs more calibration inputs."
 )
 
 

@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 from sklearn import decomposition
 
+import pcgen
 from pcgen.benchmarks.baselines import (
     PCA,
     AutoDecoder,
@@ -19,8 +20,7 @@ from pcgen.benchmarks.baselines import (
 )
 from pcgen.benchmarks.table import Measured, interval
 from pcgen.benchmarks.training import train_by
-from pcgen.commands import bench_reconstruction as benchmarks
-from pcgen.config import Recipe, from_dict
+from pcgen.config import from_dict
 from pcgen.data.sources import open_data
 from pcgen.inference.infer import infer
 from pcgen.inference.solvers import prepare
@@ -160,13 +160,8 @@ def test_one_seed_has_no_interval() -> None:
 
 def test_a_network_is_compared_with_an_autoencoder_and_pca(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pcgen.benchmarks.reconstruction._AUTOENCODER_EPOCHS", 1)
-    resolve = benchmarks.resolve_recipe
-
-    def short(name: str) -> Recipe:
-        return resolve(resolve(name), settings=["learning.epochs=1", "inference.test_steps=20"])
-
-    monkeypatch.setattr(benchmarks, "resolve_recipe", short)
-    rows = benchmarks.bench_reconstruction(["digits"], seeds=2)
+    short = ["learning.epochs=1", "inference.test_steps=20"]
+    rows = pcgen.bench_reconstruction(["digits"], seeds=2, settings=short)
     value = {(row["method"], row["metric"]): row["value"] for row in rows}
     assert value["pcn", "mse_last_hidden"] < value["pcn", "mse"]
     assert value["pca-16, clipped to [0, 1]", "mse"] < value["pca-16", "mse"]

@@ -48,7 +48,7 @@ def test_the_best_group_is_that_of_the_largest_marginal_likelihood() -> None:
     for decodes in (True, False):
         seen = Seen(network, stored, decodes=decodes)
         states = infer(prepare(network, InferenceTable(solver="newton")), data_BD, steps=50).states
-        evidence = Evidence(groups, seen.rows_NP, own=seen.own)
+        evidence = Evidence([group.part(seen.rows_NP) for group in groups], own=seen.own)
         assert torch.equal(evidence.best(seen.target(states)), expected)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pcgen import shipped
 from pcgen.commands.report import report
 from pcgen.errors import OutputError, RunError
 from pcgen.pages import embedded
@@ -163,6 +164,12 @@ def test_a_table_or_metadata_of_other_content_is_an_error_of_one_line(
     metadata_path(path).write_text(json.dumps(METADATA | metadata))
     with pytest.raises(RunError, match=r"cannot be shown|holds no scored rows"):
         report(path)
+
+
+def test_a_model_has_no_page_of_its_own() -> None:
+    with pytest.raises(RunError, match="neither a detector nor scores") as caught:
+        report(shipped.find_model("iris"), "page.html")
+    assert "run's folder" in caught.value.hint
 
 
 def test_a_page_never_replaces_what_it_is_made_of(folder: Path) -> None:

@@ -150,7 +150,7 @@ def memory_rows(
             yield from equal_byte_rows(recipe, sets, made, share, tell)
             continue
         for name, (note, fit) in _lookups(recipe.model.layers[0]).items():
-            cells = {word: Cell(count, None, word, name, note) for word in made}
+            cells = {word: Cell(count, None, word, name, note, data=images.source) for word in made}
             _measure_lookup(fit, sets, made, cells)
             yield from (cell.row() for cell in cells.values())
         for width in widths:
@@ -252,15 +252,18 @@ def _network_rows(
     tell: Tell,
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of the networks of one width."""
-    name = f"pcn {recipe.model.layers[0]}-{width}-{width}"
+    name, source = f"pcn {recipe.model.layers[0]}-{width}-{width}", sets[0].stored.source
     cells = {
-        (prior, word): Cell(count, width, word, f"{name}, {prior} prior", note)
+        (prior, word): Cell(count, width, word, f"{name}, {prior} prior", note, data=source)
         for prior, note in _PRIORS.items()
         for word in made
     }
-    as_published = {word: Cell(count, width, word, f"{name}, published recall") for word in made}
+    as_published = {
+        word: Cell(count, width, word, f"{name}, published recall", data=source) for word in made
+    }
     for word in made:
-        cells["lookup", word].published = published(count, width, word)
+        if source == "tiny-imagenet":
+            cells["lookup", word].published = published(count, width, word)
     for one in sets:
         learner, seconds = memorised(recipe, one.stored, width, one.seed, tell)
         memory = Memory.of(learner.network, learner.latents_NL, learner.errors_N)
@@ -299,7 +302,14 @@ def _published_rows(
         settings = SETTINGS.get((word, count), {}).get(width)
         if settings is None:
             continue
-        cell = Cell(count, width, word, name, published=published(count, width, word))
+        cell = Cell(
+            count,
+            width,
+            word,
+            name,
+            published=published(count, width, word),
+            data=sets[0].stored.source,
+        )
         steps = min(settings.recall_steps, published_steps)
         for one in sets:
             began = time.monotonic()

@@ -68,12 +68,16 @@ def held_out(
     found = {"pcn": (own, parameters(network)["whole"])}
     least = float((-network.log_precisions[0]).exp().mean())
     distinct = len({tuple(row) for row in train_ND.tolist()})
-    names = {"": _FEW, ", as many as the network's": causes, ", one a row": distinct}
+    names = {
+        f"{_FEW} components": _FEW,
+        f"{causes} components, as many as the network's": causes,
+        "one component a row": distinct,
+    }
     for name, components in names.items():
         mixture = GaussianMixture(components, reg_covar=least, n_init=5, random_state=seed)
         mixture.fit(train_ND.numpy())
         columns = train_ND.shape[1]
         numbers = components * (1 + columns + columns * (columns + 1) // 2) - 1
         value = float(mixture.score(test_BD.numpy()))
-        found[f"Gaussian mixture, {components} components{name}"] = (value, numbers)
+        found[f"Gaussian mixture, {name}"] = (value, numbers)
     return found

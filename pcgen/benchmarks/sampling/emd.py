@@ -18,16 +18,15 @@ from pcgen.device import generator
 from pcgen.model.network import Network
 from pcgen.sampling.draw import ancestral
 
-# Sets of samples whose distances are averaged, larger ones, and samples for each row in those.
-_SETS = 200
-_LARGER_SETS = 10
+# Of the sets of samples, one in so many is a larger one; samples for each row in those.
+_LARGER_SHARE = 20
 _LARGER = 10
-# Times that the data is split into a half to learn from and one to compare with.
+# Times, at most, that the data is split into a half to learn from and one to compare with.
 _SPLITS = 4
 
 
 def table_rows(
-    dataset: str, recipe: Recipe, network: Network, images: Images, tell: Tell
+    dataset: str, recipe: Recipe, network: Network, images: Images, tell: Tell, sets: int
 ) -> list[dict[str, Any]]:
     """Return how far samples are from a table's rows, and how far sets of its own rows are.
 
@@ -36,12 +35,13 @@ def table_rows(
 
     Args:
         network: trained by the recipe, on all rows.
+        sets: number of sets of samples whose distances are averaged.
     """
     real = images.rows(range(len(images))).pixels_BD
     count, source = len(real), generator(0, "halves")
     samples, halves, again, histograms = [], [], [], []
-    for i in range(_SETS):
-        tell("earth mover's distance", i + 1, _SETS)
+    for i in range(sets):
+        tell("earth mover's distance", i + 1, sets)
         drawn = ancestral(network, count, i, draw=True).data_BD
         samples.append(earth_movers_distance(drawn, real))
         histograms.append(histogram_distance(drawn, real))
@@ -57,8 +57,8 @@ def table_rows(
         row("data resampled", "emd", again, dataset),
         row("data resampled", "share of sets with emd <= 0.06", [_share_below(again)], dataset),
     ]
-    rows += _larger_rows(dataset, network, real, tell)
-    rows += _halves_rows(dataset, recipe, images, tell)
+    rows += _larger_rows(dataset, network, real, tell, sets)
+    rows += _halves_rows(dataset, recipe, images, tell, sets)
     names = images.columns or []
     for name, values in zip(names, zip(*histograms, strict=True), strict=False):
         rows.append(row("pcn", f"histogram of {name}", values, dataset))
@@ -66,14 +66,15 @@ def table_rows(
 
 
 def _larger_rows(
-    dataset: str, network: Network, real_ND: Tensor, tell: Tell
+    dataset: str, network: Network, real_ND: Tensor, tell: Tell, sets: int
 ) -> list[dict[str, Any]]:
     """Return the distances of larger sets, in which less is due to chance."""
     count, source = _LARGER * len(real_ND), generator(0, "larger sets")
     repeated, samples, again = real_ND.repeat(_LARGER, 1), [], []
-    for i in range(_LARGER_SETS):
-        tell("earth mover's distance, larger sets", i + 1, _LARGER_SETS)
-        drawn = ancestral(network, count, _SETS + i, draw=True).data_BD
+    larger = max(1, sets // _LARGER_SHARE)
+    for i in range(larger):
+        tell("earth mover's distance, larger sets", i + 1, larger)
+        drawn = ancestral(network, count, sets + i, draw=True).data_BD
         samples.append(earth_movers_distance(drawn, repeated))
         resampled = real_ND[torch.randint(len(real_ND), (count,), generator=source)]
         again.append(earth_movers_distance(resampled, repeated))
@@ -81,7 +82,9 @@ def _larger_rows(
     return [row("pcn", metric, samples, dataset), row("data resampled", metric, again, dataset)]
 
 
-def _halves_rows(dataset: str, recipe: Recipe, images: Images, tell: Tell) -> list[dict[str, Any]]:
+def _halves_rows(
+    dataset: str, recipe: Recipe, images: Images, tell: Tell, sets: int
+) -> list[dict[str, Any]]:
     """Return how far samples learnt from one half are from the other, beside that half itself.
 
     Also return the log-likelihood of the other half, and of mixtures fitted to the same half, with
@@ -89,13 +92,14 @@ def _halves_rows(dataset: str, recipe: Recipe, images: Images, tell: Tell) -> li
     """
     samples, resampled, itself, likelihoods = [], [], [], []
     source = generator(0, "halves resampled")
-    for seed in range(_SPLITS):
+    splits = min(_SPLITS, sets)
+    for seed in range(splits):
         kept, other = split(images, len(images) // 2, seed)
         network = train_network(seeded(recipe, seed), kept, other, torch.device("cpu"), tell)
         left, right = (part.rows(range(len(part))).pixels_BD for part in (kept, other))
         itself.append(earth_movers_distance(left[: len(right)], right))
         likelihoods.append(held_out(network, left, right, seed))
-        for i in range(_SETS // _SPLITS):
+        for i in range(sets // splits):
             drawn = ancestral(network, len(right), i, draw=True).data_BD
             samples.append(earth_movers_distance(drawn, right))
             again = left[torch.randint(len(left), (len(right),), generator=source)]

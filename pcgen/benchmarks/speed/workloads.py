@@ -83,6 +83,7 @@ class Workload:
 WORKLOADS = {
     workload.name: workload
     for workload in (
+        Workload("tiny", [2, 3], (1, 1, 12), 6, 4, 0.05, races=False),
         Workload("W1", [64, 256, 256], (1, 1, 784), 200, 20, 0.05),
         Workload("W2", [512, 2048, 2048], (1, 1, 12288), 50, 50, 0.001),
         Workload("W2-4096", [512, 2048, 2048], (1, 1, 12288), 4096, 50, 0.001, races=False),
