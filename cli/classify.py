@@ -20,17 +20,31 @@ _COLUMNS = ("id", "status", "class", "energy")
 @click.argument("model")
 @click.argument("data")
 @out_option(f"{ROWS} [default: a new labels.csv]")
+@click.option(
+    "--mask",
+    default="",
+    metavar="PART",
+    help="Hide a part of each image: top, bottom, left, right, or a share such as 80%. The model "
+    "must have predictions both ways.",
+)
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With --mask: a .png of the first images, their visible part and what is filled in.",
+)
 @limit_option
 @rows_options
 def command(out: Path | None, as_json: bool, as_jsonl: bool, quiet: bool, **options: Any) -> None:
-    """Label DATA with the classifier MODEL, with the energy of each label.
+    """Label DATA with MODEL, with the energy of each label.
 
     \b
     pcgen classify mnist-classifier mnist:test --out labels.csv
     pcgen classify runs/mine photos/ --jsonl
+    pcgen classify mnist-both-ways mnist:test --mask 80% --picture filled-in.png
 
-    MODEL is a classifier's checkpoint, a run's folder or a shipped model's name. Where the data
-    have labels of their own, the share that is right is shown.
+    MODEL is a classifier or a network with predictions both ways: a checkpoint, a run's folder or a
+    shipped model's name. Where the data have labels of their own, the share that is right is shown.
     """
     import pcgen
     from pcgen.commands.outputs import default_output

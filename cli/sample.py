@@ -56,7 +56,7 @@ from .progress import Story
 @click.option(
     "--mask",
     metavar="PART",
-    help="Hidden part: top, bottom, left or right; for tables column,column.",
+    help="Hidden part: top, bottom, left, right, or a share such as 80%; for tables column,column.",
 )
 @settings_option("Set a key of the model's recipe, as inference.sampling.step=0.2. Repeatable.")
 @limit_option

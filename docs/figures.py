@@ -355,6 +355,32 @@ def recalled() -> None:
     strip(rows, "recalled", cell=0.9)
 
 
+def both_ways() -> None:
+    """Test digits, a fifth of their pixels, how they are filled in, and samples of each class."""
+    from pcgen.classification.both_ways import BothWays
+    from pcgen.commands.masks import visible
+    from pcgen.commands.session import open_model
+
+    loaded, data = open_model("mnist-both-ways"), mnist("mnist", 10)
+    seen = visible("80%", loaded.shape, data, list(range(10)), 0)
+    reader = BothWays(loaded.network, loaded.recipe.inference)
+    hidden = data.where(seen, torch.nan)
+    filled = reader.completed(hidden).view(-1, 28, 28)
+    labels = reader.logits(hidden).argmax(1).tolist()
+    print("labels:", labels)
+    drawn = [
+        pcgen.sample("mnist-both-ways", 1, label=k, seed=2).samples.data_BD.view(28, 28)
+        for k in range(10)
+    ]
+    rows = [
+        ("test image", data.view(-1, 28, 28)),
+        ("visible", data.where(seen, 0.35).view(-1, 28, 28)),
+        ("filled in", filled),
+        ("sample of 0 to 9", drawn),
+    ]
+    strip(rows, "both_ways")
+
+
 def unusual() -> None:
     """Two known and six unusual inputs, with the pixels that the network did not expect."""
     from pcgen.commands.session import open_detector
@@ -383,7 +409,7 @@ FIGURES = {
     for figure in (
         *(network, settling, energies, states, precision, equilibrium, learning, before_after),
         *(hidden_pixels, sampling, detection, row_energies, table_results),
-        *(reconstructions, samples, recalled, unusual),
+        *(reconstructions, samples, recalled, both_ways, unusual),
     )
 }
 

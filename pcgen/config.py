@@ -90,6 +90,8 @@ class PrecisionTable(Table, frozen=True):
     """The precision of the data layer's errors."""
     hidden: Positive | list[Positive] = 1.0
     """The precision of the hidden layers' errors: one for all, or a list from the data upwards."""
+    upward: Positive = 100.0
+    """The precision of the errors of the hidden units of `model.upward` in training."""
     latent: NonNegative = 0.0
     """The precision of the latent's Gaussian prior around zero. With 0 there is no prior, and the
     model cannot sample."""
@@ -132,6 +134,9 @@ class ModelTable(Table, frozen=True):
     labels: bool = False
     """Put a layer of labels above the latent. In training it is clamped to each image's class,
     and the class predicts the latent with the precision `precision.latent`."""
+    upward: list[Count] = msgspec.field(default_factory=list)
+    """The units of the hidden layers of a chain of predictions upwards, from the data to the latent
+    and the label; the data need labels. If it is empty, all predictions go downwards."""
     causes: Count = 1
     """The number of Gaussians in the latent's prior. More than one make a mixture, which is learned
     and needs a sampler with `inference.sampling.persistent`."""
@@ -345,6 +350,12 @@ class LearningTable(Table, frozen=True):
     """Shift each image at random by up to this many pixels along both axes, anew in each epoch;
     black pixels come in at the border. Not with latents or chains that are kept from epoch to
     epoch."""
+    downward: str = ""
+    """The name or path of a trained model whose downward chain is taken over and stays as it is, so
+    that the upward chain (`model.upward`) alone learns. If it is empty, both chains learn."""
+    hide: Fraction = 0.0
+    """Which share of the data, at most, the upward chain (`model.upward`) does not see in training:
+    a random share up to this of every other image. The chain then also works with hidden pixels."""
     incremental: bool = False
     """Update the weights after every inference step (incremental predictive coding), not once per
     batch."""
@@ -451,6 +462,16 @@ def from_dict(tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
         )
     if recipe.classifier is not None:
         _require_classifier(recipe.classifier, recipe.learning, where)
+    if recipe.learning.downward and not recipe.model.upward:
+        raise RecipeError(
+            f"{where}: learning.downward: without an upward chain nothing is left to learn",
+            "Use --set model.upward=[400,400]",
+        )
+    if recipe.learning.memory and recipe.model.upward:
+        raise RecipeError(
+            f"{where}: learning.memory: a memory has no predictions upwards (model.upward)",
+            "Use --set model.upward=[]",
+        )
     return recipe
 
 

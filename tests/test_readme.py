@@ -139,7 +139,7 @@ def test_shipped_models_are_small_and_are_what_their_recipes_say(name: str) -> N
     assert pcgen.info(name)["metrics"]["mse"] < 8e-3
 
 
-@pytest.mark.parametrize("name", ["iris", "mnist-sampler"])
+@pytest.mark.parametrize("name", ["iris", "mnist-sampler", "mnist-both-ways"])
 def test_shipped_samplers_are_small_draw_and_are_what_their_recipes_say(name: str) -> None:
     import pcgen
     from pcgen.commands.recipes import resolve_recipe

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
+from pcgen.classification.both_ways import BothWays
 from pcgen.classification.network import Classifier
 from pcgen.data.images import Images
 from pcgen.learning.validate import BATCH
 
 
 def classify(
-    network: Classifier,
+    network: Classifier | BothWays,
     classes: list[str],
     images: Images,
     on_batch: Callable[[int], None] = lambda done: None,

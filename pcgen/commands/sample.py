@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 Mode = Literal["ancestral", "chain"]
 SUFFIXES = (".png", ".npz", ".csv")
-MASKS = ("top", "bottom", "left", "right")
 GIVEN = 10
 """Rows of `given` that are completed if there is no limit."""
 # Images of a picture, at most; an array holds them all.
@@ -138,7 +137,8 @@ def sample(
         label: the class to draw from, its number or its name.
         noise: add the output's own noise. By default tables have it, and images do not.
         given: a data set's name, a path or an array; n samples of each row's hidden part are drawn.
-        mask: the hidden part: top, bottom, left, right; of tables, the columns' names.
+        mask: the hidden part: top, bottom, left, right, or a share of the pixels such as 80%; of
+            tables, the columns' names.
         limit: complete the first so many rows of `given`; the first 10 if not given.
         settings: `inference.` words over the model's recipe.
         seed: of the noise; the model's if not given.
@@ -264,30 +264,29 @@ def _given(place: Session, model: Model, request: _Request) -> tuple[Given, Tens
     rows = images.rows(range(len(images)))
     require_readable(rows, images)
     data_BD = rows.pixels_BD.to(model.network.layers[0].weight)
-    visible_BD = _visible(model, request.mask).flatten().to(data_BD).expand_as(data_BD)
+    visible_BD = _visible(model, request.mask, rows.pixels_BD).to(data_BD)
     return Given(torch.where(visible_BD > 0, data_BD, 0.0), visible_BD), data_BD
 
 
-def _visible(model: Model, mask: str) -> Tensor:
-    """Return the mask (C, H, W) of a model's data: 1 where visible, 0 where hidden."""
+def _visible(model: Model, mask: str, data_BD: Tensor) -> Tensor:
+    """Return which of a model's data (B, D) are visible, bool."""
     import torch
 
-    from pcgen.memory.corruptions import half
+    from pcgen.commands.masks import visible
 
-    if model.scale is not None:
-        columns = model.header["data"].get("columns") or []
-        names = [name.strip() for name in mask.split(",")]
-        unknown = [name for name in names if name not in columns]
-        if unknown:
-            raise RecipeError(
-                f"--mask {mask}: no column {unknown[0]}", f"There are: {', '.join(columns)}"
-            )
-        visible = torch.ones(model.shape)
-        visible[0, 0, [columns.index(name) for name in names]] = 0
-        return visible
-    if mask not in MASKS:
-        raise RecipeError(f"--mask {mask}: one of {', '.join(MASKS)}")
-    return half(mask, model.shape).expand(model.shape).float()
+    if model.scale is None:
+        numbers = list(range(len(data_BD)))
+        return visible(mask, model.shape, data_BD, numbers, model.recipe.seed)
+    columns = model.header["data"].get("columns") or []
+    names = [name.strip() for name in mask.split(",")]
+    unknown = [name for name in names if name not in columns]
+    if unknown:
+        raise RecipeError(
+            f"--mask {mask}: no column {unknown[0]}", f"There are: {', '.join(columns)}"
+        )
+    visible_BD = torch.ones_like(data_BD, dtype=torch.bool)
+    visible_BD[:, [columns.index(name) for name in names]] = False
+    return visible_BD
 
 
 def _write(

@@ -14,7 +14,7 @@ from pcgen.commands.from_data import settled
 from pcgen.commands.outputs import inference_document
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.recipes import resolve_recipe
-from pcgen.commands.session import Session, session
+from pcgen.commands.session import Session, open_model, session
 from pcgen.config import ARRAY
 from pcgen.errors import DataError, PcgenError, RecipeError, is_out_of_memory
 
@@ -326,11 +326,14 @@ def _initial(
 ) -> Network | Classifier:
     """Return a new network of the recipe's kind."""
     from pcgen.classification.training import initial_classifier
-    from pcgen.learning.initial import initial_network
+    from pcgen.learning.initial import initial_network, take_over
 
     if recipe.classifier is not None:
         return initial_classifier(recipe, images, validation)
-    return initial_network(recipe, sample_BD, images.shape, images.class_count)
+    network = initial_network(recipe, sample_BD, images.shape, images.class_count)
+    if recipe.learning.downward:
+        take_over(network, open_model(recipe.learning.downward).network, recipe.learning.downward)
+    return network
 
 
 def training_of(

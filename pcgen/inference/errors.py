@@ -101,7 +101,7 @@ class ErrorInference(StateInference):
         for energy, move in zip(self.hidden, moves, strict=False):
             total_B = total_B + weighted_square(move, energy.precision)
         if self.last_free == self.network.depth:
-            total_B = total_B + self.network.prior_curvature(self.states[-1], moves[-1])
+            total_B = total_B + self.network.prior_curvature(self.states[-1], moves[-1], self.guide)
         return total_B
 
     def _advance(self, moves: list[Tensor], drive_moves: list[Tensor], length_B: Tensor) -> None:

@@ -157,10 +157,11 @@ def require_whole_curvature(network: Network) -> None:
     dense = all(isinstance(layer, Dense) for layer in network.layers)
     known = isinstance(network.energies()[0], Gaussian | Bernoulli)
     plain = not network.skips and not network.table.labels and network.mixture is None
+    plain = plain and network.upward is None
     if not (dense and known and plain):
         raise RecipeError(
             "inference.solver: exact-newton is for dense layers with a Gaussian or Bernoulli "
-            "likelihood, without skip connections, labels and mixtures",
+            "likelihood, without skip connections, labels, mixtures and an upward chain",
             "Use --set inference.solver=newton",
         )
 

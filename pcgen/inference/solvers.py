@@ -49,6 +49,7 @@ class Method:
         clamp_latent: bool = False,
         steps: int = 0,
         labels_BK: Tensor | None = None,
+        guided: bool = True,
     ) -> Inference:
         """Return the inference of a batch. Hidden layers start at what the latent predicts.
 
@@ -59,17 +60,25 @@ class Method:
             clamp_latent: keep the latent where it starts.
             steps: steps to take at once.
             labels_BK: one-hot classes to clamp, for a network with a label layer.
+            guided: add the energy of the upward chain, if there is one. Without it, that chain only
+                gives the latent its start.
         """
         labelled = self.network.table.labels
         assert not (clamp_latent and labelled)
         assert labels_BK is None or labelled
         if mask_BD is not None:
             data_BD = torch.where(mask_BD > 0, data_BD, 0.0)
-        if latent_BD is None:
+        guide = self.network.guide(data_BD, mask_BD) if guided else None
+        if latent_BD is None and guide is not None:
+            latent_BD = guide.latent_BL
+        elif latent_BD is None:
             latent_BD = self.network.start_latent(data_BD, mask_BD)
         states = self.network.states_from(latent_BD, data_BD, labels_BK)
         clamp_latent = clamp_latent or labels_BK is not None
         inference = self.at(states, mask_BD, clamp_latent)
+        if guide is not None:
+            assert isinstance(inference, StateInference)
+            inference.follow(guide)
         for _ in range(steps):
             inference.step()
         return inference
@@ -156,7 +165,7 @@ def prepare(network: Network, table: InferenceTable, *, reduced: bool = True) ->
     if table.solver == "descent":
         return _descent(network, table)
     make = SOLVERS.get(table.solver)
-    reduction = reduce(network) if reduced else None
+    reduction = reduce(network) if reduced and network.upward is None else None
     if reduction is None:
         return make(network, table)
     inner = make(reduction.network, table)

@@ -14,6 +14,7 @@ from pcgen.inference.coordinates import error_slopes
 from pcgen.inference.directions import Direction, dot, selected
 from pcgen.model.energy import Gaussian, Terms, with_images
 from pcgen.model.network import Network
+from pcgen.model.upward import Guide
 
 # If a move would raise an image's energy, the image stays where it is, and its next move is shorter
 # by the first factor. After each accepted move it is longer by the second, up to its full length.
@@ -95,7 +96,10 @@ class StateInference:
         energy_B: nats per image, without the term of learned precisions.
         prior_pull_BD: slope of the prior's energy in the uppermost layer.
         frozen_B: the images that no longer move.
+        guide: what the upward chain predicts of the latent, if there is one.
     """
+
+    guide: Guide | None = None
 
     def __init__(
         self,
@@ -128,6 +132,11 @@ class StateInference:
         self.drives = [self.network.drive(i, self.states) for i in range(self.network.depth)]
         self._evaluate()
 
+    def follow(self, guide: Guide) -> None:
+        """Add the energy of the upward chain, whose predictions these are, from now on."""
+        self.guide = guide
+        self._add_up()
+
     def refines_at(self, step: int) -> bool:
         return False
 
@@ -138,7 +147,10 @@ class StateInference:
         if not slopes:
             return torch.zeros_like(self.energy_B[images])
         bound_B = certificate.plain_bound(slopes)
-        if self.last_free < network.depth or not (sharp or not certificate.has_prior):
+        needed = sharp or not certificate.has_prior
+        # The sharp bound does not know the upward chain. The plain one holds with it: its energy
+        # only adds curvature.
+        if self.last_free < network.depth or not needed or self.guide is not None:
             return bound_B
         states, mask_BD = self.states, self.mask_BD
         if index is not None:
@@ -222,6 +234,7 @@ class StateInference:
         if self.prior_energy_B is not None:
             self.prior_energy_B = self.prior_energy_B[index]
         self.prior_pull_BD = self.prior_pull_BD.index_select(0, index)
+        self.guide = None if self.guide is None else self.guide.of(index)
         self.drives = selected(self.drives, index)
         self.terms = [terms.of(index) for terms in self.terms]
         self.direction.select(index)
@@ -249,7 +262,7 @@ class StateInference:
             mask = self.mask_BD if i == 0 else None
             total_B += self.energies[i].curvature(self.terms[i], move, drive_move, mask)
         if self.last_free == self.network.depth:
-            total_B += self.network.prior_curvature(self.states[-1], moves[-1])
+            total_B += self.network.prior_curvature(self.states[-1], moves[-1], self.guide)
         else:
             # The layer below a clamped latent moves, but its drive does not.
             still = torch.zeros_like(self.drives[-1])
@@ -286,7 +299,9 @@ class StateInference:
     def _add_up(self) -> None:
         # The prior's energy of a clamped latent stays as it was.
         if self.last_free == self.network.depth or self.prior_energy_B is None:
-            self.prior_energy_B, self.prior_pull_BD = self.network.prior_terms(self.states[-1])
+            self.prior_energy_B, self.prior_pull_BD = self.network.prior_terms(
+                self.states[-1], self.guide
+            )
         self.energy_B = self.prior_energy_B
         for terms in self.terms:
             self.energy_B = self.energy_B + terms.energy_B

@@ -15,7 +15,7 @@ from pcgen.model.network import Network
 def weight_gradients(
     network: Network, states: Sequence[Tensor], terms: Sequence[Terms] | None = None
 ) -> list[Tensor]:
-    """Return dE/dW and dE/db of every layer, in the order of `Network.weights`, batch means.
+    """Return dE/dW and dE/db of every layer as in `Network.downward_weights`, batch means.
 
         dE/dW_{l+1} = -(Pi_l eps_l * f'(a_l)) x_{l+1}'
 
@@ -46,7 +46,7 @@ def weight_gradients(
 
 
 def backprop_gradients(network: Network, data_BD: Tensor, latent_BL: Tensor) -> list[Tensor]:
-    """Return the gradients of backprop, in the order of `Network.weights`, batch means.
+    """Return the gradients of backprop, in the order of `Network.downward_weights`, batch means.
 
     The loss is the data layer's energy where the latent alone decides all other layers, so that
     hidden errors are zero. One sweep carries its slopes up through all layers, which is not local.

@@ -48,9 +48,34 @@ def initial_network(recipe: Recipe, sample_BD: Tensor, shape: Shape, classes: in
     else:
         bias_D = mean_D
     network.layers[0].set_prediction(bias_D)
+    if network.upward is not None:
+        network.upward.expected_D.copy_(mean_D)
     if recipe.model.weights == "principal":
         begin_at_components(network, sample_BD)
     return network
+
+
+def take_over(network: Network, trained: Network, name: str) -> None:
+    """Copy the downward chain and the prior of a trained network into a new one.
+
+    Args:
+        name: of the trained network, for the error.
+
+    Raises:
+        RecipeError: networks whose layers, precisions or classes differ.
+    """
+    given = {k: tensor for k, tensor in trained.tensors().items() if not k.startswith("upward.")}
+    own = {k: tensor for k, tensor in network.tensors().items() if not k.startswith("upward.")}
+    shapes, wanted = ({k: tuple(t.shape) for k, t in part.items()} for part in (given, own))
+    if shapes != wanted:
+        key = min(k for k in wanted.keys() | shapes.keys() if wanted.get(k) != shapes.get(k))
+        raise RecipeError(
+            f"learning.downward: {key} of {name} is {shapes.get(key, 'missing')}, the recipe's "
+            f"network needs {wanted.get(key, 'none')}",
+            f"Show its model table: pcgen info {name}",
+        )
+    for k, tensor in own.items():
+        tensor.copy_(given[k])
 
 
 def begin_at_components(network: Network, sample_BD: Tensor) -> None:

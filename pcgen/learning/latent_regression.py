@@ -103,12 +103,12 @@ class StartRegression:
 def of_least_energy(network: Network, data_BD: Tensor, starts: Sequence[Tensor]) -> Tensor:
     """Return of each image the one of several latents (B, D_latent) that has the least energy.
 
-    The energy is that of the states that a latent predicts, without hidden errors.
+    The energy is that of the states that a latent predicts, without hidden errors and without an
+    upward chain.
     """
     latents = torch.stack([*starts])
-    energies = torch.stack(
-        [network.energy(network.states_from(latent_BD, data_BD)) for latent_BD in latents]
-    )
+    states = [network.states_from(latent_BD, data_BD) for latent_BD in latents]
+    energies = torch.stack([network.energy(each, guided=False) for each in states])
     rows = torch.arange(len(data_BD), device=data_BD.device)
     return latents[energies.argmin(0), rows]
 

@@ -14,9 +14,17 @@ from pcgen.config import LearningTable, PrecisionTable
 class WeightSteps:
     """Steps weights down their gradients; what it remembers is part of a resumable run."""
 
-    def __init__(self, weights: Sequence[Tensor], table: LearningTable) -> None:
+    def __init__(
+        self, weights: Sequence[Tensor], table: LearningTable, name: str = "optimiser"
+    ) -> None:
+        """Begin with no memory.
+
+        Args:
+            name: of what it remembers, among the tensors of a run.
+        """
         self.weights = list(weights)
         self.table = table
+        self.name = name
         self.optimiser: torch.optim.Optimizer
         if table.optimiser == "sgd":
             self.optimiser = torch.optim.SGD(
@@ -51,11 +59,11 @@ class WeightSteps:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what the optimiser remembers, by name."""
-        return _state(self.optimiser, "optimiser")
+        return _state(self.optimiser, self.name)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from what `tensors()` returned."""
-        _load(self.optimiser, "optimiser", tensors)
+        _load(self.optimiser, self.name, tensors)
 
 
 class PrecisionSteps:

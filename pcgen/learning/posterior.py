@@ -38,7 +38,7 @@ class Drawn:
     """A batch's last sample, and the mean gradients of all its samples.
 
     Attributes:
-        weights: in the order of `Network.weights`.
+        weights: in the order of `Network.downward_weights`.
         precisions: of the log precisions; None where a layer has none.
         ends_BK: latent and step size at the end of each chain, for `take_in`.
     """
@@ -179,6 +179,7 @@ class PosteriorLearning:
                 data_BD[new],
                 steps=self.table.warm,
                 labels_BK=None if labels_BK is None else labels_BK[new],
+                guided=False,
             )
             states = [
                 layer.index_copy(0, new, warm)

@@ -15,7 +15,7 @@ from pcgen.data.images import Images, Rows
 from pcgen.device import generator
 from pcgen.distributed import Group
 from pcgen.errors import RecipeError, is_out_of_memory
-from pcgen.inference.solvers import prepare
+from pcgen.inference.solvers import Method, prepare
 from pcgen.inference.states import Inference
 from pcgen.learning.gradients import precision_gradients, weight_gradients
 from pcgen.learning.latent_regression import StartRegression, of_least_energy
@@ -23,6 +23,7 @@ from pcgen.learning.mixture_em import step_mixture
 from pcgen.learning.optimiser import PrecisionSteps, WeightSteps
 from pcgen.learning.posterior import Drawn, PosteriorLearning
 from pcgen.learning.train import Batch, Learner
+from pcgen.learning.upward import UpwardLearning
 from pcgen.learning.validate import measure
 from pcgen.model.energy import Terms
 from pcgen.model.network import Network
@@ -47,6 +48,8 @@ class PredictiveCoding(Learner):
     Attributes:
         start: the regression behind the linear start of the latent, where the recipe has one.
         posterior: the chains that draw the states, where the solver is a sampler.
+        upward: the steps of the upward chain, where the recipe has one.
+        prepared: the solver at the weights for which it was prepared last.
         kept_NL: where each image's latent ended; empty where the recipe does not keep it.
     """
 
@@ -63,20 +66,29 @@ class PredictiveCoding(Learner):
             RecipeError: settings that do not go together.
         """
         super().__init__(network, recipe)
-        self.weights = WeightSteps(network.weights(), recipe.learning)
+        self.weights = WeightSteps(network.downward_weights(), recipe.learning)
         self.precisions = PrecisionSteps(network.log_precisions[:-1], recipe.model.precision)
         self.start: StartRegression | None = None
         if network.start is not None:
             self.start = StartRegression(network, sample_BD.to(network.start))
         self.kept_NL = network.layers[0].weight.new_zeros(0, network.sizes[network.latent])
+        self.prepared: Method | None = None
+        self.upward: UpwardLearning | None = None
+        if network.upward is not None:
+            self.upward = UpwardLearning(network.upward, recipe)
         self.posterior: PosteriorLearning | None = None
         if recipe.inference.draws:
             self.posterior = PosteriorLearning(network, recipe)
-        elif recipe.model.causes > 1:
+        elif recipe.model.causes > 1 and not self.is_taken_over:
             raise RecipeError(
                 "model.causes: a mixture is learned from chains",
                 "Use --set inference.solver=kinetic --set inference.sampling.persistent=true",
             )
+
+    @property
+    def is_taken_over(self) -> bool:
+        """Return whether the downward chain is that of a trained model, and stays."""
+        return bool(self.recipe.learning.downward)
 
     def begin(self, images: Images, validation: Images | None) -> None:
         if self.posterior is not None:
@@ -89,6 +101,10 @@ class PredictiveCoding(Learner):
         sums: list[Tensor] = []
         for states, is_last in self._inferred(data_BD, batch):
             sums = self.update(states, batch, self._contributions(states, batch) if is_last else [])
+            if is_last and self.upward is not None:
+                latent_BD = states.states[self.network.latent]
+                whole = self.updates_of_run(batch)
+                self.upward.learn(batch, data_BD, latent_BD, self.updates - 1, whole)
         numbers, latent_BD, *rest = sums
         self.network.typical_latents[: len(latent_BD)] = latent_BD
         if self.start is not None:
@@ -105,6 +121,9 @@ class PredictiveCoding(Learner):
         table = self.recipe.inference
         if table.starts == [1.0] and not table.keep_latents:
             return None
+        if self.is_taken_over and table.keep_latents:
+            # No weights have changed since, and so no other start is better.
+            return self.kept_NL[rows.index_B.to(self.kept_NL.device)]
         data_BD = rows.pixels_BD.to(self.network.layers[0].weight)
         whole_BD = self.network.start_latent(data_BD)
         starts = [share * whole_BD for share in table.starts]
@@ -116,6 +135,9 @@ class PredictiveCoding(Learner):
         self, states: Equilibrium | Drawn, batch: Batch, contributions: list[Tensor]
     ) -> list[Tensor]:
         """Step the weights and precisions; return the contributions summed over all processes."""
+        if self.is_taken_over:
+            self.updates += 1
+            return batch.sum(contributions)
         learned = self.precisions.are_learned(batch.epoch)
         gradients = self._gradients(states, learned)
         share = len(batch.own) / len(batch)
@@ -135,7 +157,9 @@ class PredictiveCoding(Learner):
     def end_epoch(self, images: Images, epoch: int) -> None:
         """Move the components of a mixture prior to the latents of the chains."""
         mixture, posterior = self.network.mixture, self.posterior
-        if mixture is None or posterior is None or epoch < self.recipe.learning.causes_warmup:
+        if mixture is None or posterior is None or self.is_taken_over:
+            return
+        if epoch < self.recipe.learning.causes_warmup:
             return
         labels = images.labels if len(mixture.log_weights_YK) > 1 else None
         source = generator(self.recipe.seed, "causes")
@@ -169,13 +193,13 @@ class PredictiveCoding(Learner):
 
     def tensors(self) -> dict[str, Tensor]:
         named = dict(super().tensors())
-        for part in (self.start, self.posterior, self.weights, self.precisions):
+        for part in (self.start, self.upward, self.posterior, self.weights, self.precisions):
             named |= {} if part is None else part.tensors()
         return named | ({"kept_latents": self.kept_NL} if len(self.kept_NL) else {})
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         super().load(tensors)
-        for part in (self.start, self.posterior, self.weights, self.precisions):
+        for part in (self.start, self.upward, self.posterior, self.weights, self.precisions):
             if part is not None:
                 part.load(tensors)
         if self.recipe.inference.keep_latents:
@@ -194,12 +218,12 @@ class PredictiveCoding(Learner):
             yield self.posterior.draw(data_BD, rows, labels_BK, self.updates), True
             return
         steps = self.recipe.steps_in(batch.epoch + 1)
-        method = prepare(self.network, self.recipe.inference, reduced=not incremental)
-        inference = method.begin(
+        inference = self._method(reduced=not incremental).begin(
             data_BD,
             latent_BD=self.first_latents(rows),
             steps=0 if incremental else steps,
             labels_BK=labels_BK,
+            guided=False,
         )
         if not incremental:
             yield Equilibrium.of(inference), True
@@ -209,6 +233,12 @@ class PredictiveCoding(Learner):
             yield Equilibrium.of(inference), step == steps
             if step < steps:
                 inference.refresh()
+
+    def _method(self, *, reduced: bool) -> Method:
+        """Return the solver, prepared for the present weights; those taken over never change."""
+        if self.prepared is None or not self.is_taken_over:
+            self.prepared = prepare(self.network, self.recipe.inference, reduced=reduced)
+        return self.prepared
 
     def _gradients(self, states: Equilibrium | Drawn, learned: bool) -> list[Tensor | None]:
         """Return the mean gradients of the weights and, where they learn, of the precisions."""

@@ -21,6 +21,7 @@ from torch import Tensor
 from pcgen.inference.preconditioners import latent_curvature
 from pcgen.inference.solvers import Method
 from pcgen.model.network import Network
+from pcgen.model.upward import Guide
 
 # Stored latents that retrieval tries for each image, by either rule.
 _CANDIDATES = 4
@@ -58,7 +59,8 @@ class MemoryNetwork(Network):
         self.typical_latents = network.typical_latents
         self.stored_NL = stored_NL
 
-    def prior_terms(self, latent_BD: Tensor) -> tuple[Tensor, Tensor]:
+    def prior_terms(self, latent_BD: Tensor, guide: Guide | None = None) -> tuple[Tensor, Tensor]:
+        assert guide is None
         return stored_terms(latent_BD, self.stored_NL, self.latent_precision())
 
     def prior_energy(self, latent_BD: Tensor) -> Tensor:

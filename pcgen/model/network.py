@@ -17,7 +17,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ from pcgen.model.energy import Gaussian, LayerEnergy, Pooled, Terms
 from pcgen.model.layers import Convolution, Dense, Layer, Shape, TransposedConvolution
 from pcgen.model.prior import Mixture
 from pcgen.registry import LIKELIHOODS
+
+if TYPE_CHECKING:
+    from pcgen.model.upward import Guide, Upward
 
 # The number of typical latents: enough for the mean slopes of a layer, and cheap beside a batch.
 TYPICAL = 64
@@ -66,6 +69,7 @@ class Network:
         latent: the number of the latent layer: the uppermost one, or the one below the labels.
         typical_latents: (R, D_latent), where the preconditioners evaluate the curvature.
         mixture: the latent's prior if it is a mixture; None if it is N(0, 1 / pi_L).
+        upward: the chain of predictions from the data up to the latent and the label, if any.
         start: (D_0 + 1, D_latent), the linear regression that gives the latent's start, with the
             bias in its last row; None if the latent starts at 0.
     """
@@ -155,6 +159,7 @@ class Network:
         self.typical_latents = weight.new_zeros(TYPICAL, latents)
         self.start: Tensor | None = None
         self.mixture: Mixture | None = None
+        self.upward: Upward | None = None
         if table.start == "linear":
             self.start = weight.new_zeros(self.sizes[0] + 1, latents)
 
@@ -239,11 +244,18 @@ class Network:
             return self.latent_precision()
         return torch.linalg.svdvals(self.mixture.roots_KLL).min().square()
 
+    def guide(self, data_BD: Tensor, mask_BD: Tensor | None = None) -> Guide | None:
+        """Return what the upward chain predicts from the data; None without such a chain."""
+        return None if self.upward is None else self.upward.meeting(self.mixture, data_BD, mask_BD)
+
     def start_latent(self, data_BD: Tensor, mask_BD: Tensor | None = None) -> Tensor:
         """Return where inference starts the latent (B, D_latent).
 
-        Hidden data are replaced by the prediction of a latent of 0.
+        With an upward chain it is that of this chain. Otherwise hidden data are replaced by the
+        prediction of a latent of 0.
         """
+        if self.upward is not None:
+            return self.upward.predictions(data_BD, mask_BD)[0]
         if self.start is None:
             return data_BD.new_zeros(len(data_BD), self.sizes[self.latent])
         if mask_BD is not None:
@@ -286,9 +298,16 @@ class Network:
             for i, energy in enumerate(self.energies())
         ]
 
-    def energy(self, states: Sequence[Tensor], mask_BD: Tensor | None = None) -> Tensor:
-        """Return the total energy (B,) of the states with the prior, in nats per image."""
-        energy = self.prior_energy(states[-1]) + self.log_det(mask_BD)
+    def energy(
+        self, states: Sequence[Tensor], mask_BD: Tensor | None = None, *, guided: bool = True
+    ) -> Tensor:
+        """Return the total energy (B,) of the states with the prior, in nats per image.
+
+        Args:
+            guided: with the energy of the upward chain, if there is one.
+        """
+        guide = self.guide(states[0], mask_BD) if guided else None
+        energy = self.prior_terms(states[-1], guide)[0] + self.log_det(mask_BD)
         for terms in self.terms(states, mask_BD):
             energy = energy + terms.energy_B
         return energy
@@ -299,17 +318,36 @@ class Network:
             return self.mixture.energy(latent_BD)
         return 0.5 * self.latent_precision() * latent_BD.square().sum(1)
 
-    def prior_terms(self, latent_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the energy (B,) of the latent's prior and its slope (B, D_L)."""
-        if self.mixture is not None:
-            return self.mixture.terms(latent_BD)
-        return self.prior_energy(latent_BD), self.latent_precision() * latent_BD
+    def prior_terms(self, latent_BD: Tensor, guide: Guide | None = None) -> tuple[Tensor, Tensor]:
+        """Return the energy (B,) of the latent's prior and its slope (B, D_L).
 
-    def prior_curvature(self, latent_BD: Tensor, move_BD: Tensor) -> Tensor:
-        """Return the second derivative (B,) of the prior's energy along a move."""
+        Args:
+            guide: what the upward chain predicts; its error's energy is then added, and the prior's
+                label is summed out under its prediction.
+        """
         if self.mixture is not None:
-            return self.mixture.curvature(latent_BD, move_BD)
-        return torch.linalg.vecdot(move_BD, move_BD * self.latent_precision())
+            more = None if guide is None else guide.log_causes_BJ
+            energy_B, pull_BD = self.mixture.terms(latent_BD, more)
+        else:
+            energy_B, pull_BD = self.prior_energy(latent_BD), self.latent_precision() * latent_BD
+        if guide is None:
+            return energy_B, pull_BD
+        error_BD = latent_BD - guide.latent_BL
+        weighted_BD = guide.precision_BL * error_BD
+        return energy_B + 0.5 * torch.linalg.vecdot(error_BD, weighted_BD), pull_BD + weighted_BD
+
+    def prior_curvature(
+        self, latent_BD: Tensor, move_BD: Tensor, guide: Guide | None = None
+    ) -> Tensor:
+        """Return the second derivative (B,) of `prior_terms`'s energy along a move."""
+        if self.mixture is not None:
+            more = None if guide is None else guide.log_causes_BJ
+            own_B = self.mixture.curvature(latent_BD, move_BD, more)
+        else:
+            own_B = torch.linalg.vecdot(move_BD, move_BD * self.latent_precision())
+        if guide is None:
+            return own_B
+        return own_B + torch.linalg.vecdot(move_BD, move_BD * guide.precision_BL)
 
     def prior_precision(self, latent_BD: Tensor) -> Tensor:
         """Return the second derivatives (B, D_L, D_L) of the prior's energy."""
@@ -335,7 +373,11 @@ class Network:
         return total
 
     def weights(self) -> list[Tensor]:
-        """Return all weights and biases, data layer first, skip connections last."""
+        """Return all weights and biases: those of `downward_weights`, then of the upward chain."""
+        return self.downward_weights() + ([] if self.upward is None else self.upward.weights())
+
+    def downward_weights(self) -> list[Tensor]:
+        """Return the weights and biases downwards, data layer first, skip connections last."""
         maps = [*self.layers, *(skip.layer for skip in self.skips)]
         return [t for layer in maps for t in (layer.weight, layer.bias) if t is not None]
 
@@ -355,6 +397,8 @@ class Network:
             named["start"] = self.start
         if self.mixture is not None:
             named |= self.mixture.tensors()
+        if self.upward is not None:
+            named |= self.upward.tensors()
         return named
 
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -372,6 +416,8 @@ class Network:
         )
         if self.mixture is not None:
             copy.mixture = self.mixture.to(device, dtype)
+        if self.upward is not None:
+            copy.upward = self.upward.to(device, dtype)
         copy.load(self.tensors())
         return copy
 
@@ -458,6 +504,10 @@ def tensor_size(table: ModelTable, data: int | Shape, classes: int = 0) -> int:
     if table.causes > 1:
         rows = max(1, classes)
         total += rows * (table.causes + 1) + table.causes * latents * (latents + 1)
+    if table.upward:
+        from pcgen.model.upward import upward_size
+
+        total += upward_size(table, sizes[0], classes)
     return total
 
 
@@ -501,6 +551,12 @@ def build(
             )
         weight = layers[0].weight
         network.mixture = Mixture.standard(table.causes, sizes[-1], classes, weight)
+    if table.upward:
+        # That module builds its chains with this one.
+        from pcgen.model.upward import Upward
+
+        _require_upward(table, classes)
+        network.upward = Upward.begin(table, sizes[0], classes, generator)
     return network
 
 
@@ -523,6 +579,20 @@ def _require_labels(table: ModelTable, classes: int) -> None:
         raise RecipeError(
             "model.labels: the latent is predicted by its class, and so needs a precision",
             "Use --set model.precision.latent=1",
+        )
+
+
+def _require_upward(table: ModelTable, classes: int) -> None:
+    if classes < 2:
+        raise RecipeError(
+            "model.upward: predicts labels, and the data have none, or a single class",
+            "Use data with labels, or --set model.upward=[]",
+        )
+    if table.labels or table.start == "linear" or table.precision.latent == 0:
+        raise RecipeError(
+            "model.upward: gives the latent its start and meets its prior, so it goes with "
+            "model.precision.latent above 0, without model.labels and model.start=linear",
+            "Use --set model.precision.latent=1 --set model.labels=false --set model.start=zero",
         )
 
 

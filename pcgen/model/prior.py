@@ -66,17 +66,25 @@ class Mixture:
         """Return the energy (B,) in nats, without the 2 pi."""
         return -torch.logsumexp(self.log_joint(latent_BL), 1)
 
-    def terms(self, latent_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the energy (B,) in nats, without the 2 pi, and its slope dE/dz (B, L)."""
+    def terms(self, latent_BL: Tensor, more_BK: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the energy (B,) in nats, without the 2 pi, and its slope dE/dz (B, L).
+
+        Args:
+            more_BK: what each latent adds to the log weights of the components.
+        """
         joint_BK, precisions_KX, pulls_KL = self._joint(latent_BL)
+        joint_BK = joint_BK if more_BK is None else joint_BK + more_BK
         shares_BK = joint_BK.softmax(1)
         mean_BLL = (shares_BK @ precisions_KX).view(*latent_BL.shape, -1)
         pull_BL = torch.einsum("blm,bm->bl", mean_BLL, latent_BL) - shares_BK @ pulls_KL
         return -torch.logsumexp(joint_BK, 1), pull_BL
 
-    def curvature(self, latent_BL: Tensor, move_BL: Tensor) -> Tensor:
+    def curvature(
+        self, latent_BL: Tensor, move_BL: Tensor, more_BK: Tensor | None = None
+    ) -> Tensor:
         """Return the second derivative (B,) along a move, at fixed component probabilities."""
         joint_BK, precisions_KX, _ = self._joint(latent_BL)
+        joint_BK = joint_BK if more_BK is None else joint_BK + more_BK
         return (joint_BK.softmax(1) * (_outer(move_BL) @ precisions_KX.T)).sum(1)
 
     def precision(self, latent_BL: Tensor) -> Tensor:
@@ -108,6 +116,12 @@ class Mixture:
     def log_weights(self) -> Tensor:
         """Return the log weights (K,) of the components over all classes."""
         return torch.logsumexp(self.log_weights_YK + self.log_classes_Y[:, None], 0)
+
+    def log_classes(self, latent_BL: Tensor) -> Tensor:
+        """Return log p(y, z) (B, Y) of each class, without the 2 pi."""
+        of_components_BK = self._joint(latent_BL)[0] - self.log_weights()
+        rows_YK = self.log_weights_YK + self.log_classes_Y[:, None]
+        return torch.logsumexp(of_components_BK[:, None] + rows_YK, 2)
 
     def draw(
         self,

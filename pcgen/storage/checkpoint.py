@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from pcgen import __version__
-from pcgen.config import Recipe, from_dict, to_dict
+from pcgen.config import Recipe, from_dict, to_dict, units
 from pcgen.errors import CheckpointError, DivergenceError, PcgenError, PcgenWarning, RunError
 from pcgen.registry import UnknownNameError
 from pcgen.storage.files import write_whole
@@ -235,9 +235,11 @@ class LoadedModel(Generic[Kind]):
 
     @property
     def classes(self) -> list[str]:
-        """Return the names of a classifier's classes; their numbers where they have none."""
+        """Return the names of the classes that are told apart; numbers where they have none."""
         names = self.header["data"].get("classes") or []
-        return [*names, *map(str, range(len(names), int(self.header["sizes"][-1])))]
+        upward = getattr(self.network, "upward", None)
+        count = int(self.header["sizes"][-1]) if upward is None else upward.classes
+        return [*names, *map(str, range(len(names), count))]
 
 
 Model = LoadedModel["Network"]
@@ -271,6 +273,9 @@ def model_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Mode
         classes = int(checkpoint.header["sizes"][-1]) if recipe.model.labels else 0
         if "prior.log_classes" in checkpoint.tensors:
             classes = len(checkpoint.tensors["prior.log_classes"])
+        if recipe.model.upward:
+            outputs = len(checkpoint.tensors["upward.0.bias"])
+            classes = outputs - units(recipe.model.layers[0])
         if len(recipe.model.layers) > len(checkpoint.tensors):
             raise CheckpointError(f"{checkpoint.path}: its recipe has more layers than it stores")
         require_numbers(checkpoint, tensor_size(recipe.model, shape, classes))

@@ -264,8 +264,10 @@ class Run:
             with writing(metrics), metrics.open("a") as file:
                 file.write(json.dumps(line) + "\n")
         criterion = self.training.learner.criterion
-        # A sampler does not minimise the reconstruction error, so its last epoch is kept.
-        last = validation is None or self.recipe.inference.draws
+        # A sampler and an upward chain do not minimise the reconstruction error, so the last epoch
+        # is kept.
+        recipe = self.recipe
+        last = validation is None or recipe.inference.draws or bool(recipe.model.upward)
         if last or self.best is None or found[criterion] < self.best[criterion]:
             self.best = found
             if not self.writes:
