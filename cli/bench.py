@@ -17,6 +17,7 @@ from .options import (
     out_option,
     quiet_option,
     run_options,
+    settings_option,
     together,
     words_option,
 )
@@ -39,6 +40,10 @@ _TABLES_COLUMNS = (
 _SPEED_COLUMNS = (
     *("dataset", "threads", "method", "metric", "value", "ci_low", "ci_high"),
     *("ratio", "processors", "samples", "note"),
+)
+_CLASSIFICATION_COLUMNS = (
+    *("dataset", "method", "value", "ci_low", "ci_high", "published"),
+    *("difference", "difference_low", "difference_high", "seconds"),
 )
 _RECONSTRUCTION_COLUMNS = (
     *_COLUMNS[:6],
@@ -91,6 +96,28 @@ def reconstruction(**options: Any) -> None:
     import pcgen
 
     _measure("reconstruction", pcgen.bench_reconstruction, _RECONSTRUCTION_COLUMNS, **options)
+
+
+@command.command("classification", short_help="Accuracies of classifiers, with backprop.")
+@_data_option("mnist,fashion-mnist")
+@words_option(
+    "--variants",
+    help="Of PC-CE, PC-SE, PN, NN, CN, iPC, BP-CE and BP-SE. [default: all]",
+    metavar="V,...",
+)
+@_seeds_option
+@settings_option("Change a key of the recipes; what makes a variant stays.")
+@out_option("Folder for the page, the charts and the numbers.")
+@run_options
+def classification(**options: Any) -> None:
+    """Compare classifiers by every variant of predictive coding with backprop.
+
+    Data sets are those with a recipe NAME-pc-classifier. All rows train the same network for the
+    same epochs. The differences are to backprop with the same label energy, paired by seeds.
+    """
+    import pcgen
+
+    _measure("classification", pcgen.bench_classification, _CLASSIFICATION_COLUMNS, **options)
 
 
 @command.command("sampling", short_help="Samples, with a VAE and PPCA.")

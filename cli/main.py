@@ -25,7 +25,7 @@ COMMANDS = {
     "ood-score": "Score how unusual new data are; false alarms are limited.",
     "classify": "Label data with a classifier.",
     "bench": "Measure a table again, with its baselines.",
-    "study": "Measure how inference behaves, as against depth.",
+    "study": "Measure how inference and training behave.",
     "report": "Write an HTML page of a run, a detector or scores.",
     "info": "Show what a checkpoint holds.",
     "datasets": "List the data sets and where they are.",

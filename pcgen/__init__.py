@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pcgen.commands.bench_classification import bench_classification as bench_classification
     from pcgen.commands.bench_memory import bench_memory as bench_memory
     from pcgen.commands.bench_ood import bench_ood as bench_ood
     from pcgen.commands.bench_reconstruction import bench_reconstruction as bench_reconstruction
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pcgen.commands.reconstruct import reconstruct as reconstruct
     from pcgen.commands.report import report as report
     from pcgen.commands.sample import sample as sample
+    from pcgen.commands.study import study as study
     from pcgen.commands.study_depth import study_depth as study_depth
     from pcgen.commands.study_inference import study_inference as study_inference
     from pcgen.commands.train import train as train
@@ -65,11 +67,12 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 _COMMANDS = (
+    "bench_classification",
     *("bench_memory", "bench_ood", "bench_reconstruction", "bench_sampling", "bench_speed"),
     *("bench_tables", "check", "classify", "datasets", "demo", "doctor", "forget", "info"),
     "memorise",
     *("ood_calibrate", "ood_score", "recall", "recipes", "reconstruct", "report", "sample"),
-    *("study_depth", "study_inference", "train"),
+    *("study", "study_depth", "study_inference", "train"),
 )
 _HOMES = {
     "pcgen.errors": (

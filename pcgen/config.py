@@ -158,7 +158,8 @@ def units(entry: int | list[int]) -> int:
 
 
 class ClassifierTable(Table, frozen=True):
-    """A network that tells classes apart, as a baseline. It takes the place of `model`.
+    """A network that tells classes apart, by predictive coding or by backprop as a baseline. It
+    takes the place of `model`.
 
     With this table `model` is not used, and `inference` is used by the rule `pc` only.
     """
@@ -168,18 +169,55 @@ class ClassifierTable(Table, frozen=True):
     channels: Annotated[list[Count], msgspec.Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: [16, 32]
     )
-    """The channels of a convnet's 3x3 convolutions, each followed by 2x2 max pooling."""
-    hidden: Annotated[list[Count], msgspec.Meta(min_length=1)] = msgspec.field(
-        default_factory=lambda: [128]
+    """The channels of a convnet's 3x3 convolutions."""
+    pool: Count | list[Count] = 2
+    """The side of the windows of max pooling after each convolution: one for all, or a list. 1 is
+    no pooling."""
+    stride: Count | list[Count] = 1
+    """The stride of each convolution: one for all, or a list."""
+    padding: CountOrZero | list[CountOrZero] = 1
+    """The zeros at each border of a convolution's map: one for all, or a list."""
+    skips: list[Annotated[list[CountOrZero], msgspec.Meta(min_length=2, max_length=2)]] = (
+        msgspec.field(default_factory=list)
     )
+    """Skip connections of a convnet, each a pair [from, to] of convolutions: 0 is the image, and 1
+    the first convolution. The map of the first is added to the drive of the second by a learned 1x1
+    convolution, which begins as the identity where the channels are equally many (residual
+    blocks)."""
+    hidden: list[Count] = msgspec.field(default_factory=lambda: [128])
     """The units of the dense hidden layers, which come before the classes."""
     activation: ActivationName = "relu"
     """The activation of all hidden layers."""
+    inputs: Literal["pixels", "centred"] = "pixels"
+    """What the first layer sees: the `pixels` between 0 and 1, or `centred` ones between -1 and
+    1."""
+    weights: Literal["normal", "uniform"] = "normal"
+    """Where the weights begin: at `normal` random numbers of variance 2 / inputs, with biases of 0,
+    or at `uniform` ones, biases too, up to 1 / sqrt(inputs). Squared errors learn faster from the
+    smaller, uniform ones."""
+    likelihood: Literal["categorical", "gaussian"] = "categorical"
+    """The energy of the label layer: the cross entropy of the class (`categorical`), or the squared
+    error of a one-hot label (`gaussian`)."""
     dropout: Fraction = 0.0
-    """The share of the last hidden layer's units that is set to 0 for each training image."""
+    """The share of the last hidden layer's units that is set to 0 for each training image, with
+    `backprop`."""
     rule: Literal["backprop", "pc"] = "backprop"
     """How the weights learn: by `backprop`, or with `pc` from local errors while pixels and label
-    are clamped (discriminative predictive coding, `mlp` only)."""
+    are clamped (discriminative predictive coding). `learning.incremental` updates them after every
+    inference step."""
+    precision: Positive = 1.0
+    """With `pc`: the precision of the hidden layers' errors. The label layer's is 1."""
+    start: Literal["forward", "zero", "normal"] = "forward"
+    """With `pc`: where inference starts the hidden states: at the `forward` prediction, at `zero`,
+    or at random numbers of standard deviation 0.1 (`normal`)."""
+    nudging: Literal["none", "positive", "negative", "centred"] = "none"
+    """With `pc`: clamp the label layer to the label y (`none`), or to u - b (u - y), which nudges
+    its prediction u. b is the strength: `positive`; `negative`, which is away from the label, and
+    the weights then move against their gradient; or both in turn, epoch by epoch (`centred`)."""
+    strength: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
+    """The strength of the nudging in the first epoch. 1 and `positive` is no nudging."""
+    growth: NonNegative = 0.0
+    """How much the strength grows in each epoch, up to 1."""
 
 
 class SamplingTable(Table, frozen=True):
@@ -314,6 +352,10 @@ class LearningTable(Table, frozen=True):
     hide: Fraction = 0.0
     """Which share of the data, at most, the upward chain (`model.upward`) does not see in training:
     a random share up to this of every other image. The chain then also works with hidden pixels."""
+    shift: CountOrZero = 0
+    """Shift each image at random by up to this many pixels along both axes, anew in each epoch;
+    black pixels come in at the border. Not with latents or chains that are kept from epoch to
+    epoch."""
     incremental: bool = False
     """Update the weights after every inference step (incremental predictive coding), not once per
     batch."""
@@ -428,7 +470,30 @@ def from_dict(tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
             f"{where}: learning.memory: a memory has no predictions upwards (model.upward)",
             "Use --set model.upward=[]",
         )
+    if recipe.classifier is not None:
+        _require_classifier(recipe.classifier, recipe.learning, where)
     return recipe
+
+
+def _require_classifier(table: ClassifierTable, learning: LearningTable, where: str) -> None:
+    """Raise RecipeError unless the settings of a classifier go together."""
+    reason, advice = "", "Use --set classifier.rule=pc"
+    inferring = {
+        "classifier.nudging": table.nudging != "none",
+        "classifier.start": table.start != "forward",
+        "learning.incremental": learning.incremental,
+    }
+    if table.rule == "backprop" and any(inferring.values()):
+        key = next(key for key, is_set in inferring.items() if is_set)
+        reason = f"{key}: backprop has no inference"
+    elif table.rule == "pc" and table.kind == "mlp" and not table.hidden:
+        reason = "classifier.hidden: without hidden layers there are no states to infer"
+        advice = "Example: --set classifier.hidden=[128]"
+    elif table.likelihood == "categorical" and table.nudging in ("negative", "centred"):
+        reason = f"classifier.nudging: {table.nudging} makes negative probabilities of the classes"
+        advice = "Use --set classifier.likelihood=gaussian, or classifier.nudging=positive"
+    if reason:
+        raise RecipeError(f"{where}: {reason}", advice)
 
 
 def from_toml(text: str, where: str = "recipe") -> Recipe:

@@ -103,7 +103,7 @@ class Table:
 
 
 ACTIVATIONS = Table(
-    "activation", ("linear", "tanh", "hard_tanh", "relu", "gelu", "silu", "sigmoid")
+    "activation", ("linear", "tanh", "hard_tanh", "relu", "leaky_relu", "gelu", "silu", "sigmoid")
 )
 LIKELIHOODS = Table("likelihood", ("gaussian", "bernoulli", "categorical"))
 SAMPLERS = ("langevin", "momentum", "kinetic")
@@ -114,7 +114,7 @@ SCORES = Table(
     (
         *("pc-fisher", "free-energy", "energy-layers", "cause-layers", "cause-direction"),
         *("twin-layers", "class-energy", "class-latent", "class-layers", "delta-energy"),
-        *("typicality", "latent-knn", "twin-memory"),
+        *("typicality", "latent-knn", "twin-memory", "latent-density"),
         *("table-energy", "table-mixture", "table-memory"),
         *("msp", "max-logit", "energy-lse", "entropy", "odin", "mahalanobis"),
         *("relative-mahalanobis", "knn", "label-energy"),

@@ -12,7 +12,7 @@ from pcgen.device import generator
 from pcgen.model.network import Network, build
 
 DATA = 7
-ACTIVATIONS = ["linear", "tanh", "hard_tanh", "relu", "gelu", "sigmoid"]
+ACTIVATIONS = ["linear", "tanh", "hard_tanh", "relu", "leaky_relu", "gelu", "sigmoid"]
 SOLVERS = ["majorise", "newton", "errors", "descent"]
 
 

@@ -53,6 +53,10 @@ class BothWays:
         log_classes_BK = self.network.mixture.log_classes(end.states[-1]).log_softmax(1)
         return guide.log_labels_BK + _PRIOR_SHARE * log_classes_BK
 
+    def energies(self, logits_BK: Tensor) -> Tensor:
+        """Return the energy (B, K) of every label in nats, -log of the softmax of the logits."""
+        return -logits_BK.log_softmax(1)
+
     def completed(self, data_BD: Tensor) -> Tensor:
         """Return the data (B, D) with hidden ones predicted from the latent."""
         end, _ = self._equilibrium(data_BD)

@@ -21,8 +21,8 @@ def classify(
 ) -> list[dict[str, Any]]:
     """Return a row for every input, in input order, with its status.
 
-    `energy` is the label layer's, -log of the softmax in nats, and least for the label that is
-    given; `energy_K` is that of each label K.
+    `energy` is the label layer's in nats, and least for the label that is given; `energy_K` is that
+    of each label K.
     """
     device = network.weights()[0].device
     found: list[dict[str, Any]] = []
@@ -30,7 +30,7 @@ def classify(
         rows = images.rows(range(first, min(first + BATCH, len(images))))
         with torch.no_grad():
             logits_BK = network.logits(rows.pixels_BD[rows.ok].to(device)).double().cpu()
-        judged = iter((-logits_BK.log_softmax(1)).tolist())
+        judged = iter(network.energies(logits_BK).tolist())
         for i, status in enumerate(rows.status):
             row = {"id": images.id(first + i), "status": status, "reason": rows.reason[i]}
             energies = next(judged) if status == "ok" else None

@@ -1,13 +1,14 @@
 """Classifiers: networks from pixels up to the logits of classes.
 
-A dense classifier can also learn by predictive coding. Its weights are then those of a predictive
-coding network whose latent is the image and whose data layer is the label (`Classifier.network`).
+A classifier can also learn by predictive coding. Its weights are then those of a predictive coding
+network whose latent is the image and whose data layer is the label (`Classifier.network`).
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,11 +18,11 @@ from pcgen.config import ClassifierTable, ModelTable, Recipe
 from pcgen.device import generator
 from pcgen.errors import CheckpointError, RecipeError
 from pcgen.model.activations import activation
-from pcgen.model.layers import Dense, Shape
-from pcgen.model.network import Network, build
+from pcgen.model.layers import Convolution, Dense, Layer, Shape
+from pcgen.model.network import Network, Skip
 from pcgen.storage.checkpoint import Checkpoint, LoadedModel, rebuild, require_numbers
 
-# Side of a convolution's kernel; padding keeps the map's size.
+# Side of a convolution's kernel.
 _KERNEL = 3
 
 
@@ -34,6 +35,7 @@ class Classifier:
         classes: number of classes, K.
         convolutions: weight (C, C_below, 3, 3) and bias (C,) of each.
         dense: weight (U, D) and bias (U,) of each layer, the last one's are the classes'.
+        skips: weight (C, C_above, 1, 1) of each skip connection.
     """
 
     def __init__(
@@ -42,12 +44,15 @@ class Classifier:
         shape: Shape,
         convolutions: list[tuple[Tensor, Tensor]],
         dense: list[tuple[Tensor, Tensor]],
+        skips: list[Tensor],
     ) -> None:
         self.table = table
         self.shape = shape
         self.convolutions = convolutions
         self.dense = dense
+        self.skips = skips
         self.activation = activation(table.activation).value
+        self.maps = _maps(table, shape)
 
     @property
     def classes(self) -> int:
@@ -56,32 +61,33 @@ class Classifier:
     @property
     def sizes(self) -> list[int]:
         """Return the units of the data, of each map and of each dense layer."""
-        _, height, width = self.shape
-        sizes = [math.prod(self.shape)]
-        for _, bias in self.convolutions:
-            height, width = height // 2, width // 2
-            sizes.append(len(bias) * height * width)
+        sizes = [math.prod(self.shape)] + [math.prod(entry.below) for entry in self.maps]
         return sizes + [len(bias) for _, bias in self.dense]
 
     @property
     def largest_product(self) -> int:
         """Return the multiply-adds of the largest layer, per image."""
-        _, height, width = self.shape
         products = [weight.numel() for weight, _ in self.dense]
-        for weight, _ in self.convolutions:
-            products.append(weight.numel() * height * width)
-            height, width = height // 2, width // 2
+        products += [math.prod(m.weight) * math.prod(m.drives[1:]) for m in self.maps]
         return max(products)
+
+    def inputs(self, data_BD: Tensor) -> Tensor:
+        """Return what the first layer sees of the data (B, D)."""
+        return 2 * data_BD - 1 if self.table.inputs == "centred" else data_BD
 
     def features(self, data_BD: Tensor) -> Tensor:
         """Return the last hidden layer's responses (B, F)."""
-        found = data_BD
+        found = self.inputs(data_BD)
         if self.convolutions:
-            maps = data_BD.reshape(-1, *self.shape)
-            for weight, bias in self.convolutions:
-                maps = functional.conv2d(maps, weight, bias, padding=_KERNEL // 2)
-                maps = functional.max_pool2d(self.activation(maps), 2)
-            found = maps.flatten(1)
+            states = [found.reshape(-1, *self.shape)]
+            for (weight, bias), entry in zip(self.convolutions, self.maps, strict=True):
+                drive = functional.conv2d(states[-1], weight, bias, entry.stride, entry.padding)
+                for skip, (source, target) in zip(self.skips, self.table.skips, strict=True):
+                    if target == len(states):
+                        stride = states[source].shape[-1] // drive.shape[-1]
+                        drive = drive + functional.conv2d(states[source], skip, None, stride)
+                states.append(functional.max_pool2d(self.activation(drive), entry.pool))
+            found = states[-1].flatten(1)
         for weight, bias in self.dense[:-1]:
             found = self.activation(functional.linear(found, weight, bias))
         return found
@@ -94,26 +100,68 @@ class Classifier:
         """Return the logits (B, K) of the classes."""
         return self.logits_of(self.features(data_BD))
 
+    def energies(self, logits_BK: Tensor) -> Tensor:
+        """Return the energy (B, K) of the label layer for every label, in nats.
+
+        It is -log of the softmax, or half the squared distance to the one-hot label.
+        """
+        if self.table.likelihood == "categorical":
+            return -logits_BK.log_softmax(1)
+        return 0.5 * (logits_BK.square().sum(1, keepdim=True) + 1) - logits_BK
+
     def network(self) -> Network:
         """Return the predictive coding network that shares these weights.
 
-        Its latent is the image and its data layer the label. Without errors its states are the
-        dense classifier's responses, since mu_l = f(W x_{l+1} + b).
+        Its latent is `inputs(image)` and its data layer the label. Without errors its states are
+        the classifier's responses, since mu_l = f(W x_{l+1} + b), pooled above a convolution.
         """
-        assert not self.convolutions
-        layers = [Dense(weight, bias) for weight, bias in reversed(self.dense)]
+        layers: list[Layer] = [
+            Convolution(
+                weight,
+                bias,
+                entry.above,
+                stride=entry.stride,
+                padding=entry.padding,
+                pool=entry.pool,
+                # The image's channels come first, and those of the map that becomes a vector.
+                channels_first=(entry is self.maps[0], entry is self.maps[-1]),
+            )
+            for (weight, bias), entry in zip(self.convolutions, self.maps, strict=True)
+        ]
+        layers += [Dense(weight, bias) for weight, bias in self.dense]
         table = ModelTable(
-            layers=[layer.above[2] for layer in reversed(layers)],
+            layers=[math.prod(layer.above) for layer in layers],
             activation=self.table.activation,
-            likelihood="categorical",
+            likelihood=self.table.likelihood,
         )
-        like = layers[0].weight
-        nothing = build(table, self.classes, torch.Generator()).log_precisions
-        return Network.of(table, layers, [p.to(like) for p in nothing])
+        skips = [
+            self._skip(weight, source, target)
+            for weight, (source, target) in zip(self.skips, self.table.skips, strict=True)
+        ]
+        like = self.dense[-1][0]
+        hidden = like.new_tensor(self.table.precision).log()
+        precisions = [like.new_zeros(()), *[hidden] * (len(layers) - 1)]
+        precisions.append(like.new_full((), -math.inf))
+        return Network.of(table, layers[::-1], precisions, skips)
+
+    def _skip(self, weight: Tensor, source: int, target: int) -> Skip:
+        """Return a skip connection between convolutions, of the predictive coding network."""
+        depth, last = len(self.maps) + len(self.dense), len(self.maps)
+        above = self.maps[source].above
+        layer = Convolution(
+            weight,
+            None,
+            above,
+            stride=above[1] // self.maps[target - 1].drives[1],
+            padding=0,
+            channels_first=(source == 0, target == last),
+        )
+        return Skip(depth - source, depth - target, layer)
 
     def weights(self) -> list[Tensor]:
-        """Return all weights and biases, from the data upwards."""
-        return [tensor for pair in [*self.convolutions, *self.dense] for tensor in pair]
+        """Return all weights and biases, from the data upwards, skip connections last."""
+        pairs = [*self.convolutions, *self.dense]
+        return [tensor for pair in pairs for tensor in pair] + self.skips
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors of a checkpoint, by name."""
@@ -121,6 +169,7 @@ class Classifier:
         for kind, pairs in (("convolutions", self.convolutions), ("dense", self.dense)):
             for i, (weight, bias) in enumerate(pairs):
                 named[f"{kind}.{i}.weight"], named[f"{kind}.{i}.bias"] = weight, bias
+        named |= {f"skips.{i}.weight": weight for i, weight in enumerate(self.skips)}
         return named
 
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -135,30 +184,50 @@ class Classifier:
         def copied(tensor: Tensor) -> Tensor:
             return tensor.detach().to(device, dtype, copy=True)
 
-        kinds = (self.convolutions, self.dense)
-        copies = ([(copied(w), copied(b)) for w, b in pairs] for pairs in kinds)
-        return Classifier(self.table, self.shape, *copies)
+        convolutions, dense = (
+            [(copied(weight), copied(bias)) for weight, bias in pairs]
+            for pairs in (self.convolutions, self.dense)
+        )
+        skips = [copied(weight) for weight in self.skips]
+        return Classifier(self.table, self.shape, convolutions, dense, skips)
+
+
+@dataclass(frozen=True, slots=True)
+class _Map:
+    """A convolution: its shapes, from the image upwards.
+
+    Attributes:
+        weight: the shape of its weight.
+        above: the shape of its input.
+        drives: the shape of the convolved map, before pooling.
+        below: the shape after pooling.
+    """
+
+    weight: tuple[int, int, int, int]
+    above: Shape
+    drives: Shape
+    below: Shape
+    stride: int
+    padding: int
+    pool: int
 
 
 def build_classifier(
     table: ClassifierTable, shape: Shape, classes: int, source: torch.Generator
 ) -> Classifier:
-    """Return a new classifier with random weights, N(0, 2 / inputs), and biases of 0.
+    """Return a new classifier with the random weights that the table names.
 
     Raises:
-        RecipeError: more convolutions than the image can be halved; a rule that does not fit.
+        RecipeError: an image too small for the convolutions; lists of different lengths; skip
+            connections between maps that do not fit.
     """
-    if table.rule == "pc" and table.kind != "mlp":
-        raise RecipeError(
-            f"classifier.rule: pc is for an mlp, not a {table.kind}",
-            "Use --set classifier.kind=mlp",
-        )
-    convolutions, dense = _weight_shapes(table, shape, classes)
+    convolutions, dense, skips = _weight_shapes(table, shape, classes)
     return Classifier(
         table,
         shape,
-        [_pair(weight, source) for weight in convolutions],
-        [_pair(weight, source) for weight in dense],
+        [_pair(weight, table.weights, source) for weight in convolutions],
+        [_pair(weight, table.weights, source) for weight in dense],
+        [_skip_weight(weight, table.weights, source) for weight in skips],
     )
 
 
@@ -168,32 +237,90 @@ def tensor_size(table: ClassifierTable, shape: Shape, classes: int) -> int:
     Raises:
         RecipeError: as `build_classifier`.
     """
-    convolutions, dense = _weight_shapes(table, shape, classes)
-    return sum(math.prod(weight) + weight[0] for weight in convolutions + dense)
+    convolutions, dense, skips = _weight_shapes(table, shape, classes)
+    pairs = sum(math.prod(weight) + weight[0] for weight in convolutions + dense)
+    return pairs + sum(math.prod(weight) for weight in skips)
 
 
 def _weight_shapes(
     table: ClassifierTable, shape: Shape, classes: int
-) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """Return the shapes of the weights of the convolutions and of the dense layers."""
-    channels, height, width = shape
-    convolutions: list[tuple[int, ...]] = []
-    for count in table.channels if table.kind == "convnet" else []:
-        height, width = height // 2, width // 2
-        if not (height and width):
+) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Return the shapes of the weights of the convolutions, the dense layers and the skips."""
+    maps = _maps(table, shape)
+    inputs = math.prod(maps[-1].below if maps else shape)
+    sizes = [inputs, *table.hidden, classes]
+    dense: list[tuple[int, ...]] = [(above, below) for below, above in itertools.pairwise(sizes)]
+    skips = [_skip_shape(pair, maps) for pair in table.skips]
+    return [entry.weight for entry in maps], dense, skips
+
+
+def _skip_shape(pair: list[int], maps: list[_Map]) -> tuple[int, ...]:
+    """Return the shape of a skip connection's weight.
+
+    Raises:
+        RecipeError: there are no such maps, or the sizes do not fit.
+    """
+    source, target = pair
+    if not 0 <= source < target - 1 or target > len(maps):
+        raise RecipeError(
+            f"classifier.skips: {pair} must lead from a map to one at least two convolutions "
+            f"above it; 0 is the image and {len(maps)} the last map"
+        )
+    above, below = maps[source].above, maps[target - 1].drives
+    stride = above[1] // below[1]
+    if [(side - 1) // max(stride, 1) + 1 for side in above[1:]] != [*below[1:]]:
+        raise RecipeError(
+            f"classifier.skips: {pair} leads from {above[1]}x{above[2]} to {below[1]}x{below[2]}, "
+            "which must be equal or differ by a whole factor"
+        )
+    return (below[0], above[0], 1, 1)
+
+
+def _skip_weight(shape: tuple[int, ...], kind: str, source: torch.Generator) -> Tensor:
+    """Return the weight of a new skip connection."""
+    weight, _ = _pair(shape, kind, source)
+    return torch.eye(shape[0])[:, :, None, None] if shape[0] == shape[1] else weight
+
+
+def _maps(table: ClassifierTable, shape: Shape) -> list[_Map]:
+    """Return the convolutions of a classifier of images of this shape; none of an mlp."""
+    if table.kind == "mlp":
+        return []
+    maps: list[_Map] = []
+    strides, paddings, pools = (_each(table, key) for key in ("stride", "padding", "pool"))
+    above = shape
+    for count, stride, padding, pool in zip(table.channels, strides, paddings, pools, strict=True):
+        height, width = ((side + 2 * padding - _KERNEL) // stride + 1 for side in above[1:])
+        below = (count, height // pool, width // pool)
+        if min(height, width, *below) < 1:
             raise RecipeError(
-                f"classifier.channels: {len(table.channels)} convolutions halve an image of "
-                f"{shape[1]}x{shape[2]} to nothing"
+                f"classifier.channels: convolution {len(maps) + 1} of {len(table.channels)} leaves "
+                f"nothing of an image of {shape[1]}x{shape[2]}",
+                "Use fewer, or less pooling: --set classifier.pool=1",
             )
-        convolutions.append((count, channels, _KERNEL, _KERNEL))
-        channels = count
-    sizes = [channels * height * width, *table.hidden, classes]
-    return convolutions, [(above, below) for below, above in itertools.pairwise(sizes)]
+        weight = (count, above[0], _KERNEL, _KERNEL)
+        maps.append(_Map(weight, above, (count, height, width), below, stride, padding, pool))
+        above = below
+    return maps
 
 
-def _pair(shape: tuple[int, ...], source: torch.Generator) -> tuple[Tensor, Tensor]:
-    weight = torch.randn(shape, generator=source)
-    return weight * math.sqrt(2 / math.prod(shape[1:])), torch.zeros(shape[0])
+def _each(table: ClassifierTable, key: str) -> list[int]:
+    """Return the values of a key for each convolution."""
+    value, count = getattr(table, key), len(table.channels)
+    values = value if isinstance(value, list) else [value] * count
+    if len(values) != count:
+        raise RecipeError(f"classifier.{key}: {len(values)} values for {count} convolutions")
+    return values
+
+
+def _pair(shape: tuple[int, ...], kind: str, source: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return the weight and the bias of a new layer."""
+    inputs = math.prod(shape[1:])
+    if kind == "normal":
+        weight = torch.randn(shape, generator=source)
+        return weight * math.sqrt(2 / inputs), torch.zeros(shape[0])
+    weight, bias = (2 * torch.rand(size, generator=source) - 1 for size in (shape, shape[:1]))
+    return weight / math.sqrt(inputs), bias / math.sqrt(inputs)
 
 
 ClassifierModel = LoadedModel[Classifier]

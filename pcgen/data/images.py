@@ -224,6 +224,21 @@ def mirrored(pixels_BD: Tensor, shape: Shape) -> Tensor:
     return pixels_BD.view(-1, *shape).flip(3).flatten(1)
 
 
+def shifted(pixels_BD: Tensor, shape: Shape, moves_B2: Tensor) -> Tensor:
+    """Return the images (B, D) moved down and right by whole pixels (B, 2); 0 comes in."""
+    _, height, width = shape
+    reach = int(moves_B2.abs().max()) if len(moves_B2) else 0
+    images = torch.nn.functional.pad(pixels_BD.view(-1, *shape), [reach] * 4)
+    rows_BH, columns_BW = (
+        reach + torch.arange(side) - moves_B2[:, axis, None]
+        for axis, side in enumerate((height, width))
+    )
+    first_B111 = torch.arange(len(images)).view(-1, 1, 1, 1)
+    channels = torch.arange(shape[0]).view(1, -1, 1, 1)
+    moved = images[first_B111, channels, rows_BH[:, None, :, None], columns_BW[:, None, None]]
+    return moved.flatten(1)
+
+
 def epoch_batches(
     images: Images,
     size: int,

@@ -59,7 +59,7 @@ def error_slopes(
     for i in range(1, network.depth):
         arrived = network.adjoint(i, carried)
         slopes.append(chosen(terms[i].pull_BD) - arrived)
-        carried.append(arrived.mul_(chosen(slope_of(terms[i]))))
+        carried.append(network.through(i, arrived, chosen(slope_of(terms[i]))))
     if last_free == network.depth:
         slopes.append(chosen(prior_pull_BL) - network.adjoint(network.depth, carried))
     return slopes

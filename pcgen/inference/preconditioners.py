@@ -17,7 +17,7 @@ from torch import Tensor
 from pcgen.errors import RecipeError
 from pcgen.model import products
 from pcgen.model.energy import Terms, slope_of
-from pcgen.model.layers import Dense, Layer, TransposedConvolution
+from pcgen.model.layers import Convolution, Dense, Layer, TransposedConvolution
 from pcgen.model.network import Network
 
 # The diagonal of a product is computed exactly up to this many data units, and estimated from this
@@ -47,32 +47,41 @@ class BlockDiagonal:
 
     def __init__(self, network: Network, *, hidden_data: bool = False) -> None:
         """Prepare for the network's present weights. Hidden data have no curvature."""
-        precisions = [p.exp() for p in network.log_precisions]
         bounds = [energy.bound().to(network.layers[0].weight) for energy in network.energies()]
         if hidden_data:
             bounds[0] = torch.zeros_like(bounds[0])
-        self.inverse: list[_Block] = []
-        for outputs, precision in zip(network.outputs[1:], precisions[1:], strict=True):
-            layers = [(layer, bounds[target]) for target, layer in outputs]
-            convolutions = [
-                (layer, bound)
-                for layer, bound in layers
-                if isinstance(layer, TransposedConvolution)
-            ]
-            if len(convolutions) == len(layers):
-                self.inverse.append(_Circulant(convolutions, precision))
-            else:
-                block = sum(_block(layer, bound) for layer, bound in layers)
-                assert isinstance(block, Tensor)
-                self.inverse.append(_Whole(_add_to_diagonal(block, precision)))
+        self.network, self.bounds = network, bounds
+        self._made: list[_Block] = []
 
     def __call__(self, slopes: list[Tensor]) -> list[Tensor]:
         """Return D^-1 slope for each given slope (B, D_l), from layer 1 upwards."""
-        return [inverse(slope) for slope, inverse in zip(slopes, self.inverse, strict=False)]
+        return [
+            inverse(slope) for slope, inverse in zip(slopes, self._inverse(slopes), strict=True)
+        ]
 
     def root(self, noise: list[Tensor]) -> list[Tensor]:
         """Return draws from N(0, D^-1), made of standard normal numbers (B, D_l), layer 1 first."""
-        return [inverse.root(xi) for xi, inverse in zip(noise, self.inverse, strict=False)]
+        return [inverse.root(xi) for xi, inverse in zip(noise, self._inverse(noise), strict=True)]
+
+    def _inverse(self, layers: list[Tensor]) -> list[_Block]:
+        """Return the inverses of these layers; a clamped layer's is never made."""
+        for i in range(len(self._made) + 1, len(layers) + 1):
+            self._made.append(self._block(i))
+        return self._made[: len(layers)]
+
+    def _block(self, i: int) -> _Block:
+        precision = self.network.log_precisions[i].exp()
+        layers = [(layer, self.bounds[target]) for target, layer in self.network.outputs[i]]
+        convolutions = [
+            (layer, bound)
+            for layer, bound in layers
+            if isinstance(layer, TransposedConvolution | Convolution)
+        ]
+        if len(convolutions) == len(layers):
+            return _Circulant(convolutions, precision)
+        block = sum(_block(layer, bound) for layer, bound in layers)
+        assert isinstance(block, Tensor)
+        return _Whole(_add_to_diagonal(block, precision))
 
 
 class _Block(Protocol):
@@ -114,7 +123,9 @@ class _Circulant:
     """
 
     def __init__(
-        self, layers: list[tuple[TransposedConvolution, Tensor]], precision: Tensor
+        self,
+        layers: Sequence[tuple[TransposedConvolution | Convolution, Tensor]],
+        precision: Tensor,
     ) -> None:
         self.shape = layers[0][0].above
         total = sum(torus_spectrum(layer) * bound.mean() for layer, bound in layers)
@@ -146,7 +157,7 @@ class _Circulant:
         return torch.fft.irfft2(solved, (height, width), dim=(1, 2)).reshape(slope_BU.shape)
 
 
-def torus_spectrum(layer: TransposedConvolution) -> Tensor:
+def torus_spectrum(layer: TransposedConvolution | Convolution) -> Tensor:
     """Return W'W on a torus, one Hermitian matrix for each frequency: (F, C, C).
 
     The map below consists of stride^2 phases, each a convolution of the map above with a kernel.
@@ -403,7 +414,7 @@ def _matrix(layer: Layer) -> Tensor:
     Raises:
         RecipeError: the matrix of a convolution would be too large.
     """
-    if isinstance(layer, TransposedConvolution) and _entries(layer) > LARGEST_MATRIX:
+    if not isinstance(layer, Dense) and _entries(layer) > LARGEST_MATRIX:
         raise RecipeError(
             f"inference.solver: newton writes convolutions as matrices, and the one from "
             f"{list(layer.above)} to {list(layer.below)} would be too large",

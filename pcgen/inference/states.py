@@ -12,7 +12,7 @@ from torch import Tensor
 from pcgen.inference.certificate import Certificate, LatentCurvature
 from pcgen.inference.coordinates import error_slopes
 from pcgen.inference.directions import Direction, dot, selected
-from pcgen.model.energy import Terms, with_images
+from pcgen.model.energy import Gaussian, Terms, with_images
 from pcgen.model.network import Network
 from pcgen.model.upward import Guide
 
@@ -120,6 +120,7 @@ class StateInference:
         # The share of the Gauss-Newton length that each image moves.
         self.trust_B = torch.ones_like(states[0][:, 0])
         self.energy_B = torch.zeros_like(self.trust_B)
+        self.prior_energy_B: Tensor | None = None
         self.prior_pull_BD = torch.zeros_like(states[-1])
         self.drives: list[Tensor] = []
         self.terms: list[Terms] = []
@@ -134,6 +135,7 @@ class StateInference:
     def follow(self, guide: Guide) -> None:
         """Add the energy of the upward chain, whose predictions these are, from now on."""
         self.guide = guide
+        self.prior_energy_B = None
         self._add_up()
 
     def refines_at(self, step: int) -> bool:
@@ -230,6 +232,8 @@ class StateInference:
         self.frozen_B = self.frozen_B[index]
         self.trust_B = self.trust_B[index]
         self.energy_B = self.energy_B[index]
+        if self.prior_energy_B is not None:
+            self.prior_energy_B = self.prior_energy_B[index]
         self.prior_pull_BD = self.prior_pull_BD.index_select(0, index)
         self.guide = None if self.guide is None else self.guide.of(index)
         self.drives = selected(self.drives, index)
@@ -277,18 +281,28 @@ class StateInference:
             *(torch.addcmul(a, length, d) for a, d in zip(self.drives, drive_moves, strict=False)),
             *self.drives[self.last_free :],
         ]
-        self._evaluate()
+        self._evaluate(self.last_free)
 
-    def _evaluate(self) -> None:
-        self.terms = [
-            energy.terms(value, drive, self.mask_BD if i == 0 else None)
-            for i, (energy, value, drive) in enumerate(
-                zip(self.energies, self.states, self.drives, strict=False)
-            )
-        ]
+    def _evaluate(self, still: int | None = None) -> None:
+        """Compute all terms; from layer `still` (at least 1) up, the drives are as they were."""
+        still = self.network.depth if still is None else max(1, still)
+        parts = zip(self.energies, self.states, self.drives, strict=False)
+        before, self.terms = self.terms, []
+        for i, (energy, value, drive) in enumerate(parts):
+            if i < still:
+                terms = energy.terms(value, drive, self.mask_BD if i == 0 else None)
+            else:
+                assert isinstance(energy, Gaussian)
+                terms = energy.terms_at_value(value, before[i])
+            self.terms.append(terms)
         self._add_up()
 
     def _add_up(self) -> None:
-        self.energy_B, self.prior_pull_BD = self.network.prior_terms(self.states[-1], self.guide)
+        # The prior's energy of a clamped latent stays as it was.
+        if self.last_free == self.network.depth or self.prior_energy_B is None:
+            self.prior_energy_B, self.prior_pull_BD = self.network.prior_terms(
+                self.states[-1], self.guide
+            )
+        self.energy_B = self.prior_energy_B
         for terms in self.terms:
             self.energy_B = self.energy_B + terms.energy_B

@@ -103,7 +103,7 @@ class PredictiveCoding(Learner):
             sums = self.update(states, batch, self._contributions(states, batch) if is_last else [])
             if is_last and self.upward is not None:
                 latent_BD = states.states[self.network.latent]
-                whole = self._updates_of_run(batch)
+                whole = self.updates_of_run(batch)
                 self.upward.learn(batch, data_BD, latent_BD, self.updates - 1, whole)
         numbers, latent_BD, *rest = sums
         self.network.typical_latents[: len(latent_BD)] = latent_BD
@@ -148,19 +148,11 @@ class PredictiveCoding(Learner):
         whole = iter(sums)
         gradients = [None if gradient is None else next(whole) for gradient in gradients]
         count = len(self.weights.weights)
-        self.weights.step(gradients[:count], self.updates, self._updates_of_run(batch))
+        self.weights.step(gradients[:count], self.updates, self.updates_of_run(batch))
         self.updates += 1
         if learned:
             self.precisions.step(gradients[count:])
         return list(whole)
-
-    def _updates_of_run(self, batch: Batch) -> int:
-        """Return the weight updates of the whole run."""
-        if not self.recipe.learning.incremental:
-            return batch.batches
-        epochs = self.recipe.learning.epochs
-        steps = sum(self.recipe.steps_in(epoch) for epoch in range(1, epochs + 1))
-        return batch.batches // epochs * steps
 
     def end_epoch(self, images: Images, epoch: int) -> None:
         """Move the components of a mixture prior to the latents of the chains."""

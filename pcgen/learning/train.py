@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pcgen.config import Recipe
-from pcgen.data.images import Images, Rows, epoch_batches, mirrored
+from pcgen.data.images import Images, Rows, epoch_batches, mirrored, shifted
 from pcgen.device import generator
 from pcgen.distributed import Group
 from pcgen.errors import DivergenceError, OutOfMemoryError, RecipeError, is_out_of_memory
@@ -121,6 +121,14 @@ class Learner:
         """
         raise NotImplementedError
 
+    def updates_of_run(self, batch: Batch) -> int:
+        """Return the weight updates of the whole run: of each batch, or of each inference step."""
+        if not self.recipe.learning.incremental:
+            return batch.batches
+        epochs = self.recipe.learning.epochs
+        steps = sum(self.recipe.steps_in(epoch) for epoch in range(1, epochs + 1))
+        return batch.batches // epochs * steps
+
     def end_epoch(self, images: Images, epoch: int) -> None:
         """Learn what is learned once an epoch, after its last batch."""
 
@@ -190,20 +198,18 @@ class Training:
         Raises:
             DivergenceError: an energy that is not finite.
             DataError: an image that cannot be read.
-            RecipeError: images that cannot be mirrored.
+            RecipeError: images that cannot be mirrored or shifted.
             OutOfMemoryError: a batch too large; it names one that fits.
             DistributedError: another process was lost.
         """
         learning, seed = self.learner.recipe.learning, self.learner.recipe.seed
-        if learning.mirror:
-            _require_mirror(self.learner.recipe, images)
+        _require_pictures(self.learner.recipe, images)
         batches = math.ceil(len(images) / learning.batch_size)
         self.learner.begin(images, validation)
         while self.epoch < learning.epochs:
             order = (learning.batch_size, seed, self.epoch, self.batch, self._own)
             for rows, whole_B in epoch_batches(images, *order):
-                if learning.mirror:
-                    rows = self._mirrored(rows, images)
+                rows = self._changed(rows, images)
                 batch = Batch(rows, whole_B, self.epoch, batches * learning.epochs, self.group)
                 energy, second = self._learn(batch)
                 self.sums += torch.tensor([energy, second, len(batch)], dtype=torch.float64)
@@ -235,13 +241,21 @@ class Training:
         own = self.group.share(len(indices))
         return indices[own.start : own.stop] if own else indices[:1]
 
-    def _mirrored(self, rows: Rows, images: Images) -> Rows:
-        """Return the rows, half of them mirrored; which ones depends on seed, epoch and row."""
-        source = generator(self.learner.recipe.seed, "mirror", self.epoch)
-        chosen_B = (torch.rand(len(images), generator=source) < 0.5)[rows.index_B]
+    def _changed(self, rows: Rows, images: Images) -> Rows:
+        """Return the rows mirrored and shifted; how depends on seed, epoch and row alone."""
+        seed, table = self.learner.recipe.seed, self.learner.recipe.learning
         pixels_BD = rows.pixels_BD
-        changed_BD = torch.where(chosen_B[:, None], mirrored(pixels_BD, images.shape), pixels_BD)
-        return replace(rows, pixels_BD=changed_BD)
+        if table.mirror:
+            source = generator(seed, "mirror", self.epoch)
+            chosen_B = (torch.rand(len(images), generator=source) < 0.5)[rows.index_B]
+            mirror_BD = mirrored(pixels_BD, images.shape)
+            pixels_BD = torch.where(chosen_B[:, None], mirror_BD, pixels_BD)
+        if table.shift:
+            source = generator(seed, "shift", self.epoch)
+            span = (-table.shift, table.shift + 1)
+            moves_N2 = torch.randint(*span, (len(images), 2), generator=source)
+            pixels_BD = shifted(pixels_BD, images.shape, moves_N2[rows.index_B])
+        return replace(rows, pixels_BD=pixels_BD)
 
     def _learn(self, batch: Batch) -> tuple[float, float]:
         try:
@@ -284,15 +298,18 @@ class Training:
         )
 
 
-def _require_mirror(recipe: Recipe, images: Images) -> None:
-    """Refuse to mirror rows that are no pictures, or whose latents are kept.
+def _require_pictures(recipe: Recipe, images: Images) -> None:
+    """Refuse to mirror or shift rows that are no pictures, or whose latents are kept.
 
     Raises:
         RecipeError: such rows.
     """
+    learning = recipe.learning
     keeps = recipe.inference.keep_latents or recipe.inference.sampling.persistent
-    if images.shape[1] == 1 or images.is_table or keeps or recipe.learning.memory:
-        raise RecipeError(
-            "learning.mirror: only pictures can be mirrored, and no latent or chain can be kept",
-            "Use --set learning.mirror=false",
-        )
+    fixed = images.shape[1] == 1 or images.is_table or keeps or learning.memory
+    for key, word, off in (("mirror", "mirrored", "false"), ("shift", "shifted", "0")):
+        if getattr(learning, key) and fixed:
+            raise RecipeError(
+                f"learning.{key}: only pictures can be {word}, and no latent or chain can be kept",
+                f"Use --set learning.{key}={off}",
+            )

@@ -65,6 +65,9 @@ def _tanh(drive: Tensor) -> Tensor:
     return growth / (growth + 2)
 
 
+# The slope of a leaky ReLU below 0: torch's default.
+LEAK = 0.01
+
 ACTIVATIONS.define(
     {
         activation.name: activation
@@ -75,6 +78,12 @@ ACTIVATIONS.define(
                 "hard_tanh", functional.hardtanh, lambda a, y: (a.abs() < 1).to(a.dtype), 1.0
             ),
             Activation("relu", torch.relu, lambda a, y: (a > 0).to(a.dtype), 1.0),
+            Activation(
+                "leaky_relu",
+                functional.leaky_relu,
+                lambda a, y: torch.where(a > 0, 1.0, LEAK).to(a.dtype),
+                1.0,
+            ),
             # The steepest point of GELU lies at drive sqrt(2).
             Activation("gelu", functional.gelu, _gelu_slope, 1.1290),
             Activation("silu", functional.silu, _silu_slope, 1.0999),

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from pcgen.errors import RecipeError
 from pcgen.model.activations import Activation
+from pcgen.model.layers import Convolution
 from pcgen.registry import LIKELIHOODS
 
 
@@ -130,18 +131,26 @@ class Gaussian:
         self.is_unit = precision.ndim == 0 and precision.is_cpu and precision.item() == 1
 
     def terms(self, value_BD: Tensor, drive_BD: Tensor, mask_BD: Tensor | None) -> Terms:
-        prediction = self.activation.value(drive_BD)
+        prediction, slope = self.response(drive_BD)
         error = value_BD - prediction
         if mask_BD is not None:
             error = error * mask_BD
-        return self._terms(error, drive_BD, prediction)
+        return self._terms(error, prediction, slope)
 
     def terms_at_error(self, error_BD: Tensor, drive_BD: Tensor) -> Terms:
         """Return the energy and its slopes where the value is the prediction plus this error."""
-        return self._terms(error_BD, drive_BD, self.activation.value(drive_BD))
+        return self._terms(error_BD, *self.response(drive_BD))
 
-    def _terms(self, error: Tensor, drive_BD: Tensor, prediction: Tensor) -> Terms:
-        slope = self.activation.slope(drive_BD, prediction)
+    def terms_at_value(self, value_BD: Tensor, terms: Terms) -> Terms:
+        """Return the energy and its slopes at another value, and the same drive."""
+        return self._terms(value_BD - terms.prediction_BD, terms.prediction_BD, slope_of(terms))
+
+    def response(self, drive_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the prediction and its slope in the drive."""
+        prediction = self.activation.value(drive_BD)
+        return prediction, self.activation.slope(drive_BD, prediction)
+
+    def _terms(self, error: Tensor, prediction: Tensor, slope: Tensor) -> Terms:
         pull = self.weighted(error)
         signal = pull if self.activation.is_linear else pull * slope
         energy = 0.5 * weighted_square(error, self.precision)
@@ -175,6 +184,36 @@ class Gaussian:
 
     def draw(self, prediction_BD: Tensor, normal_BD: Tensor) -> Tensor:
         return prediction_BD + normal_BD * self.precision.rsqrt()
+
+
+@dataclass(slots=True)
+class Pooled(Gaussian):
+    """E = 1/2 sum pi (x - pool(f(a)))^2: of each window of a map, the largest response counts.
+
+    The slope is that of the largest response, and 0 at all others.
+    """
+
+    layer: Convolution
+
+    def curvature(
+        self, terms: Terms, move_BD: Tensor | None, drive_move_BD: Tensor, mask_BD: Tensor | None
+    ) -> Tensor:
+        change = self.layer.summed(slope_of(terms) * drive_move_BD)
+        change = change if move_BD is None else move_BD - change
+        return weighted_square(change, self.precision)
+
+    def predict(self, drive_BD: Tensor) -> Tensor:
+        return self.layer.pooled(self.activation.value(drive_BD))[0]
+
+    def response(self, drive_BD: Tensor) -> tuple[Tensor, Tensor]:
+        response = self.activation.value(drive_BD)
+        prediction, chosen = self.layer.pooled(response)
+        return prediction, self.activation.slope(drive_BD, response) * chosen
+
+    def _terms(self, error: Tensor, prediction: Tensor, slope: Tensor) -> Terms:
+        pull = self.weighted(error)
+        energy = 0.5 * weighted_square(error, self.precision)
+        return Terms(energy, prediction, pull, self.layer.spread(pull) * slope, slope)
 
 
 @dataclass(slots=True)

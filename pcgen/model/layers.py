@@ -294,6 +294,159 @@ class TransposedConvolution:
         return as_map(below_BD, self.below)
 
 
+class Convolution:
+    """A convolution: each position below sees a window of the map above.
+
+    The drive is the whole map of the convolution. The states below may be fewer: the largest
+    responses of windows of `pool` by `pool` positions, which `energy.Pooled` chooses.
+
+    Attributes:
+        weight: (channels below, channels above, kernel, kernel).
+        bias: (channels below,), or None.
+        above: the shape of the layer above.
+        drives: the shape of the drive.
+        below: the shape of the layer below, after pooling.
+        channels_first: whether the states above and below have their channels first, as images do.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        above: Shape,
+        *,
+        stride: int = 1,
+        padding: int = 1,
+        pool: int = 1,
+        channels_first: tuple[bool, bool] = (False, False),
+    ) -> None:
+        self.weight = weight
+        self.bias = bias
+        self.above = above
+        self.stride = stride
+        self.padding = padding
+        self.pool = pool
+        self.channels_first = channels_first
+        kernel = weight.shape[-1]
+        self.reach = kernel // 2
+        height, width = ((side + 2 * padding - kernel) // stride + 1 for side in above[1:])
+        self.drives: Shape = (len(weight), height, width)
+        self.below: Shape = (len(weight), height // pool, width // pool)
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.weight.numel() * math.prod(self.drives[1:])
+
+    def drive(self, above_BU: Tensor) -> Tensor:
+        return self._convolved(above_BU, self.bias)
+
+    def drive_move(self, move_BU: Tensor) -> Tensor:
+        return self._convolved(move_BU, None)
+
+    def adjoint(self, signal_BD: Tensor) -> Tensor:
+        signal, reach = self.drive_map(signal_BD), self.weight.shape[-1] - 1 - self.padding
+        if self.stride == 1 and reach >= 0:
+            # The same map as a convolution, in half the time on a CPU.
+            turned = self.weight.flip(2, 3).transpose(0, 1)
+            return _flat(functional.conv2d(signal, turned, None, 1, reach), self.channels_first[0])
+        rest = [
+            above - ((drive - 1) * self.stride - 2 * self.padding + self.weight.shape[-1])
+            for above, drive in zip(self.above[1:], self.drives[1:], strict=True)
+        ]
+        above = functional.conv_transpose2d(
+            signal, self.weight, None, self.stride, self.padding, rest
+        )
+        return _flat(above, self.channels_first[0])
+
+    def pull_above(self, pull_BU: Tensor, signal_BD: Tensor) -> Tensor:
+        return pull_BU - self.adjoint(signal_BD)
+
+    def gradients(self, signal_BD: Tensor, above_BU: Tensor) -> list[Tensor]:
+        signal, above = self.drive_map(signal_BD), self._above_map(above_BU)
+        weight = conv2d_weight(above, self.weight.shape, signal, self.stride, self.padding)  # type: ignore[no-untyped-call]
+        count = -len(signal_BD)
+        # The fused optimisers read the memory in order and ignore strides.
+        weight = (weight / count).contiguous()
+        return [weight] if self.bias is None else [weight, signal.sum((0, 2, 3)) / count]
+
+    def matrix(self) -> Tensor:
+        units = math.prod(self.above)
+        eye = torch.eye(units, dtype=self.weight.dtype, device=self.weight.device)
+        return self.drive_move(eye).T
+
+    def set_prediction(self, drive_D: Tensor) -> None:
+        assert self.bias is not None
+        self.bias.copy_(self.drive_map(drive_D[None]).mean((0, 2, 3)))
+
+    def phase_weight(self) -> Tensor:
+        """Return the kernel of the convolution as if its stride were 1, which bounds W'W."""
+        return self.weight
+
+    def drive_map(self, drive_BD: Tensor) -> Tensor:
+        """Return drives, flat, as a map (B, C, H, W)."""
+        return _map(drive_BD, self.drives, self.channels_first[1])
+
+    def pooled(self, response_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the largest response of each window, flat, and 1 for those responses, else 0."""
+        responses = self.drive_map(response_BD)
+        largest, index = functional.max_pool2d(responses, self.pool, return_indices=True)
+        chosen = torch.ops.aten.max_pool2d_with_indices_backward(
+            torch.ones_like(largest), responses, [self.pool] * 2, [], [0, 0], [1, 1], False, index
+        )
+        first = self.channels_first[1]
+        return _flat(largest, first), _flat(chosen, first)
+
+    def summed(self, drive_BD: Tensor) -> Tensor:
+        """Return the sum of each window, flat."""
+        sums = functional.avg_pool2d(self.drive_map(drive_BD), self.pool, divisor_override=1)
+        return _flat(sums, self.channels_first[1])
+
+    def spread(self, state_BD: Tensor) -> Tensor:
+        """Return the value of each window at all its positions, flat; 0 outside of windows."""
+        pool, (channels, height, width) = self.pool, self.below
+        _, whole_height, whole_width = self.drives
+        count, rest = len(state_BD), (whole_height - height * pool, whole_width - width * pool)
+        if self.channels_first[1]:
+            places = state_BD.view(count, channels, height, 1, width, 1)
+            spread = places.expand(-1, -1, -1, pool, -1, pool)
+            spread = spread.reshape(count, channels, height * pool, width * pool)
+            around = [0, rest[1], 0, rest[0]]
+        else:
+            places = state_BD.view(count, height, 1, width, 1, channels)
+            spread = places.expand(-1, -1, pool, -1, pool, -1)
+            spread = spread.reshape(count, height * pool, width * pool, channels)
+            around = [0, 0, 0, rest[1], 0, rest[0]]
+        return (functional.pad(spread, around) if any(rest) else spread).flatten(1)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Convolution:
+        bias = None if self.bias is None else self.bias.to(device, dtype, copy=True)
+        return Convolution(
+            self.weight.to(device, dtype, copy=True),
+            bias,
+            self.above,
+            stride=self.stride,
+            padding=self.padding,
+            pool=self.pool,
+            channels_first=self.channels_first,
+        )
+
+    def _convolved(self, above_BU: Tensor, bias: Tensor | None) -> Tensor:
+        above = self._above_map(above_BU)
+        below = functional.conv2d(above, self.weight, bias, self.stride, self.padding)
+        return _flat(below, self.channels_first[1])
+
+    def _above_map(self, above_BU: Tensor) -> Tensor:
+        return _map(above_BU, self.above, self.channels_first[0])
+
+
+def _map(flat_BD: Tensor, shape: Shape, channels_first: bool) -> Tensor:
+    return flat_BD.view(-1, *shape) if channels_first else as_map(flat_BD, shape)
+
+
+def _flat(maps: Tensor, channels_first: bool) -> Tensor:
+    return (maps if channels_first else maps.permute(0, 2, 3, 1)).reshape(len(maps), -1)
+
+
 def as_map(flat_BU: Tensor, shape: Shape) -> Tensor:
     """Return flat hidden states as a map (B, C, H, W), without a copy."""
     channels, height, width = shape

@@ -27,8 +27,8 @@ from pcgen.device import generator
 from pcgen.errors import RecipeError
 from pcgen.model import products
 from pcgen.model.activations import activation
-from pcgen.model.energy import Gaussian, LayerEnergy, Terms
-from pcgen.model.layers import Dense, Layer, Shape, TransposedConvolution
+from pcgen.model.energy import Gaussian, LayerEnergy, Pooled, Terms
+from pcgen.model.layers import Convolution, Dense, Layer, Shape, TransposedConvolution
 from pcgen.model.prior import Mixture
 from pcgen.registry import LIKELIHOODS
 
@@ -202,12 +202,22 @@ class Network:
             pull_BD = layer.pull_above(pull_BD, signals[target])
         return pull_BD
 
+    def through(self, i: int, arrived_BD: Tensor, slope_BD: Tensor) -> Tensor:
+        """Return what a signal at the states of layer i is at its drive, given the slopes there."""
+        layer = self.layers[i]
+        if isinstance(layer, Convolution) and layer.pool > 1:
+            arrived_BD = layer.spread(arrived_BD)
+        return arrived_BD * slope_BD
+
     def hidden_energies(self) -> list[Gaussian]:
         """Return the energies of layers 1 to L - 1, at the present precisions."""
         names = [self.table.activation] * (self.latent - 1) + ["linear"] * self.table.labels
+        parts = zip(names, self.log_precisions[1:-1], self.layers[1:], strict=True)
         return [
-            Gaussian(activation(name), p.exp())
-            for name, p in zip(names, self.log_precisions[1:-1], strict=True)
+            Pooled(activation(name), p.exp(), layer)
+            if isinstance(layer, Convolution) and layer.pool > 1
+            else Gaussian(activation(name), p.exp())
+            for name, p, layer in parts
         ]
 
     def energies(self) -> list[LayerEnergy]:

@@ -70,12 +70,13 @@ class RowMaker:
             heatmaps: the files of the readable inputs' heat maps.
         """
         values = self._values(batch.columns)
+        cells = iter(zip(*(_cells(*item) for item in values.items()), strict=True))
         rows, readable = [], 0
         for i, status in enumerate(batch.rows.status):
             row: Row = dict.fromkeys(self.columns)
             row |= {"id": images.id(batch.first + i), "source": images.source, "status": status}
             if status == "ok":
-                row |= {name: _value(name, of_name[readable]) for name, of_name in values.items()}
+                row.update(zip(values, next(cells), strict=True))
                 row["score_name"] = self.first
                 row["heatmap"] = heatmaps[readable] if heatmaps else None
                 readable += 1
@@ -153,6 +154,9 @@ def column(score: str) -> str:
     return score.replace("-", "_")
 
 
-def _value(name: str, value: Any) -> Any:
-    number = float(value)
-    return kind_of(name)(number) if math.isfinite(number) else None
+def _cells(name: str, column: Any) -> list[Any]:
+    """Return a column's numbers as its Python type; None for one that is not finite."""
+    numbers, kind = np.asarray(column, dtype=np.float64), kind_of(name)
+    if np.isfinite(numbers).all():
+        return list(numbers.astype(kind).tolist())
+    return [kind(number) if math.isfinite(number) else None for number in numbers.tolist()]

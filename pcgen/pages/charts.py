@@ -55,10 +55,14 @@ _STYLE: Any = {
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A named line: points (x, y); those whose y is not finite are left out."""
+    """A named line: points (x, y); those whose y is not finite are left out.
+
+    `bands` are the ends of the intervals of all points, drawn where every point has one.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
+    bands: Sequence[tuple[float, float]] = ()
 
     def finite(self) -> list[tuple[float, float]]:
         """Return the points that can be drawn."""
@@ -88,12 +92,15 @@ def line_chart(
     lines = [(line.name, line.finite()) for line in series if line.finite()]
     if not lines:
         return ""
+    bands = {line.name: line.bands for line in series if len(line.bands) == len(line.points)}
     with _drawing(x_label, y_label, height=320 if roc else _HEIGHT) as (axes, svg):
         for i, (name, points) in enumerate(lines):
             marker = "." if len(points) < 40 else ""
             style = _DASHES[i // len(_SERIES) % len(_DASHES)]
             colour = _SERIES[i % len(_SERIES)]
             axes.plot(*zip(*points, strict=True), style, color=colour, marker=marker, label=name)
+            for (x, _), ends in zip(points, bands[name], strict=False) if name in bands else ():
+                axes.plot((x, x), ends, color=colour, linewidth=1)
         ys = [y for _, points in lines for _, y in points]
         xs = [x for _, points in lines for x, _ in points]
         if roc:

@@ -19,6 +19,10 @@ from pcgen.commands.session import open_classifier
 from pcgen.config import Recipe, from_dict
 from pcgen.data.sources import open_data
 from pcgen.errors import CheckpointError, DataError, RecipeError
+from pcgen.inference.directions import Descent
+from pcgen.inference.solvers import Method, prepare
+from pcgen.inference.states import StateInference
+from pcgen.learning.gradients import weight_gradients
 from pcgen.learning.train import Batch, Training
 from pcgen.storage import runs
 
@@ -86,8 +90,8 @@ def test_local_errors_agree_with_backprop_where_the_label_hardly_pulls() -> None
     network.dense[-1][0].mul_(1e-2)
     learner, batch = training.learner, Batch(rows, rows.index_B)
     assert isinstance(learner, ClassifierLearner)
-    local, logits_BK = learner._local(rows.pixels_BD, images.labels, batch)
-    backward, same_BK = learner._backprop(rows.pixels_BD, images.labels, batch)
+    ((local, logits_BK),) = learner._local(rows.pixels_BD, images.labels, batch)
+    ((backward, same_BK),) = learner._backprop(rows.pixels_BD, images.labels, batch)
     torch.testing.assert_close(logits_BK, same_BK)
     for ours, theirs in zip(local, backward, strict=True):
         alike = functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0)
@@ -191,12 +195,206 @@ def test_data_that_cannot_teach_labels_are_refused(tmp_path: Path) -> None:
 
 def test_a_classifier_that_cannot_be_is_refused() -> None:
     images = open_data("digits", limit=20)
-    with pytest.raises(RecipeError, match="pc is for an mlp"):
-        initial_classifier(recipe(classifier={"rule": "pc"}), images, None)
-    with pytest.raises(RecipeError, match="to nothing"):
-        initial_classifier(recipe(classifier={"channels": [2] * 4}), images, None)
+    for table, words in {
+        "leaves nothing of an image of 8x8": {"channels": [2] * 4},
+        "classifier.pool: 1 values for 2 convolutions": {"pool": [2]},
+        r"skips: \[0, 1\] must lead from a map": {"skips": [[0, 1]]},
+        "skips: .* leads from 8x8 to 6x6": {"padding": [1, 0], "pool": 1, "skips": [[0, 2]]},
+    }.items():
+        with pytest.raises(RecipeError, match=table):
+            initial_classifier(recipe(classifier=words), images, None)
     with pytest.raises(RecipeError, match=r"did you mean classifier.hidden\?"):
         from_dict({"classifier": {"hiden": [3]}})
+
+
+@pytest.mark.parametrize(
+    ("tables", "words"),
+    [
+        ({"nudging": "positive"}, "classifier.nudging: backprop has no inference"),
+        ({"start": "zero"}, "classifier.start: backprop has no inference"),
+        ({"rule": "pc", "nudging": "negative"}, "negative makes negative probabilities"),
+        ({"rule": "pc", "nudging": "centred"}, "centred makes negative probabilities"),
+        ({"rule": "pc", "kind": "mlp", "hidden": []}, "no states to infer"),
+        ({"rule": "pc", "strength": 1.5}, "classifier.strength"),
+    ],
+)
+def test_settings_of_a_classifier_that_make_no_sense_together_are_refused(
+    tables: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RecipeError, match=words):
+        from_dict({"classifier": tables})
+    with pytest.raises(RecipeError, match=r"learning.incremental: backprop has no inference"):
+        from_dict({"classifier": {}, "learning": {"incremental": True}})
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "PC-CE": {},
+    "PN-CE": {"nudging": "positive", "strength": 0.4},
+    "PC-SE": {"likelihood": "gaussian"},
+    "PN": {"likelihood": "gaussian", "nudging": "positive", "strength": 0.4},
+    "NN": {"likelihood": "gaussian", "nudging": "negative", "strength": 0.2},
+    "CN": {"likelihood": "gaussian", "nudging": "centred", "strength": 0.2, "growth": 0.1},
+    "normal": {"likelihood": "gaussian", "start": "normal"},
+    "centred inputs": {"likelihood": "gaussian", "inputs": "centred", "precision": 2.0},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [*((name, "mlp") for name in VARIANTS), ("PC-CE", "convnet"), ("NN", "convnet")],
+)
+def test_every_variant_learns_the_digits(name: str, kind: str) -> None:
+    shape = {"hidden": [32, 24]} if kind == "mlp" else {"channels": [6, 12], "hidden": []}
+    table = {"kind": kind, "rule": "pc", "activation": "gelu", "weights": "uniform", **shape}
+    found = recipe(
+        classifier=table | VARIANTS[name],
+        learning={"epochs": 6, "rate": 2e-2},
+        inference={"solver": "descent", "rate": 0.1, "steps": 4},
+    )
+    images, test = open_data("digits"), open_data("digits:test")
+    training = Training(ClassifierLearner(initial_classifier(found, images, None), found))
+    for _ in training.run(images, None):
+        pass
+    # Random states are far from what weights must learn in six epochs.
+    assert accuracy(training.network, test).accuracy > (0.3 if name == "normal" else 0.85)
+
+
+def small(**table: Any) -> tuple[ClassifierLearner, torch.Tensor, Batch]:
+    """Return a learner in float64 with a batch of 20 digits."""
+    images = open_data("digits", limit=20)
+    found = recipe(classifier={"rule": "pc", "activation": "gelu", **table})
+    network = initial_classifier(found, images, None).to("cpu", torch.float64)
+    learner = ClassifierLearner(network, found)
+    learner.begin(images, None)
+    rows = images.rows(range(20))
+    rows = replace(rows, pixels_BD=rows.pixels_BD.double())
+    return learner, rows.pixels_BD, Batch(rows, rows.index_B)
+
+
+SHAPES: list[dict[str, Any]] = [
+    {"kind": "mlp", "hidden": [12, 9]},
+    {"channels": [3, 5], "hidden": [7]},
+    {"channels": [3, 5, 4], "pool": [3, 1, 1], "padding": [1, 1, 1], "hidden": [], "stride": 1},
+    {"channels": [3, 5], "pool": 1, "stride": [2, 1], "padding": [1, 0], "hidden": []},
+    {"channels": [3, 4, 3, 3], "pool": [2, 1, 1, 2], "skips": [[1, 3], [0, 2], [2, 4]]},
+    {"channels": [3, 4, 3], "pool": 1, "stride": [1, 2, 1], "skips": [[1, 3], [0, 2]]},
+]
+
+
+@pytest.mark.parametrize("table", SHAPES)
+@pytest.mark.parametrize("likelihood", ["gaussian", "categorical"])
+def test_the_network_of_a_classifier_predicts_its_responses(
+    table: dict[str, Any], likelihood: str
+) -> None:
+    learner, data_BD, _ = small(**table, likelihood=likelihood)
+    network = learner.states
+    states = network.states_from(learner.network.inputs(data_BD))
+    assert [state.shape[1] for state in reversed(states)] == learner.network.sizes
+    torch.testing.assert_close(network.drive(0, states), learner.network.logits(data_BD))
+    torch.testing.assert_close(states[1], learner.network.features(data_BD))
+    labels_BK = functional.one_hot(learner.labels, 10).double()
+    energy_B = network.energy([labels_BK, *states[1:]])
+    energies_BK = learner.network.energies(network.drive(0, states))
+    torch.testing.assert_close(energy_B, (energies_BK * labels_BK).sum(1))
+
+
+@pytest.mark.parametrize("table", SHAPES)
+def test_slopes_of_states_and_weights_equal_autograd(table: dict[str, Any]) -> None:
+    learner, data_BD, _ = small(**table, precision=1.7)
+    network = learner.states
+    states = network.states_from(data_BD)
+    source = torch.Generator().manual_seed(1)
+    states[0] = functional.one_hot(learner.labels, 10).double()
+    for i in range(1, network.depth):
+        states[i] = states[i] + torch.randn(states[i].shape, generator=source).double()
+    inference = Method(network, StateInference, lambda: Descent(0.1, 0.5)).at(states, None, True)
+    slopes = [inference.slope(i) for i in range(1, network.depth)]
+    gradients = weight_gradients(network, states, inference.terms)
+    with torch.enable_grad():
+        free = [state.requires_grad_() for state in states[1:-1]]
+        weights = [tensor.requires_grad_() for tensor in network.weights()]
+        total = network.energy([states[0], *free, states[-1]])
+        expected = torch.autograd.grad(total.sum(), [*free, *weights])
+    for ours, theirs in zip(slopes, expected, strict=False):
+        torch.testing.assert_close(ours, theirs)
+    for ours, theirs in zip(gradients, expected[len(free) :], strict=True):
+        torch.testing.assert_close(ours * len(data_BD), theirs)
+
+
+@pytest.mark.parametrize("table", SHAPES)
+def test_inference_lowers_the_energy_of_every_image_and_majorise_most(
+    table: dict[str, Any],
+) -> None:
+    learner, data_BD, _ = small(**table)
+    network = learner.states
+    labels_BK = functional.one_hot(learner.labels, 10).double()
+    ends = []
+    for solver in ("majorise", "descent"):
+        words = from_dict({"inference": {"solver": solver, "rate": 0.1}}).inference
+        method = prepare(network, words)
+        inference = method.at(network.states_from(data_BD, labels_BK), None, clamp_latent=True)
+        first_B = inference.energy_B
+        for _ in range(60):
+            inference.step()
+        assert (inference.energy_B < first_B).all()
+        fresh = method.at(inference.states, None, clamp_latent=True)
+        torch.testing.assert_close(fresh.energy_B, inference.energy_B)
+        ends.append(inference.energy_B.mean())
+    # Where two responses of a window are equally large, the energy has a kink, over which the fixed
+    # steps of descent go to and fro.
+    assert ends[0] < 1.01 * ends[1]
+
+
+def test_a_nudged_label_pulls_by_its_strength_and_keeps_its_sign() -> None:
+    learner, data_BD, batch = small(
+        kind="mlp", hidden=[9], likelihood="gaussian", nudging="centred", strength=0.3, growth=0.5
+    )
+    assert [learner.strength(epoch) for epoch in range(4)] == [0.3, -0.8, 1.0, -1.0]
+    for epoch in (0, 1):
+        batch = replace(batch, epoch=epoch)
+        ((gradients, _),) = learner._local(data_BD, learner.labels, batch)
+        ((backward, _),) = learner._backprop(data_BD, learner.labels, batch)
+        # The weights go down the loss whichever way the label is nudged.
+        for ours, theirs in zip(gradients, backward, strict=True):
+            assert functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.8
+
+
+def test_incremental_learning_updates_after_every_step() -> None:
+    learner, _, batch = small(kind="mlp", hidden=[9])
+    learner.recipe = from_dict(
+        {
+            "classifier": {"rule": "pc", "kind": "mlp"},
+            "learning": {"incremental": True},
+            "inference": {"solver": "descent", "schedule": [[1, 5]]},
+        }
+    )
+    before = [tensor.clone() for tensor in learner.network.weights()]
+    # States and weights move together: at the forward states, only the label layer has an error.
+    first, _ = next(learner.gradients(batch))
+    assert not first[0].any()
+    assert first[-2].any()
+    energy, right = learner.learn(batch)
+    assert learner.updates == 5
+    assert energy > 0
+    assert 0 <= right <= 20
+    for old, new in zip(before, learner.network.weights(), strict=True):
+        assert not torch.equal(old, new)
+
+
+@pytest.mark.parametrize("name", ["cifar10-pc-classifier", "cifar10-vgg5", "cifar10-vgg7"])
+def test_the_recipes_of_colour_pictures_take_any_number_of_classes(
+    name: str, tmp_path: Path
+) -> None:
+    source = np.random.default_rng(0)
+    pictures = source.integers(0, 256, (120, 32, 32, 3), np.uint8)
+    np.savez(tmp_path / "cifar100.npz", images=pictures, labels=np.arange(120) % 100)
+    narrow = {"cifar10-vgg7": "[2,2,2,2,2,2]"}.get(name, "[2,2,2,2]")
+    words = [f"classifier.channels={narrow}", "learning.epochs=1", "inference.steps=2"]
+    data = tmp_path / "cifar100.npz"
+    pcgen.train(name, tmp_path / "run", data=data, settings=[*words, "data.validation=20"])
+    result = pcgen.classify(tmp_path / "run", data, limit=5)
+    assert [row["status"] for row in result.rows()] == ["ok"] * 5
+    assert "energy_99" in result.rows()[0]
 
 
 def test_a_recipe_without_a_classifier_shows_none() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional
 
 from pcgen.config import LearningTable, Recipe, from_dict
 from pcgen.data.images import Images
@@ -151,6 +152,26 @@ def test_each_epoch_mirrors_another_half_of_the_images() -> None:
     assert len(chosen.unique(dim=0)) == 6
 
 
+def test_each_epoch_shifts_every_image_anew_and_black_comes_in() -> None:
+    images = open_data("digits", limit=100)
+    learner = Recorder(recipe(learning={"shift": 2, "epochs": 3, "batch_size": 100}))
+    list(Training(learner).run(images, None))
+    moves = [(down, right) for down in range(-2, 3) for right in range(-2, 3)]
+    padded = functional.pad(pixels(images), [2] * 4)
+    moved = torch.stack(
+        [padded[:, 2 - y : 10 - y, 2 - x : 10 - x].flatten(1) for y, x in moves], dim=1
+    )
+    found = [
+        (pixels_BD[:, None] == moved[rows_B]).all(2)[rows_B.argsort()].int().argmax(1)
+        for rows_B, pixels_BD in learner.seen
+    ]
+    for (rows_B, pixels_BD), chosen in zip(learner.seen, found, strict=True):
+        ordered_BD = pixels_BD[rows_B.argsort()]
+        assert torch.equal(ordered_BD, moved[torch.arange(100), chosen])
+        assert len(chosen.unique()) > 15
+    assert not torch.equal(found[0], found[1])
+
+
 def pixels(images: Images) -> torch.Tensor:
     return images.rows(range(len(images))).pixels_BD.view(-1, *images.shape[1:])
 
@@ -177,6 +198,8 @@ def test_what_is_kept_for_an_image_is_not_mirrored(tables: dict[str, Any]) -> No
 def test_rows_of_a_table_are_not_mirrored() -> None:
     with pytest.raises(RecipeError, match="only pictures can be mirrored"):
         list(Training(Recorder(recipe(learning={"mirror": True}))).run(open_data("iris"), None))
+    with pytest.raises(RecipeError, match=r"learning.shift: only pictures can be shifted"):
+        list(Training(Recorder(recipe(learning={"shift": 1}))).run(open_data("iris"), None))
 
 
 @pytest.mark.parametrize(

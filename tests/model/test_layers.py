@@ -14,7 +14,7 @@ from pcgen.device import generator
 from pcgen.errors import RecipeError
 from pcgen.inference.preconditioners import BlockDiagonal
 from pcgen.learning.gradients import weight_gradients
-from pcgen.model.layers import Shape, TransposedConvolution, gram
+from pcgen.model.layers import Convolution, Shape, TransposedConvolution, gram
 from pcgen.model.network import build
 from tests import oracle
 
@@ -64,6 +64,43 @@ def test_the_adjoint_and_the_move_are_the_matrix(
     torch.testing.assert_close(
         layer.pull_above(move_BU, signal_BD), move_BU - signal_BD @ matrix_DU
     )
+
+
+@pytest.mark.parametrize("channels_first", [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("kind", [{}, {"stride": 2}, {"padding": 0}, {"padding": 3}])
+def test_a_convolution_and_its_adjoint_are_the_matrix(
+    kind: dict[str, int], channels_first: tuple[bool, bool]
+) -> None:
+    draw = generator(3)
+    weight = torch.randn(4, 2, 3, 3, generator=draw)
+    layer = Convolution(weight, torch.zeros(4), (2, 6, 5), channels_first=channels_first, **kind)
+    layer = layer.to("cpu", torch.float64)
+    matrix_DU = layer.matrix()
+    assert matrix_DU.shape == (math.prod(layer.drives), math.prod(layer.above))
+    move_BU = torch.randn(4, matrix_DU.shape[1], generator=draw, dtype=torch.float64)
+    signal_BD = torch.randn(4, matrix_DU.shape[0], generator=draw, dtype=torch.float64)
+    torch.testing.assert_close(layer.drive_move(move_BU), move_BU @ matrix_DU.T)
+    torch.testing.assert_close(layer.adjoint(signal_BD), signal_BD @ matrix_DU)
+    torch.testing.assert_close(
+        layer.pull_above(move_BU, signal_BD), move_BU - signal_BD @ matrix_DU
+    )
+
+
+@pytest.mark.parametrize("channels_first", [(False, False), (False, True)])
+@pytest.mark.parametrize("pool", [2, 3])
+def test_sums_of_windows_are_the_adjoint_of_spreading(
+    pool: int, channels_first: tuple[bool, bool]
+) -> None:
+    layer = Convolution(
+        torch.zeros(4, 2, 3, 3), None, (2, 7, 5), pool=pool, channels_first=channels_first
+    )
+    draw = generator(4)
+    drive_BD = torch.randn(3, math.prod(layer.drives), generator=draw).double()
+    state_BD = torch.randn(3, math.prod(layer.below), generator=draw).double()
+    ours = (layer.summed(drive_BD) * state_BD).sum(1)
+    torch.testing.assert_close(ours, (drive_BD * layer.spread(state_BD)).sum(1))
+    largest, chosen = layer.pooled(drive_BD)
+    torch.testing.assert_close(layer.summed(drive_BD * chosen), largest)
 
 
 @pytest.mark.parametrize("build", oracle.BUILDS)

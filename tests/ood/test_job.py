@@ -179,7 +179,8 @@ def test_strange_files_are_rows_with_a_status_and_the_rest_is_scored(
         "g-cut.png": "unreadable",
         "h\nnewline.png": "ok",
     }
-    assert rows["h\nnewline.png"]["score"] == rows["a.png"]["score"]
+    # Some processors round the rows of one product differently.
+    assert rows["h\nnewline.png"]["score"] == pytest.approx(rows["a.png"]["score"], rel=1e-6)
     assert all(bool(row["reason"]) == (row["status"] != "ok") for row in rows.values())
     brought = rows_of(detector_file, folder, resize=True)
     assert [row["status"] for row in brought] == ["ok"] * 5 + ["unreadable"] * 2 + ["ok"]

@@ -16,6 +16,8 @@ Of the predictive coding network:
     latent-knn      distance of the latent to its neighbours among known images
     twin-memory     where fewer than 2,000 are known: energy of the linear network's latent under a
                     memory of known latents, nats
+    latent-density  where 500 to 1,999 are known: how much denser known latents lie around the
+                    latent's neighbours than around it (the local outlier factor)
 
 Of a table's rows, and not of the trained network:
 

@@ -176,19 +176,25 @@ class CauseScores:
         )
         causes = replace(causes, roots_KLL=_as_stored(causes.roots_KLL))
         batches = zip(torch.split(rows_NL, _BATCH), torch.split(shared_NF, _BATCH), strict=True)
-        features_NKF = torch.cat([_features(causes, *batch) for batch in batches])
-        means_KF, roots_KFF = _moments(features_NKF, causes.log_joint(rows_NL).softmax(1))
+        features_NKF = torch.cat(
+            [_features(causes.whitened(rows).square_(), shared) for rows, shared in batches]
+        )
+        shares_NK = causes.log_joint(causes.squares(rows_NL)).softmax(1)
+        means_KF, roots_KFF = _moments(features_NKF, shares_NK)
         return cls(directed, mean_L, deviation_L, causes, means_KF, _as_stored(roots_KFF))
 
-    def layers(self, view: View) -> Tensor:
-        """Return the squared Mahalanobis length (B,) of the features, the least over causes."""
-        rows_BL, shared_BF = _seen(view, self.mean_L, self.deviation_L, self.directed)
-        apart_BKF = _features(self.causes, rows_BL, shared_BF) - self.means_KF
-        return (apart_BKF.transpose(0, 1) @ self.roots_KFF).square_().sum(2).amin(0)
+    def __call__(self, view: View) -> tuple[Tensor, Tensor]:
+        """Return how unusual images are, (B,) each.
 
-    def energy(self, view: View) -> Tensor:
-        """Return the mixture's energy (B,), nats."""
-        return self.causes.energy(_seen(view, self.mean_L, self.deviation_L, self.directed)[0])
+        First the squared Mahalanobis length of the features, the least over causes. Then the
+        mixture's energy, nats.
+        """
+        rows_BL, shared_BF = _seen(view, self.mean_L, self.deviation_L, self.directed)
+        squares_BKL = self.causes.whitened(rows_BL).square_()
+        apart_BKF = _features(squares_BKL, shared_BF) - self.means_KF
+        lengths_BK = (apart_BKF.transpose(0, 1) @ self.roots_KFF).square_().sum(2).T
+        joint_BK = self.causes.log_joint(squares_BKL.sum(2))
+        return lengths_BK.amin(1), -torch.logsumexp(joint_BK, 1)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors by name, the largest in half precision."""
@@ -220,14 +226,18 @@ def _seen(view: View, mean_L: Tensor, deviation_L: Tensor, directed: bool) -> tu
     return latent_BL, shared_BF
 
 
-def _features(causes: Causes, rows_BL: Tensor, shared_BF: Tensor) -> Tensor:
-    """Return the features (B, K, F) of rows in every cause: the shared ones, then the bands."""
-    squares_BKL = causes.whitened(rows_BL).square_()
-    units = rows_BL.shape[1]
+def _features(squares_BKL: Tensor, shared_BF: Tensor) -> Tensor:
+    """Return the features (B, K, F) of rows in every cause: the shared ones, then the bands.
+
+    Args:
+        squares_BKL: of the rows in the deviations of every cause.
+        shared_BF: the features that are the same in every cause.
+    """
+    units = squares_BKL.shape[2]
     edges = sorted({0, *(round(units * edge / _BANDS[-1]) for edge in _BANDS)})
     bands = [squares_BKL[:, :, a:b].sum(2) for a, b in itertools.pairwise(edges)]
     bands_BKF = torch.stack(bands, 2).clamp_min(_LEAST).log()
-    shared_BKF = shared_BF[:, None].expand(-1, len(causes.means_KL), -1)
+    shared_BKF = shared_BF[:, None].expand(-1, squares_BKL.shape[1], -1)
     return torch.cat([shared_BKF, bands_BKF], 2)
 
 

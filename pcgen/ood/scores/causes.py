@@ -7,7 +7,7 @@ As the prior of a latent, it makes the layer above it a variable that names the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -38,6 +38,11 @@ class Causes:
     log_weights_K: Tensor
     means_KL: Tensor
     roots_KLL: Tensor
+    _log_dets_K: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # det R_k is positive or negative: its columns are directions.
+        object.__setattr__(self, "_log_dets_K", torch.linalg.slogdet(self.roots_KLL).logabsdet)
 
     def whitened(self, rows_BL: Tensor) -> Tensor:
         """Return rows (B, K, L) in the deviations of every cause along its principal directions."""
@@ -51,15 +56,13 @@ class Causes:
         blocks = torch.split(rows_BL, max(1, _BLOCK // self.means_KL.numel()))
         return torch.cat([self.whitened(block).square_().sum(2) for block in blocks])
 
-    def log_joint(self, rows_BL: Tensor) -> Tensor:
-        """Return log w_k N(x; m_k, S_k) (B, K), without the 2 pi."""
-        # det R_k is positive or negative: its columns are directions.
-        log_det_K = torch.linalg.slogdet(self.roots_KLL).logabsdet
-        return self.log_weights_K + log_det_K - 0.5 * self.squares(rows_BL)
+    def log_joint(self, squares_BK: Tensor) -> Tensor:
+        """Return log w_k N(x; m_k, S_k) (B, K), without the 2 pi, from `squares`."""
+        return self.log_weights_K + self._log_dets_K - 0.5 * squares_BK
 
     def energy(self, rows_BL: Tensor) -> Tensor:
-        """Return the energy (B,) in nats, without the 2 pi."""
-        return -torch.logsumexp(self.log_joint(rows_BL), 1)
+        """Return the energy (B,) of rows in nats, without the 2 pi."""
+        return -torch.logsumexp(self.log_joint(self.squares(rows_BL)), 1)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors by name."""
@@ -91,7 +94,7 @@ def fit_causes(
     causes = _maximised(rows_NL, one_hot(nearest_N, count).to(rows_NL), shrink, floor, None)
     before = torch.inf
     for _ in range(_STEPS if count > 1 else 0):
-        joint_NK = causes.log_joint(rows_NL)
+        joint_NK = causes.log_joint(causes.squares(rows_NL))
         energy = float(-torch.logsumexp(joint_NK, 1).mean())
         if not energy < before - _ENOUGH:
             break

@@ -75,7 +75,7 @@ def label_energy(network: Classifier, data_BD: Tensor, table: InferenceTable) ->
     """Return the energy (B,) at equilibrium between the image and its likeliest label, in nats.
 
     Before the first step of inference it equals `msp`: the hidden errors are 0, and the label's
-    energy is -log of its softmax probability.
+    energy is -log of its softmax probability, where the label layer is categorical.
     """
     label_BK = functional.one_hot(network.logits(data_BD).argmax(1), network.classes).to(data_BD)
     equilibrium = infer(
@@ -83,7 +83,7 @@ def label_energy(network: Classifier, data_BD: Tensor, table: InferenceTable) ->
         label_BK,
         steps=table.test_steps,
         tolerance=table.tolerance,
-        latent_BD=data_BD,
+        latent_BD=network.inputs(data_BD),
         clamp_latent=True,
     )
     return equilibrium.energy_B

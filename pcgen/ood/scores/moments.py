@@ -1,4 +1,4 @@
-"""The Gaussian of known images' features, and the distance to their neighbours."""
+"""The Gaussian of known images' features, the distance to their neighbours, and their density."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from torch import Tensor
 _RIDGE = 1e-4
 # The distance to this neighbour counts, because the nearest one may be an outlier itself.
 _NEIGHBOUR = 5
+# Neighbours that tell the density around a point.
+_AROUND = 10
+# Added to a distance: known points may lie at the same place.
+_APART = 1e-10
 # Distances computed at once: 64 MiB in float32.
 _BLOCK = 2**24
 
@@ -63,10 +67,75 @@ class Normal:
 def neighbour_distance(points_BF: Tensor, known_NF: Tensor) -> Tensor:
     """Return the distance (B,) of each point to its fifth nearest neighbour among known points."""
     nearest = min(_NEIGHBOUR, len(known_NF))
-    blocks = torch.split(points_BF, max(1, _BLOCK // len(known_NF)))
+    blocks = torch.split(points_BF, _rows_at_once(known_NF))
     return torch.cat(
         [
             torch.cdist(block, known_NF).topk(nearest, largest=False).values[:, -1]
             for block in blocks
         ]
     )
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDensity:
+    """How dense known points lie around each of them, beside which a new point is judged.
+
+    The density at a point is 1 over the mean of d(x, o) over its ten nearest known points o. As a
+    distance d(x, o) counts at least o's own distance to its tenth neighbour, so that chance hardly
+    matters.
+
+    Source: the local outlier factor of Breunig, Kriegel, Ng and Sander (2000).
+
+    Attributes:
+        points_NF: the known points.
+        reach_N: each one's distance to its tenth neighbour among the others.
+        density_N: the density at each.
+    """
+
+    points_NF: Tensor
+    reach_N: Tensor
+    density_N: Tensor
+
+    @classmethod
+    def of(cls, points_NF: Tensor) -> LocalDensity:
+        """Return the densities at two known points or more."""
+        nearest = min(_AROUND, len(points_NF) - 1)
+        found = []
+        for first in range(0, len(points_NF), _rows_at_once(points_NF)):
+            block = points_NF[first : first + _rows_at_once(points_NF)]
+            distance = torch.cdist(block, points_NF)
+            own = torch.arange(len(block), device=block.device)
+            distance[own, first + own] = torch.inf
+            found.append(distance.topk(nearest, largest=False))
+        distance_NM = torch.cat([block.values for block in found])
+        index_NM = torch.cat([block.indices for block in found])
+        reach_N = distance_NM[:, -1]
+        return cls(points_NF, reach_N, _density(distance_NM, reach_N[index_NM]))
+
+    def factor(self, points_BF: Tensor) -> Tensor:
+        """Return the density (B,) around a point's neighbours over that at the point itself."""
+        nearest = min(_AROUND, len(self.points_NF))
+        factors = []
+        for block in torch.split(points_BF, _rows_at_once(self.points_NF)):
+            distance, index = torch.cdist(block, self.points_NF).topk(nearest, largest=False)
+            own_B = _density(distance, self.reach_N[index])
+            factors.append(self.density_N[index].mean(1) / own_B)
+        return torch.cat(factors)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all tensors by name."""
+        return {"points": self.points_NF, "reach": self.reach_N, "density": self.density_N}
+
+    @classmethod
+    def load(cls, tensors: dict[str, Tensor]) -> LocalDensity:
+        """Return the densities whose `tensors()` these are."""
+        return cls(*(tensors[name] for name in ("points", "reach", "density")))
+
+
+def _density(distance_BM: Tensor, reach_BM: Tensor) -> Tensor:
+    """Return the density (B,) from the distances to neighbours and the neighbours' own reach."""
+    return 1 / (torch.maximum(distance_BM, reach_BM).mean(1) + _APART)
+
+
+def _rows_at_once(points_NF: Tensor) -> int:
+    return max(1, _BLOCK // len(points_NF))

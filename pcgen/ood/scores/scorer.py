@@ -18,7 +18,7 @@ from pcgen.model.energy import Terms
 from pcgen.model.network import Network
 from pcgen.ood.scores.cause_scores import CauseScores, LinearTwin, Memory, View
 from pcgen.ood.scores.experts import Experts, fit_experts
-from pcgen.ood.scores.moments import Normal, neighbour_distance
+from pcgen.ood.scores.moments import LocalDensity, Normal, neighbour_distance
 
 # Known images that the networks of the classes are fitted to, and values in them, at most
 # (256 MiB).
@@ -29,8 +29,8 @@ _FITTED_VALUES = 2**26
 _INFERRED = 20_000
 _LAYERS = 10_000
 _KEPT = 4096
-# Fewer known images also have a memory.
-_FEW = 2000
+# Fewer known images also have a memory and, from the first number on, the density of their latents.
+_DENSE, _FEW = 500, 2000
 _KEPT_VALUES = 2**19
 _BATCH = 500
 # A hidden layer must hold this share of the energy to count in `energy-layers`. Where its precision
@@ -40,7 +40,7 @@ _SHARE = 1e-4
 PC_SCORES = (
     *("free-energy", "energy-layers", "cause-layers", "cause-direction", "twin-layers"),
     *("class-energy", "class-latent", "class-layers", "delta-energy", "typicality", "latent-knn"),
-    "twin-memory",
+    *("twin-memory", "latent-density"),
 )
 """The scores of a predictive coding network, in the order of their columns."""
 
@@ -50,10 +50,9 @@ COMPONENTS = (*_OF_CAUSES, "class-layers")
 """The scores that `pc-fisher` combines. Chosen on distorted validation images, see
 docs/results/ood-scores.md."""
 
-COMPONENTS_OF_FEW = (
-    *("cause-direction", "twin-layers", "class-layers", "delta-energy", "twin-memory"),
-)
-"""The same where the known images are few. Chosen on left-out classes of training images."""
+COMPONENTS_OF_FEW = ("twin-layers", "twin-memory", "latent-density")
+"""The same where the known images are few, those of them that are scores then. Chosen on left-out
+classes of training images."""
 
 
 @dataclass(eq=False)
@@ -73,6 +72,7 @@ class PCScorer:
         within: what is usual of this network and of its linear twin in each cause. A detector of
             version 0.1.0 has none.
         memory: of the linear twin's latents; None for many known images.
+        density: around the known latents; None for very few or many known images.
     """
 
     network: Network
@@ -86,18 +86,22 @@ class PCScorer:
     shape: Shape
     within: tuple[CauseScores, CauseScores] | None = None
     memory: Memory | None = None
+    density: LocalDensity | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """Return the score columns."""
         absent = {*(_OF_CAUSES if self.within is None else ())}
         absent |= {"twin-memory"} if self.memory is None else set()
+        absent |= {"latent-density"} if self.density is None else set()
         return tuple(name for name in PC_SCORES if name not in absent)
 
     @property
     def components(self) -> tuple[str, ...]:
         """Return the scores that `pc-fisher` combines."""
-        return COMPONENTS if self.memory is None else COMPONENTS_OF_FEW
+        if self.memory is None:
+            return COMPONENTS
+        return tuple(name for name in COMPONENTS_OF_FEW if name in self.names)
 
     @cached_property
     def method(self) -> Method:
@@ -129,6 +133,7 @@ class PCScorer:
             "typicality": (end.energy_B - self.median).abs(),
             "latent-knn": neighbour_distance(latent_BL, self.known_NL),
             **self._within_causes(terms, end.states, data_BD),
+            **self._density(end.states),
             "free_energy_nats": end.energy_B,
             "delta_energy_nats": delta_B,
             "class_energy_nats": classes.nats_B,
@@ -151,11 +156,17 @@ class PCScorer:
         remembered = {}
         if self.memory is not None:
             remembered["twin-memory"] = self.memory.energy(twin_view)
+        layers_B, direction_B = own(view)
         return remembered | {
-            "cause-layers": own.layers(view),
-            "cause-direction": own.energy(view),
-            "twin-layers": other.layers(twin_view),
+            "cause-layers": layers_B,
+            "cause-direction": direction_B,
+            "twin-layers": other(twin_view)[0],
         }
+
+    def _density(self, states: list[Tensor]) -> dict[str, Tensor]:
+        if self.density is None:
+            return {}
+        return {"latent-density": self.density.factor(states[self.network.latent])}
 
     def heatmap(self, data_BD: Tensor) -> Tensor:
         """Return the size (B, D) of each pixel's prediction error at equilibrium."""
@@ -172,12 +183,14 @@ class PCScorer:
                 tensors |= {prefix + name: tensor for name, tensor in scores.tensors().items()}
         if self.memory is not None:
             tensors |= {_MEMORY + name: own for name, own in self.memory.tensors().items()}
+        if self.density is not None:
+            tensors |= {_DENSITY + name: own for name, own in self.density.tensors().items()}
         rest = {"looked_at": self.counted_F, "median": self.median, "bank": self.known_NL.half()}
         return tensors | rest
 
 
-# How the names of the tensors of `PCScorer.within` and of its memory begin.
-_WITHIN, _MEMORY = ("causes.", "twin."), "memory."
+# How the names of the tensors of `PCScorer.within`, its memory and its density begin.
+_WITHIN, _MEMORY, _DENSITY = ("causes.", "twin."), "memory.", "density."
 
 
 def fit(
@@ -221,6 +234,7 @@ def fit(
     within = _within_classes(latents_NL, class_N)
     kept = max(2, min(_KEPT, _KEPT_VALUES // latents_NL.shape[1]))
     counted_F = _counted(logs_NF)
+    few, dense = len(data_ND) < _FEW, len(data_ND) >= _DENSE
     return PCScorer(
         network,
         table,
@@ -233,7 +247,8 @@ def fit(
         within.whitened(latents_NL[:kept]).half().to(latents_NL.dtype),
         images.shape,
         (CauseScores.fit(view, directed=True), CauseScores.fit(twin_view, directed=False)),
-        Memory.fit(twin_view) if len(data_ND) < _FEW else None,
+        Memory.fit(twin_view) if few else None,
+        LocalDensity.of(latents_NL) if few and dense else None,
     )
 
 
@@ -274,9 +289,12 @@ def load(
             if name.startswith(prefix)
         }
 
+    def floating(prefix: str) -> dict[str, Tensor]:
+        return {name: tensor.to(like) for name, tensor in named(prefix).items()}
+
     within = None
     if "causes.means" in tensors:
-        own, other = ({n: t.to(like) for n, t in named(prefix).items()} for prefix in _WITHIN)
+        own, other = map(floating, _WITHIN)
         within = CauseScores.load(own, directed=True), CauseScores.load(other, directed=False)
     layers, latents = (
         Normal(tensors[f"{name}.mean"].to(like), tensors[f"{name}.root"].to(like))
@@ -294,6 +312,7 @@ def load(
         shape,
         within,
         Memory.load(remembered) if (remembered := named(_MEMORY)) else None,
+        LocalDensity.load(around) if (around := floating(_DENSITY)) else None,
     )
 
 

@@ -214,17 +214,22 @@ def test_the_shipped_model_tells_clothes_from_digits(real_data: Path) -> None:
     assert _auroc(usual["class-energy"], strange["class-energy"]) > 0.97
 
 
-def test_a_few_known_images_are_kept_in_a_memory_that_is_part_of_the_combined_score(
+def test_a_few_known_images_have_a_memory_and_densities_that_are_parts_of_the_combined_score(
     trained: tuple[Network, Images, Images], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, kept, held_out = trained
+    very_few = scores.fit(network, kept.head(200), TABLE)
+    assert very_few.components == scores.COMPONENTS_OF_FEW[:-1]
+    monkeypatch.setattr("pcgen.ood.scores.scorer._DENSE", 200)
     few = scores.fit(network, kept.head(200), TABLE)
     assert few.components == scores.COMPONENTS_OF_FEW
     known, new = _pixels(held_out)[:60], 1 - _pixels(held_out)[:60]
-    energies = [few(part)["twin-memory"] for part in (known, new)]
-    assert _auroc(*energies) > 0.95
     loaded = scores.load(network, TABLE, few.tensors(), held_out.shape)
-    assert torch.equal(loaded(known)["twin-memory"], energies[0])
+    for name in ("twin-memory", "latent-density"):
+        found = [few(part)[name] for part in (known, new)]
+        assert _auroc(*found) > 0.95
+        assert torch.equal(loaded(known)[name], found[0])
     monkeypatch.setattr("pcgen.ood.scores.scorer._FEW", 200)
     many = scores.fit(network, kept.head(200), TABLE)
-    assert "twin-memory" not in (*many.names, *many.components, *many(known))
+    for name in ("twin-memory", "latent-density"):
+        assert name not in (*many.names, *many.components, *many(known))

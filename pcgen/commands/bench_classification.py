@@ -1,0 +1,76 @@
+"""`pcgen.bench_classification`: the table of classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pcgen import shipped
+from pcgen.commands.arguments import require_known
+from pcgen.commands.progress import OnProgress, silent, stages
+from pcgen.commands.recipes import resolve_recipe
+from pcgen.commands.session import session
+
+
+def bench_classification(
+    data: Sequence[str] = ("mnist", "fashion-mnist"),
+    *,
+    variants: Sequence[str] = (),
+    seeds: int = 3,
+    settings: Sequence[str] = (),
+    out: str | Path | None = None,
+    device: str = "auto",
+    data_dir: str | Path | None = None,
+    on_progress: OnProgress = silent,
+) -> list[dict[str, Any]]:
+    """Return the table of test accuracies: variants of predictive coding beside backprop.
+
+    Args:
+        data: names of data sets that have a recipe NAME-pc-classifier.
+        variants: of PC-CE, PC-SE, PN, NN, CN, iPC, BP-CE and BP-SE; all if not given.
+        seeds: number of networks that are trained for each row.
+        settings: `key.path=value` words, over the recipes'; a variant's own settings go before.
+        out: a folder for `index.html`, the tables with charts, and `classification.json`, both
+            renewed after every row.
+
+    Raises:
+        RecipeError: a data set without such a recipe, or an unknown variant.
+        DataError: data that cannot be found.
+        RunError: a folder that cannot be written.
+
+    Example:
+        >>> import pcgen
+        >>> rows = pcgen.bench_classification(["mnist"], seeds=1)  # doctest: +SKIP
+    """
+    recipes = {
+        name: resolve_recipe(shipped.recipe_path(f"{name}-pc-classifier"), settings=settings)
+        for name in data
+    }
+    import torch
+
+    from pcgen.benchmarks.classification import VARIANTS, classification_rows, variant
+    from pcgen.pages import classification_page
+
+    require_known("variant", variants, VARIANTS)
+    chosen = [*variants] or [*VARIANTS]
+    # Before anything is trained: settings that no variant can have.
+    for name, recipe in recipes.items():
+        for each in chosen:
+            variant(recipe, name, each)
+    rows: list[dict[str, Any]] = []
+    files = [] if out is None else [Path(out) / "index.html"]
+    with (
+        session(device, data_dir=data_dir, writes=files, on_progress=on_progress) as place,
+        torch.no_grad(),
+    ):
+        for name, recipe in recipes.items():
+            images = place.open_recipe_data(recipe.data)
+            test = place.open_recipe_data(recipe.data, split="test")
+            for row in classification_rows(
+                name, recipe, images, test, chosen, seeds, place.device, stages(on_progress)
+            ):
+                rows.append(row)
+                if out is not None:
+                    classification_page.write(rows, Path(out))
+    return rows
