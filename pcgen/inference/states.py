@@ -135,6 +135,7 @@ class StateInference:
     def follow(self, guide: Guide) -> None:
         """Add the energy of the upward chain, whose predictions these are, from now on."""
         self.guide = guide
+        self.prior_energy_B = None
         self._add_up()
 
     def refines_at(self, step: int) -> bool:
