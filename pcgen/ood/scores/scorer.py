@@ -30,7 +30,7 @@ _INFERRED = 20_000
 _LAYERS = 10_000
 _KEPT = 4096
 # Fewer known images also have a memory and, from the first number on, the density of their latents.
-_DENSE, _FEW = 500, 2000
+_DENSE, _FEW = 500, 5000
 _KEPT_VALUES = 2**19
 _BATCH = 500
 # A hidden layer must hold this share of the energy to count in `energy-layers`. Where its precision
