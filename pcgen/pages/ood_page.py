@@ -35,16 +35,17 @@ def build(outcomes: Sequence[Outcome], rows: Sequence[dict[str, Any]]) -> html.P
     """Return the page."""
     sections = []
     for outcome in outcomes:
+        every = _every_metric(outcome)
         sections += [
             html.Section(
                 f"{outcome.known}: {COMBINED} and the softmax of a convnet",
-                [_against(outcome)],
+                [_against(outcome)] if _ours(outcome) else [],
                 "AUROC with its 95 % interval over images and seeds. Differences are paired. The "
                 "best baseline of each row is chosen on the test images, which favours it. A "
                 "difference is called equal if its interval includes 0.",
             ),
             *_every_auroc(outcome),
-            html.Section(f"{outcome.known}: every metric", [_every_metric(outcome)]),
+            html.Section(f"{outcome.known}: every metric", [every] if every.rows else []),
             html.Section(f"{outcome.known}: measured once", [_measured_once(outcome.known, rows)]),
             html.Section(
                 f"{outcome.known}: ROC and histograms, first seed",
