@@ -461,7 +461,7 @@ def from_dict(tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
             f"{where}: inference.starts: needs a linear start", "Use --set model.start=linear"
         )
     if recipe.classifier is not None:
-        _require_classifier(recipe.classifier, recipe.learning, where)
+        _require_classifier(recipe.classifier, recipe, where)
     if recipe.learning.downward and not recipe.model.upward:
         raise RecipeError(
             f"{where}: learning.downward: without an upward chain nothing is left to learn",
@@ -475,13 +475,17 @@ def from_dict(tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
     return recipe
 
 
-def _require_classifier(table: ClassifierTable, learning: LearningTable, where: str) -> None:
+# Solvers that know pooled convolutions, which all convnets may have.
+_OF_CONVNETS = ("descent", "majorise")
+
+
+def _require_classifier(table: ClassifierTable, recipe: Recipe, where: str) -> None:
     """Raise RecipeError unless the settings of a classifier go together."""
-    reason, advice = "", "Use --set classifier.rule=pc"
+    reason, advice, solver = "", "Use --set classifier.rule=pc", recipe.inference.solver
     inferring = {
         "classifier.nudging": table.nudging != "none",
         "classifier.start": table.start != "forward",
-        "learning.incremental": learning.incremental,
+        "learning.incremental": recipe.learning.incremental,
     }
     if table.rule == "backprop" and any(inferring.values()):
         key = next(key for key, is_set in inferring.items() if is_set)
@@ -489,6 +493,9 @@ def _require_classifier(table: ClassifierTable, learning: LearningTable, where: 
     elif table.rule == "pc" and table.kind == "mlp" and not table.hidden:
         reason = "classifier.hidden: without hidden layers there are no states to infer"
         advice = "Example: --set classifier.hidden=[128]"
+    elif table.rule == "pc" and table.kind == "convnet" and solver not in _OF_CONVNETS:
+        reason = f"inference.solver: {solver} does not know convolutions with pooling"
+        advice = f"Use --set inference.solver={_OF_CONVNETS[0]} or {_OF_CONVNETS[1]}"
     elif table.likelihood == "categorical" and table.nudging in ("negative", "centred"):
         reason = f"classifier.nudging: {table.nudging} makes negative probabilities of the classes"
         advice = "Use --set classifier.likelihood=gaussian, or classifier.nudging=positive"

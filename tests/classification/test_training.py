@@ -225,6 +225,9 @@ def test_settings_of_a_classifier_that_make_no_sense_together_are_refused(
         from_dict({"classifier": tables})
     with pytest.raises(RecipeError, match=r"learning.incremental: backprop has no inference"):
         from_dict({"classifier": {}, "learning": {"incremental": True}})
+    convnet = {"kind": "convnet", "rule": "pc"}
+    with pytest.raises(RecipeError, match=r"inference.solver: newton does not know convolutions"):
+        from_dict({"classifier": convnet, "inference": {"solver": "newton"}})
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
