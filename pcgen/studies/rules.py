@@ -6,7 +6,6 @@ output) in `Chain.gradients`. `RULES` names the source of each and where it diff
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 
 Credit = tuple[Point, Tensor, Tensor]
 Weigh = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
-# Spiking precisions: the weight of a layer at all steps but its own. Decaying ones: their rate.
-_BASE, _DECAY = 1e-3, 1.0
 # Gauss-Newton steps to the equilibrium.
 _STEPS = 3
 
@@ -135,36 +132,6 @@ def _least_errors(chain: Chain, at: Point, precision: float) -> Tensor:
     return (jacobians * signal).sum(-2) / precision
 
 
-def _forward_update(precision_of: Callable[[int, Tensor, int], Tensor]) -> Callable[..., Credit]:
-    """Return a rule with precisions that change from step to step, and forward updates.
-
-    Args:
-        precision_of: (step, distances from the output (H + 1,), steps) -> precisions (H + 1,).
-    """
-
-    def rule(chain: Chain, batch: Batch, setting: Setting) -> Credit:
-        start = _forward(chain, batch)
-        distances = torch.arange(chain.hidden, -1, -1).to(start.states)
-
-        def weigh(step: int, hidden: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
-            weights = precision_of(step, distances, setting.inference_steps)
-            return hidden * weights[:-1, None, None, None], output * weights[-1]
-
-        at = descend(chain, batch, setting, weigh)
-        return start, at.states - start.states, start.output
-
-    return rule
-
-
-def _spiking(step: int, distances: Tensor, steps: int) -> Tensor:
-    return torch.where(distances == step, 1.0, _BASE)
-
-
-def _decaying(step: int, distances: Tensor, steps: int) -> Tensor:
-    total = sum(math.exp(-_DECAY * t) for t in range(steps))
-    return torch.where(distances > step, 0.0, (-_DECAY * (step - distances)).exp() / total)
-
-
 def frozen(chain: Chain, batch: Batch, setting: Setting) -> Credit:
     """Return errors that settle where each equals what arrives from the next layer."""
     at = _forward(chain, batch)
@@ -190,8 +157,6 @@ RULES = {
     "equilibrium": Rule(equilibrium, 0.0, "Innocenti et al. (2024), its exact equilibrium"),
     "errors": Rule(errors, 0.1, "Goemaere et al. (2025), ePC"),
     "dual": Rule(dual, 0.25, "PC-ALM (2026), alpha = rho = 1; weights learn before the dual step"),
-    "spiking": Rule(_forward_update(_spiking), 0.56, "Qi et al. (2025); momentum of the setting"),
-    "decaying": Rule(_forward_update(_decaying), 0.56, "Qi et al. (2025), k = 1"),
     "frozen": Rule(frozen, 1.0, "Millidge et al. (2022), predictions frozen at the forward pass"),
 }
 """The rules by name. At rate 1, `frozen` is backprop after H steps, by local messages."""
