@@ -41,7 +41,11 @@ def bench_classification(
 
     Example:
         >>> import pcgen
-        >>> rows = pcgen.bench_classification(["mnist"], seeds=1)  # doctest: +SKIP
+        >>> rows = pcgen.bench_classification(
+        ...     ["digits"], variants=["PC-SE", "BP-SE"], seeds=1, settings=["learning.epochs=1"]
+        ... )
+        >>> [row["method"] for row in rows]
+        ['BP-SE', 'PC-SE']
     """
     recipes = {
         name: resolve_recipe(shipped.recipe_path(f"{name}-pc-classifier"), settings=settings)

@@ -50,7 +50,7 @@ COMPONENTS = (*_OF_CAUSES, "class-layers")
 """The scores that `pc-fisher` combines. Chosen on distorted validation images, see
 docs/results/ood-scores.md."""
 
-COMPONENTS_OF_FEW = ("twin-layers", "twin-memory", "latent-density")
+COMPONENTS_OF_FEW = ("free-energy", "twin-layers", "twin-memory", "latent-density")
 """The same where the known images are few, those of them that are scores then. Chosen on left-out
 classes of training images."""
 
