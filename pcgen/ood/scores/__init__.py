@@ -14,9 +14,9 @@ Of the predictive coding network:
     delta-energy    nats by which inference lowers the energy of its starting point
     typicality      distance of the free energy from its median, nats
     latent-knn      distance of the latent to its neighbours among known images
-    twin-memory     where fewer than 2,000 are known: energy of the linear network's latent under a
+    twin-memory     where fewer than 5,000 are known: energy of the linear network's latent under a
                     memory of known latents, nats
-    latent-density  where 500 to 1,999 are known: how much denser known latents lie around the
+    latent-density  where 500 to 4,999 are known: how much denser known latents lie around the
                     latent's neighbours than around it (the local outlier factor)
 
 Of a table's rows, and not of the trained network:
@@ -32,6 +32,7 @@ classifier, and `registered` those that a user has added with `pcgen.register_sc
 from pcgen.ood.scores.classifier import ClassifierScorer as ClassifierScorer
 from pcgen.ood.scores.scorer import COMPONENTS as COMPONENTS
 from pcgen.ood.scores.scorer import COMPONENTS_OF_FEW as COMPONENTS_OF_FEW
+from pcgen.ood.scores.scorer import COMPONENTS_OF_VERY_FEW as COMPONENTS_OF_VERY_FEW
 from pcgen.ood.scores.scorer import PC_SCORES as PC_SCORES
 from pcgen.ood.scores.scorer import PCScorer as PCScorer
 from pcgen.ood.scores.scorer import fit as fit

@@ -51,8 +51,9 @@ COMPONENTS = (*_OF_CAUSES, "class-layers")
 docs/results/ood-scores.md."""
 
 COMPONENTS_OF_FEW = ("free-energy", "twin-layers", "twin-memory", "latent-density")
-"""The same where the known images are few, those of them that are scores then. Chosen on left-out
-classes of training images."""
+COMPONENTS_OF_VERY_FEW = ("delta-energy", "class-layers", "twin-memory")
+"""The same where few or very few images are known. Chosen on left-out classes of training images,
+see docs/results/ood-scores.md."""
 
 
 @dataclass(eq=False)
@@ -101,7 +102,7 @@ class PCScorer:
         """Return the scores that `pc-fisher` combines."""
         if self.memory is None:
             return COMPONENTS
-        return tuple(name for name in COMPONENTS_OF_FEW if name in self.names)
+        return COMPONENTS_OF_VERY_FEW if self.density is None else COMPONENTS_OF_FEW
 
     @cached_property
     def method(self) -> Method:
