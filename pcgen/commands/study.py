@@ -38,7 +38,8 @@ def study(
         rates: of the states, in place of the study's.
         optimisers: adamw or sgd, in place of the study's.
         full: the grid, epochs and images of the literature, which take hours to days.
-        out: a folder for `index.html`, the charts with the table, and `NAME.json`.
+        out: a folder for `index.html`, the charts with the table, and `NAME.json`, which is renewed
+            after every row.
 
     Raises:
         RecipeError: an unknown study or optimiser, a rate or a number that is not above 0.
@@ -55,6 +56,7 @@ def study(
 
     from pcgen.device import keep_memory
     from pcgen.pages import study_page
+    from pcgen.pages.page import write_rows
     from pcgen.studies.grids import STUDIES, kept, rows
     from pcgen.studies.training import OPTIMISERS
 
@@ -74,6 +76,8 @@ def study(
         keep_memory()
         for row in rows(chosen, settings, sources, images=count, seeds=seeds, data_dir=data_dir):
             table.append(row)
+            if out is not None:  # After every row: a long run that is stopped keeps its rows.
+                write_rows(table, Path(out), name)
             on_progress(Event("settings", len(table), len(settings) * len(sources)))
         if out is not None:
             study_page.write(name, chosen, table, Path(out))

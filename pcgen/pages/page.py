@@ -166,8 +166,17 @@ def write_table(page: Page, rows: Sequence[Mapping[str, Any]], folder: Path, nam
         RunError: the folder cannot be written.
     """
     path = write(page, folder / "index.html")
-    write_whole(folder / f"{name}.json", (json.dumps(list(rows), indent=1) + "\n").encode())
+    write_rows(rows, folder, name)
     return path
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], folder: Path, name: str) -> None:
+    """Write rows as `NAME.json`.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    write_whole(folder / f"{name}.json", (json.dumps(list(rows), indent=1) + "\n").encode())
 
 
 def shown(value: Any) -> str:

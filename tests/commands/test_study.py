@@ -14,6 +14,7 @@ from torch.nn import functional
 
 import pcgen
 from cli.main import cli
+from pcgen.commands.progress import Event
 from pcgen.model.activations import activation
 from pcgen.studies import grids, rules
 from pcgen.studies.chain import KINDS, Batch, Chain
@@ -217,3 +218,17 @@ def test_every_study_says_what_it_sees(name: str, tmp_path: Path) -> None:
     result = pcgen.study(name, data=data, images=60, seeds=2, rates=[0.1], out=tmp_path)
     assert result["seen"]
     assert "svg" in (tmp_path / "index.html").read_text()
+
+
+def test_a_study_that_is_stopped_keeps_its_rows(tmp_path: Path) -> None:
+    torch.set_default_dtype(torch.float32)
+
+    def stop(event: Event) -> None:
+        if event.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pcgen.study(
+            "precision", data=["two-moons"], images=100, seeds=1, out=tmp_path, on_progress=stop
+        )
+    assert len(json.loads((tmp_path / "precision.json").read_text())) == 2
