@@ -158,10 +158,10 @@ def units(entry: int | list[int]) -> int:
 
 
 class ClassifierTable(Table, frozen=True):
-    """A network that tells classes apart, by predictive coding or by backprop as a baseline. It
-    takes the place of `model`.
+    """A network that tells classes apart, by predictive coding or by backprop as a baseline.
 
-    With this table `model` is not used, and `inference` is used by the rule `pc` only.
+    It takes the place of `model`. With this table `model` is not used, and `inference` is used by
+    the rule `pc` only.
     """
 
     kind: Literal["convnet", "mlp"] = "convnet"

@@ -7,7 +7,6 @@ at the end.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,12 +14,10 @@ from typing import Any
 import torch
 
 from pcgen.benchmarks.table import Measured, Tell
-from pcgen.benchmarks.training import seeded
-from pcgen.classification.network import Classifier
-from pcgen.classification.training import ClassifierLearner, accuracy, initial_classifier
+from pcgen.benchmarks.training import seeded, train_classifier
+from pcgen.classification.training import accuracy
 from pcgen.config import Recipe, from_dict, to_dict, with_settings
 from pcgen.data.images import Images, split
-from pcgen.learning.train import Training
 
 PAPER = "Pinchetti et al. 2025, table 1"
 # Their test accuracies: the best epoch on the test set, and the mean of the best 5 of 7 seeds.
@@ -150,30 +147,14 @@ def classification_rows(
         row.published = PUBLISHED.get(dataset, {}).get(name)
         for seed in range(seeds):
             began = time.monotonic()
-            network = train(seeded(chosen, seed), images, device, f"{dataset}, {name}", tell)
+            own = seeded(chosen, seed)
+            kept, held_out = split(images, own.data.validation, seed)
+            validation = held_out if len(held_out) else None
+            stage = f"{dataset}, {name}"
+            network = train_classifier(own, kept, validation, device, stage, tell)
             row.seconds += (time.monotonic() - began) / seeds
             row.parameters = sum(tensor.numel() for tensor in network.weights())
             row.values.append(accuracy(network, test).accuracy)
         backprop = measured.get("BP-CE" if name.endswith("CE") else "BP-SE")
         against = {} if backprop in (None, row) else row.against(backprop)
         yield row.row(dataset) | {"values": row.values} | against
-
-
-def train(
-    recipe: Recipe, images: Images, device: torch.device, stage: str, tell: Tell
-) -> Classifier:
-    """Return the classifier of the last epoch, or of the best one on the recipe's validation split.
-
-    Raises:
-        DivergenceError: an energy that is not finite.
-    """
-    kept, held_out = split(images, recipe.data.validation, recipe.seed)
-    validation = held_out if len(held_out) else None
-    network = initial_classifier(recipe, kept, validation).to(device)
-    best, least = network, math.inf
-    for progress in Training(ClassifierLearner(network, recipe)).run(kept, validation):
-        done = (progress.epoch - 1) * len(kept) + progress.images
-        tell(f"{stage}, seed {recipe.seed}", done, progress.epochs * len(kept))
-        if progress.labelled is not None and progress.labelled.energy < least:
-            best, least = network.to(device), progress.labelled.energy
-    return best

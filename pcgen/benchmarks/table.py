@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from scipy import stats
-
-_CONFIDENCE = 0.95
+from pcgen.intervals import interval
 
 Tell = Callable[[str, int, int], None]
 """Called with the stage of a benchmark, how much of it is done, and how much there is."""
@@ -60,14 +58,3 @@ class Measured:
         low, high = interval(differences)
         mean = statistics.fmean(differences)
         return {"difference": mean, "difference_low": low, "difference_high": high}
-
-
-def interval(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Return the 95 % interval of the mean by Student's t; (None, None) below two values."""
-    count = len(values)
-    if count < 2:
-        return None, None
-    mean = sum(values) / count
-    error = statistics.stdev(values) / count**0.5
-    half = float(stats.t.ppf((1 + _CONFIDENCE) / 2, count - 1)) * error
-    return mean - half, mean + half

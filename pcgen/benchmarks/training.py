@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from pcgen.benchmarks.table import Tell
+from pcgen.classification.network import Classifier
+from pcgen.classification.training import ClassifierLearner, initial_classifier
 from pcgen.config import Recipe
 from pcgen.data.images import Images, order
 from pcgen.learning.initial import initial_network, sample
@@ -63,6 +65,31 @@ def train_by(
         if metrics is not None and (metrics.mse < least or recipe.inference.draws):
             best, least = network.to(device), metrics.mse
     return best, least
+
+
+def train_classifier(
+    recipe: Recipe,
+    images: Images,
+    validation: Images | None,
+    device: torch.device,
+    stage: str,
+    tell: Tell,
+) -> Classifier:
+    """Return the classifier of the epoch that is best on the validation split, if there is one.
+
+    Without one it is that of the last epoch.
+
+    Raises:
+        DivergenceError: an energy that is not finite.
+    """
+    network = initial_classifier(recipe, images, validation).to(device)
+    best, least = network, math.inf
+    for progress in Training(ClassifierLearner(network, recipe)).run(images, validation):
+        done = (progress.epoch - 1) * len(images) + progress.images
+        tell(f"{stage}, seed {recipe.seed}", done, progress.epochs * len(images))
+        if progress.labelled is not None and progress.labelled.energy < least:
+            best, least = network.to(device), progress.labelled.energy
+    return best
 
 
 def best_rate(

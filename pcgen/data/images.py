@@ -224,7 +224,7 @@ def mirrored(pixels_BD: Tensor, shape: Shape) -> Tensor:
     return pixels_BD.view(-1, *shape).flip(3).flatten(1)
 
 
-def shifted(pixels_BD: Tensor, shape: Shape, moves_B2: Tensor) -> Tensor:
+def moved(pixels_BD: Tensor, shape: Shape, moves_B2: Tensor) -> Tensor:
     """Return the images (B, D) moved down and right by whole pixels (B, 2); 0 comes in."""
     _, height, width = shape
     reach = int(moves_B2.abs().max()) if len(moves_B2) else 0
@@ -235,8 +235,8 @@ def shifted(pixels_BD: Tensor, shape: Shape, moves_B2: Tensor) -> Tensor:
     )
     first_B111 = torch.arange(len(images)).view(-1, 1, 1, 1)
     channels = torch.arange(shape[0]).view(1, -1, 1, 1)
-    moved = images[first_B111, channels, rows_BH[:, None, :, None], columns_BW[:, None, None]]
-    return moved.flatten(1)
+    result = images[first_B111, channels, rows_BH[:, None, :, None], columns_BW[:, None, None]]
+    return result.flatten(1)
 
 
 def epoch_batches(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pcgen.config import Recipe
-from pcgen.data.images import Images, Rows, epoch_batches, mirrored, shifted
+from pcgen.data.images import Images, Rows, epoch_batches, mirrored, moved
 from pcgen.device import generator
 from pcgen.distributed import Group
 from pcgen.errors import DivergenceError, OutOfMemoryError, RecipeError, is_out_of_memory
@@ -254,7 +254,7 @@ class Training:
             source = generator(seed, "shift", self.epoch)
             span = (-table.shift, table.shift + 1)
             moves_N2 = torch.randint(*span, (len(images), 2), generator=source)
-            pixels_BD = shifted(pixels_BD, images.shape, moves_N2[rows.index_B])
+            pixels_BD = moved(pixels_BD, images.shape, moves_N2[rows.index_B])
         return replace(rows, pixels_BD=pixels_BD)
 
     def _learn(self, batch: Batch) -> tuple[float, float]:

@@ -5,9 +5,9 @@ With u_0 the data and u_l the hidden units of the upward chain,
     E_up = sum_l 1/2 pi_u |u_l - f(V_l u_{l-1})|^2 + 1/2 s sum_i rho_i (z_i - m_i)^2 - log p(y | u)
 
 where m and the logits of p(y | u) are linear in the last u, and s is the visible share of the data:
-half of the data tell half as much. The data, the latent z and the label y
-are shared with the downward chain, whose prior holds z and y together, p(z, y). The energy of the
-whole network is the sum of both chains'.
+half of the data tell half as much. The data, the latent z and the label y are shared with the
+downward chain, whose prior holds z and y together, p(z, y). The energy of the whole network is the
+sum of both chains'.
 
 Source: bidirectional predictive coding, Oliviers, Tang and Bogacz (2026). We differ in three
 points: each chain has hidden units of its own; the label is a class variable whose prior is a

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from scipy import stats
 from torch import Tensor
 from torch.nn import functional
 
 from pcgen.data.sources import open_data
 from pcgen.errors import DataError
+from pcgen.intervals import interval
 from pcgen.model.activations import activation
 from pcgen.studies.chain import Batch, Chain
 from pcgen.studies.rules import RULES
@@ -186,12 +186,7 @@ def cosine(left: list[Tensor], right: list[Tensor]) -> Tensor:
 
 def summary(values_S: Tensor) -> tuple[float | None, float | None, float | None]:
     """Return the mean and its 95 % interval by Student's t; None where it is no number."""
-    values_S = values_S.double()
-    mean = float(values_S.mean())
     if not torch.isfinite(values_S).all():
         return None, None, None
-    if len(values_S) < 2:
-        return mean, None, None
-    error = float(values_S.std()) / len(values_S) ** 0.5
-    half = float(stats.t.ppf(0.975, len(values_S) - 1)) * error
-    return mean, mean - half, mean + half
+    values = values_S.tolist()
+    return sum(values) / len(values), *interval(values)

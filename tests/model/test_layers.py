@@ -47,16 +47,12 @@ def test_a_transposed_convolution_is_torchs(
     torch.testing.assert_close(layer.drive(states_BU), expected.flatten(1), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("is_data", [False, True])
-@pytest.mark.parametrize(("above", "below", "kernel"), GEOMETRIES)
-def test_the_adjoint_and_the_move_are_the_matrix(
-    above: Shape, below: Shape, kernel: int, is_data: bool
+def require_its_matrix(
+    layer: TransposedConvolution | Convolution, drives: Shape, draw: torch.Generator
 ) -> None:
-    draw = generator(1)
-    layer = TransposedConvolution.initial(below, above, kernel, draw, is_data=is_data)
-    layer = layer.to("cpu", torch.float64)
+    """Assert that a layer's moves and adjoints are products with its matrix."""
     matrix_DU = layer.matrix()
-    assert matrix_DU.shape == (math.prod(below), math.prod(above))
+    assert matrix_DU.shape == (math.prod(drives), math.prod(layer.above))
     move_BU = torch.randn(4, matrix_DU.shape[1], generator=draw, dtype=torch.float64)
     signal_BD = torch.randn(4, matrix_DU.shape[0], generator=draw, dtype=torch.float64)
     torch.testing.assert_close(layer.drive_move(move_BU), move_BU @ matrix_DU.T)
@@ -64,6 +60,16 @@ def test_the_adjoint_and_the_move_are_the_matrix(
     torch.testing.assert_close(
         layer.pull_above(move_BU, signal_BD), move_BU - signal_BD @ matrix_DU
     )
+
+
+@pytest.mark.parametrize("is_data", [False, True])
+@pytest.mark.parametrize(("above", "below", "kernel"), GEOMETRIES)
+def test_the_adjoint_and_the_move_are_the_matrix(
+    above: Shape, below: Shape, kernel: int, is_data: bool
+) -> None:
+    draw = generator(1)
+    layer = TransposedConvolution.initial(below, above, kernel, draw, is_data=is_data)
+    require_its_matrix(layer.to("cpu", torch.float64), below, draw)
 
 
 @pytest.mark.parametrize("channels_first", [(False, False), (True, False), (False, True)])
@@ -74,16 +80,7 @@ def test_a_convolution_and_its_adjoint_are_the_matrix(
     draw = generator(3)
     weight = torch.randn(4, 2, 3, 3, generator=draw)
     layer = Convolution(weight, torch.zeros(4), (2, 6, 5), channels_first=channels_first, **kind)
-    layer = layer.to("cpu", torch.float64)
-    matrix_DU = layer.matrix()
-    assert matrix_DU.shape == (math.prod(layer.drives), math.prod(layer.above))
-    move_BU = torch.randn(4, matrix_DU.shape[1], generator=draw, dtype=torch.float64)
-    signal_BD = torch.randn(4, matrix_DU.shape[0], generator=draw, dtype=torch.float64)
-    torch.testing.assert_close(layer.drive_move(move_BU), move_BU @ matrix_DU.T)
-    torch.testing.assert_close(layer.adjoint(signal_BD), signal_BD @ matrix_DU)
-    torch.testing.assert_close(
-        layer.pull_above(move_BU, signal_BD), move_BU - signal_BD @ matrix_DU
-    )
+    require_its_matrix(layer.to("cpu", torch.float64), layer.drives, draw)
 
 
 @pytest.mark.parametrize("channels_first", [(False, False), (False, True)])

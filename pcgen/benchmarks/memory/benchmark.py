@@ -19,12 +19,13 @@ from pcgen.benchmarks.memory.published import (
     published_training,
     stable_rate,
 )
-from pcgen.benchmarks.table import Tell, interval
+from pcgen.benchmarks.table import Tell
 from pcgen.benchmarks.training import seeded
 from pcgen.config import Recipe, units
 from pcgen.data.images import Images
 from pcgen.device import generator
 from pcgen.errors import DivergenceError
+from pcgen.intervals import interval
 from pcgen.learning.initial import initial_network, sample
 from pcgen.learning.train import Training
 from pcgen.memory.corruptions import Corruption, Cues, corruption_of

@@ -17,11 +17,8 @@ from pcgen.benchmarks.baselines import train_autoencoder
 from pcgen.benchmarks.ood.baselines import AutoencoderScorer, PPCAScorer, TrivialScorer
 from pcgen.benchmarks.ood.sets import Known
 from pcgen.benchmarks.table import Tell
-from pcgen.benchmarks.training import seeded, train_network
-from pcgen.classification.network import Classifier
-from pcgen.classification.training import ClassifierLearner, initial_classifier
+from pcgen.benchmarks.training import seeded, train_classifier, train_network
 from pcgen.config import ClassifierTable, InferenceTable, Recipe, to_dict, units
-from pcgen.learning.train import Training
 from pcgen.ood.scores import ClassifierScorer
 from pcgen.ood.scoring import Scorer
 
@@ -140,26 +137,15 @@ def dense_recipe(recipes: Recipes, known: Known, rule: str) -> Recipe:
     return msgspec.structs.replace(recipes.classifier, classifier=table, inference=inference)
 
 
-def train_classifier(recipe: Recipe, known: Known, device: torch.device, tell: Tell) -> Classifier:
-    """Return the classifier of the epoch that is best on the validation split."""
-    network = initial_classifier(recipe, known.kept, known.validation).to(device)
-    best, least = network.to(device), math.inf
-    assert recipe.classifier is not None
-    name = f"{recipe.classifier.kind} by {recipe.classifier.rule}, seed {recipe.seed}"
-    for progress in Training(ClassifierLearner(network, recipe)).run(known.kept, known.validation):
-        done = (progress.epoch - 1) * len(known.kept) + progress.images
-        tell(name, done, progress.epochs * len(known.kept))
-        if progress.labelled is not None and progress.labelled.energy < least:
-            best, least = network.to(device), progress.labelled.energy
-    return best
-
-
 def classifier(recipe_of: Callable[[Recipes, Known], Recipe]) -> Family:
     """Return the family of the scores of a classifier that a recipe trains."""
 
     def train(known: Known, recipes: Recipes, device: torch.device, tell: Tell) -> Scorer:
         recipe = seeded(recipe_of(recipes, known), known.seed)
-        network = train_classifier(recipe, known, device, tell)
+        table = recipe.classifier
+        assert table is not None
+        stage = f"{table.kind} by {table.rule}"
+        network = train_classifier(recipe, known.kept, known.validation, device, stage, tell)
         return ClassifierScorer.fit(network, known.kept, recipe.inference)
 
     def settings(recipes: Recipes, known: Known) -> Any:

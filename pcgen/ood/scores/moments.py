@@ -101,11 +101,10 @@ class LocalDensity:
         """Return the densities at two known points or more."""
         nearest = min(_AROUND, len(points_NF) - 1)
         found = []
-        for first in range(0, len(points_NF), _rows_at_once(points_NF)):
-            block = points_NF[first : first + _rows_at_once(points_NF)]
-            distance = torch.cdist(block, points_NF)
-            own = torch.arange(len(block), device=block.device)
-            distance[own, first + own] = torch.inf
+        numbers_N = torch.arange(len(points_NF), device=points_NF.device)
+        for own_B in torch.split(numbers_N, _rows_at_once(points_NF)):
+            distance = torch.cdist(points_NF[own_B], points_NF)
+            distance.scatter_(1, own_B[:, None], torch.inf)
             found.append(distance.topk(nearest, largest=False))
         distance_NM = torch.cat([block.values for block in found])
         index_NM = torch.cat([block.indices for block in found])
