@@ -361,6 +361,7 @@ def test_two_processes_reconstruct_what_one_does(tmp_path: Path) -> None:
 
 def test_more_processes_than_images_reconstruct(tmp_path: Path) -> None:
     words = ["-m", "pcgen", "reconstruct", "digits", "digits:test", "--limit", "1", "--json"]
+    words += ["--out", str(tmp_path / "out")]
     codes, out, said = end(start(words, 2))
     assert codes == [0, 0], said
     assert json.loads(out)["count"] == 1
