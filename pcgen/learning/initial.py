@@ -64,6 +64,9 @@ def take_over(network: Network, trained: Network, name: str) -> None:
     Raises:
         RecipeError: networks whose layers, precisions or classes differ.
     """
+    if network.mixture is not None and trained.mixture is not None:
+        # A file of version 0.1.0 has none.
+        network.mixture.of_classes = network.mixture.of_classes[: len(trained.mixture.of_classes)]
     given = {k: tensor for k, tensor in trained.tensors().items() if not k.startswith("upward.")}
     own = {k: tensor for k, tensor in network.tensors().items() if not k.startswith("upward.")}
     shapes, wanted = ({k: tuple(t.shape) for k, t in part.items()} for part in (given, own))

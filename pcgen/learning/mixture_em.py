@@ -40,20 +40,23 @@ def step_mixture(
     """Take one step of expectation maximisation in place, and several the first time.
 
     The components depend on the latents alone. Classes only divide each component's weight among
-    them, by the classes of the latents that the component explains.
+    them, by the classes of the latents that the component explains. The mixtures of single classes
+    (`Mixture.of_classes`) each take a step with the latents of their class.
 
     Args:
         latents_NL: of the training images.
         classes_N: of the images, if they have any: each class has its own component weights.
         generator: chooses the first means.
     """
-    if len(latents_NL) <= len(mixture.means_KL):
-        return
-    if not mixture.means_KL.any():
-        _begin(mixture, latents_NL, generator)
-        for _ in range(_FIRST_STEPS - 1):
-            _step(mixture, latents_NL, classes_N)
-    _step(mixture, latents_NL, classes_N)
+    if len(latents_NL) > len(mixture.means_KL):
+        if not mixture.means_KL.any():
+            _begin(mixture, latents_NL, generator)
+            for _ in range(_FIRST_STEPS - 1):
+                _step(mixture, latents_NL, classes_N)
+        _step(mixture, latents_NL, classes_N)
+    if classes_N is not None:
+        for y, own in enumerate(mixture.of_classes):
+            step_mixture(own, latents_NL[classes_N == y], None, generator)
 
 
 def _begin(mixture: Mixture, latents_NL: Tensor, generator: torch.Generator) -> None:

@@ -29,7 +29,7 @@ from pcgen.model import products
 from pcgen.model.activations import activation
 from pcgen.model.energy import Gaussian, LayerEnergy, Pooled, Terms
 from pcgen.model.layers import Convolution, Dense, Layer, Shape, TransposedConvolution
-from pcgen.model.prior import Mixture
+from pcgen.model.prior import Mixture, components_of_class
 from pcgen.registry import LIKELIHOODS
 
 if TYPE_CHECKING:
@@ -473,8 +473,13 @@ def _kernels_of(table: ModelTable, is_map: Sequence[bool]) -> dict[int, int]:
     return dict(zip(reversed(convolutions), kernels, strict=True))
 
 
-def tensor_size(table: ModelTable, data: int | Shape, classes: int = 0) -> int:
+def tensor_size(
+    table: ModelTable, data: int | Shape, classes: int = 0, of_classes: bool = True
+) -> int:
     """Return how many numbers the tensors of `build`'s network hold, without building it.
+
+    Args:
+        of_classes: count the mixtures of single classes, which files of version 0.1.0 lack.
 
     Raises:
         RecipeError: as `build`.
@@ -504,6 +509,9 @@ def tensor_size(table: ModelTable, data: int | Shape, classes: int = 0) -> int:
     if table.causes > 1:
         rows = max(1, classes)
         total += rows * (table.causes + 1) + table.causes * latents * (latents + 1)
+        if classes and of_classes:
+            own = components_of_class(table.causes, classes)
+            total += classes * (own + 1 + own * latents * (latents + 1))
     if table.upward:
         from pcgen.model.upward import upward_size
 

@@ -9,7 +9,7 @@ of its component given z. Equal components N(0, 1) are the simple prior, from wh
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -28,12 +28,15 @@ class Mixture:
         log_classes_Y: log frequencies of the classes.
         means_KL: of the latent in each component.
         roots_KLL: P_k, lower triangular.
+        of_classes: for each class a mixture of its latents alone, from which samples of the class
+            are drawn. It is no part of the energy. Empty without classes.
     """
 
     log_weights_YK: Tensor
     log_classes_Y: Tensor
     means_KL: Tensor
     roots_KLL: Tensor
+    of_classes: list[Mixture] = field(default_factory=list)
 
     @classmethod
     def standard(cls, components: int, units: int, classes: int, like: Tensor) -> Mixture:
@@ -44,23 +47,46 @@ class Mixture:
             like.new_full((rows,), -math.log(rows)),
             like.new_zeros(components, units),
             torch.eye(units, dtype=like.dtype, device=like.device).repeat(components, 1, 1),
+            [
+                cls.standard(components_of_class(components, classes), units, 0, like)
+                for _ in range(classes)
+            ],
         )
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors by their names in a checkpoint."""
-        return {
+        named = {
             "prior.log_weights": self.log_weights_YK,
             "prior.log_classes": self.log_classes_Y,
             "prior.means": self.means_KL,
             "prior.roots": self.roots_KLL,
         }
+        for y, mixture in enumerate(self.of_classes):
+            own = mixture.tensors()
+            named |= {f"prior.{y}.{key.removeprefix('prior.')}": own[key] for key in own}
+        return named
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Mixture:
         """Return a copy on a device."""
-        weights, classes, means, roots = (
-            tensor.to(device, dtype, copy=True) for tensor in self.tensors().values()
+        own = (self.log_weights_YK, self.log_classes_Y, self.means_KL, self.roots_KLL)
+        weights, classes, means, roots = (x.to(device, dtype, copy=True) for x in own)
+        of_classes = [mixture.to(device, dtype) for mixture in self.of_classes]
+        return Mixture(weights, classes, means, roots, of_classes)
+
+    def of_class(self, label: int) -> Mixture:
+        """Return the mixture from which samples of a class are drawn.
+
+        A class whose own has not been learned, for lack of rows, has all components with its
+        weights.
+        """
+        if self.of_classes and self.of_classes[label].means_KL.any():
+            return self.of_classes[label]
+        return Mixture(
+            self.log_weights_YK[label : label + 1],
+            torch.zeros_like(self.log_classes_Y[:1]),
+            self.means_KL,
+            self.roots_KLL,
         )
-        return Mixture(weights, classes, means, roots)
 
     def energy(self, latent_BL: Tensor) -> Tensor:
         """Return the energy (B,) in nats, without the 2 pi."""
@@ -145,6 +171,11 @@ class Mixture:
         spread_KLL = torch.linalg.solve_triangular(self.roots_KLL, eye, upper=False)
         offset_BL = torch.bmm(normal_BL[:, None], spread_KLL[component_B])[:, 0]
         return self.means_KL[component_B] + temperature**0.5 * offset_BL
+
+
+def components_of_class(components: int, classes: int) -> int:
+    """Return how many of a mixture's components each class has in its own one."""
+    return max(1, components // classes)
 
 
 def choose(log_weights_BJ: Tensor, uniform_B: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -108,12 +108,7 @@ def with_label(network: Network, label: int) -> Network:
         return network
     chosen = network.to(network.layers[0].weight.device, network.layers[0].weight.dtype)
     assert chosen.mixture is not None
-    rows = chosen.mixture.log_weights_YK
-    chosen.mixture = replace(
-        chosen.mixture,
-        log_weights_YK=rows[label : label + 1],
-        log_classes_Y=torch.zeros_like(chosen.mixture.log_classes_Y[:1]),
-    )
+    chosen.mixture = chosen.mixture.of_class(label)
     return chosen
 
 

@@ -278,8 +278,13 @@ def model_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Mode
             classes = outputs - units(recipe.model.layers[0])
         if len(recipe.model.layers) > len(checkpoint.tensors):
             raise CheckpointError(f"{checkpoint.path}: its recipe has more layers than it stores")
-        require_numbers(checkpoint, tensor_size(recipe.model, shape, classes))
-        return build(recipe.model, shape, generator(recipe.seed), classes)
+        # Files of version 0.1.0 have no mixture for each class.
+        of_classes = "prior.0.means" in checkpoint.tensors
+        require_numbers(checkpoint, tensor_size(recipe.model, shape, classes, of_classes))
+        network = build(recipe.model, shape, generator(recipe.seed), classes)
+        if network.mixture is not None and not of_classes:
+            network.mixture.of_classes = []
+        return network
 
     return rebuild(checkpoint, built, device)
 

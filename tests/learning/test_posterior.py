@@ -160,6 +160,25 @@ def test_expectation_maximisation_finds_the_causes_and_their_classes() -> None:
     assert (own.values > 0.99).all()
 
 
+def test_a_class_has_a_mixture_of_its_latents_alone() -> None:
+    source = torch.Generator().manual_seed(0)
+    classes = torch.arange(800) % 2
+    # Both classes lie around one centre, so that the common components tell them apart badly.
+    latents = torch.randn(800, 2, generator=source)
+    latents[:, 0] = latents[:, 0].abs() * (2 * classes - 1)
+    prior = Mixture.standard(4, 2, 3, latents)
+    for _ in range(5):
+        step_mixture(prior, latents, classes, source)
+    for label in (0, 1):
+        own = prior.of_class(label)
+        normal, uniform = torch.randn(400, 2, generator=source), torch.rand(400, generator=source)
+        drawn = own.draw(normal, uniform, None)
+        assert float((drawn[:, 0] * (2 * label - 1) > 0).float().mean()) > 0.85
+        assert own is prior.of_classes[label]
+    # The third class has no rows: its samples come from the common components.
+    torch.testing.assert_close(prior.of_class(2).means_KL, prior.means_KL)
+
+
 def learned_prior(images: Images) -> Mixture:
     model, rows = recipe(), sample(images, 0)
     network = initial_network(model, rows, images.shape, images.class_count)
