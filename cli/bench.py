@@ -122,6 +122,11 @@ def classification(**options: Any) -> None:
 
 @command.command("sampling", short_help="Samples, with a VAE and PPCA.")
 @_data_option("iris,mnist")
+@click.option(
+    "--model",
+    metavar="MODEL",
+    help="Your own sampler of D, instead of the shipped one; D may be digits or fashion-mnist too.",
+)
 @words_option(
     "--methods", "parts", help="Parts of the table: samples, chains, likelihood. [default: all]"
 )

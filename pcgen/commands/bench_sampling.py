@@ -13,11 +13,14 @@ from pcgen.errors import RecipeError
 
 SAMPLING_PARTS = ("samples", "chains", "likelihood")
 _SAMPLERS = {"iris": "iris", "mnist": "mnist-sampler"}
+# Of pictures, those with a shipped classifier, whose features compare samples with test images.
+_OWN = ("iris", "digits", "mnist", "fashion-mnist")
 
 
 def bench_sampling(
     data: Sequence[str] = ("iris", "mnist"),
     *,
+    model: str | Path | None = None,
     samples: int = 10_000,
     parts: Sequence[str] = SAMPLING_PARTS,
     sets: int = 200,
@@ -28,7 +31,8 @@ def bench_sampling(
     """Return the sampling table: the shipped models beside baselines trained in the same run.
 
     Args:
-        data: `iris`, `mnist`.
+        data: `iris`, `mnist`; with `model` one of iris, digits, mnist and fashion-mnist.
+        model: a checkpoint or a run's folder of that data, instead of the shipped model.
         samples: number of images that each method draws, and at most of those whose likelihood is
             bounded.
         parts: `samples` compares samples with the data; `chains` times the samplers; `likelihood`
@@ -37,7 +41,8 @@ def bench_sampling(
         settings: `section.key=value`, which change the recipe of the networks that are trained.
 
     Raises:
-        RecipeError: data without a shipped model that samples, or no such part.
+        RecipeError: data without a shipped model that samples, no such part, or a model of other
+            data.
         DataError: data that cannot be found.
 
     Example:
@@ -46,23 +51,27 @@ def bench_sampling(
         >>> rows[0]["metric"]
         'emd'
     """
-    for kind, names, known in (("sampler", data, _SAMPLERS), ("part", parts, SAMPLING_PARTS)):
+    samplers = dict.fromkeys(_OWN, str(model)) if model else _SAMPLERS
+    for kind, names, known in (("sampler", data, samplers), ("part", parts, SAMPLING_PARTS)):
         unknown = [name for name in names if name not in known]
         if unknown:
             raise RecipeError(f"{unknown[0]}: no such {kind}", f"There are: {', '.join(known)}")
+    if model and len(data) > 1:
+        raise RecipeError("--model has learned one data set", "Name it: --data fashion-mnist")
 
     import torch
 
     rows: list[dict[str, Any]] = []
     with session("cpu", data_dir=data_dir, on_progress=on_progress) as place, torch.no_grad():
         for name in data:
-            rows += _rows(place, name, samples, parts, sets, settings)
+            rows += _rows(place, name, samplers[name], samples, parts, sets, settings)
     return rows
 
 
 def _rows(
     place: Session,
     name: str,
+    sampler: str,
     samples: int,
     parts: Sequence[str],
     sets: int,
@@ -73,8 +82,12 @@ def _rows(
     from pcgen.benchmarks.sampling.emd import table_rows
     from pcgen.benchmarks.sampling.likelihood import likelihood_rows
     from pcgen.benchmarks.sampling.speed import chain_rows
+    from pcgen.sampling.draw import require_prior
 
-    model, tell = open_model(_SAMPLERS[name]), stages(place.on_progress, name)
+    model, tell = open_model(sampler), stages(place.on_progress, name)
+    if model.recipe.data.source != name:
+        raise RecipeError(f"{sampler}: has learned {model.recipe.data.source}, not {name}")
+    require_prior(model.network)
     recipe, network = resolve_recipe(model.recipe, settings=settings), model.network
     images = place.open_recipe_data(recipe.data)
     if images.is_table:

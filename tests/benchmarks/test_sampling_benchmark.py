@@ -185,6 +185,8 @@ def test_the_command_measures_the_shipped_iris(monkeypatch: pytest.MonkeyPatch) 
     [
         (("--data", "letters"), "letters: no such sampler"),
         (("--methods", "looks"), "looks: no such part"),
+        (("--data", "iris,mnist", "--model", "iris"), "--model has learned one data set"),
+        (("--data", "digits", "--model", "iris"), "iris: has learned iris, not digits"),
     ],
 )
 def test_unknown_samplers_and_parts_are_refused(words: tuple[str, ...], message: str) -> None:
