@@ -114,7 +114,7 @@ SCORES = Table(
     (
         *("pc-fisher", "free-energy", "energy-layers", "cause-layers", "cause-direction"),
         *("twin-layers", "class-energy", "class-latent", "class-layers", "delta-energy"),
-        *("typicality", "latent-knn", "twin-memory", "latent-density"),
+        *("typicality", "latent-knn", "twin-memory", "latent-density", "twin-density"),
         *("table-energy", "table-mixture", "table-memory"),
         *("msp", "max-logit", "energy-lse", "entropy", "odin", "mahalanobis"),
         *("relative-mahalanobis", "knn", "label-energy"),

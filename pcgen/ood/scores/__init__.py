@@ -18,6 +18,7 @@ Of the predictive coding network:
                     memory of known latents, nats
     latent-density  where 500 to 4,999 are known: how much denser known latents lie around the
                     latent's neighbours than around it (the local outlier factor)
+    twin-density    the same of the linear network's latent, where 500 or more are known
 
 Of a table's rows, and not of the trained network:
 

@@ -105,13 +105,20 @@ class LinearTwin:
         return View.of([error_BD], latent_BL, shape)
 
 
+def scales_of(latent_NL: Tensor) -> Tensor:
+    """Return (L,) the root of the product of each latent unit's deviation and of all units'.
+
+    Divided by them, units of large variance count more, but less than in the latent itself.
+    """
+    return (latent_NL.std() * latent_NL.std(0)).sqrt().clamp_min(1e-6)
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
     """A memory of known latents, each a narrow cause, on the CPU in float64.
 
     Attributes:
-        scales_L: the root of the product of a latent unit's deviation and of all units'. So units
-            of large variance count more, but less than in the latent itself.
+        scales_L: of `scales_of` the known latents.
         stored: the known latents over these scales.
     """
 
@@ -122,7 +129,7 @@ class Memory:
     def fit(cls, view: View) -> Memory:
         """Return the memory of known images."""
         latent_NL = view.latent_BL.cpu().double()
-        scales_L = (latent_NL.std() * latent_NL.std(0)).sqrt().clamp_min(1e-6)
+        scales_L = scales_of(latent_NL)
         rows_NL = latent_NL / scales_L
         choice = choose_stored(rows_NL, generator(0, "memory"))
         return cls(scales_L, fit_stored(rows_NL, *choice))

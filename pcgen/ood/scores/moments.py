@@ -87,18 +87,26 @@ class LocalDensity:
     Source: the local outlier factor of Breunig, Kriegel, Ng and Sander (2000).
 
     Attributes:
-        points_NF: the known points.
+        scales_F: points are divided by them before distances are taken.
+        points_NF: the known points over these scales, rounded to half precision as in a file.
         reach_N: each one's distance to its tenth neighbour among the others.
         density_N: the density at each.
     """
 
+    scales_F: Tensor
     points_NF: Tensor
     reach_N: Tensor
     density_N: Tensor
 
     @classmethod
-    def of(cls, points_NF: Tensor) -> LocalDensity:
-        """Return the densities at two known points or more."""
+    def of(cls, known_NF: Tensor, scales_F: Tensor | None = None) -> LocalDensity:
+        """Return the densities at two known points or more.
+
+        Args:
+            scales_F: 1 if not given.
+        """
+        scales_F = torch.ones_like(known_NF[0]) if scales_F is None else scales_F
+        points_NF = (known_NF / scales_F).half().to(known_NF)
         nearest = min(_AROUND, len(points_NF) - 1)
         found = []
         numbers_N = torch.arange(len(points_NF), device=points_NF.device)
@@ -109,13 +117,13 @@ class LocalDensity:
         distance_NM = torch.cat([block.values for block in found])
         index_NM = torch.cat([block.indices for block in found])
         reach_N = distance_NM[:, -1]
-        return cls(points_NF, reach_N, _density(distance_NM, reach_N[index_NM]))
+        return cls(scales_F, points_NF, reach_N, _density(distance_NM, reach_N[index_NM]))
 
     def factor(self, points_BF: Tensor) -> Tensor:
         """Return the density (B,) around a point's neighbours over that at the point itself."""
         nearest = min(_AROUND, len(self.points_NF))
         factors = []
-        for block in torch.split(points_BF, _rows_at_once(self.points_NF)):
+        for block in torch.split(points_BF / self.scales_F, _rows_at_once(self.points_NF)):
             distance, index = torch.cdist(block, self.points_NF).topk(nearest, largest=False)
             own_B = _density(distance, self.reach_N[index])
             factors.append(self.density_N[index].mean(1) / own_B)
@@ -123,12 +131,17 @@ class LocalDensity:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors by name."""
-        return {"points": self.points_NF, "reach": self.reach_N, "density": self.density_N}
+        return {
+            "scales": self.scales_F,
+            "points": self.points_NF.half(),
+            "reach": self.reach_N,
+            "density": self.density_N,
+        }
 
     @classmethod
     def load(cls, tensors: dict[str, Tensor]) -> LocalDensity:
         """Return the densities whose `tensors()` these are."""
-        return cls(*(tensors[name] for name in ("points", "reach", "density")))
+        return cls(*(tensors[name] for name in ("scales", "points", "reach", "density")))
 
 
 def _density(distance_BM: Tensor, reach_BM: Tensor) -> Tensor:

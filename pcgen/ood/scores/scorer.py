@@ -16,7 +16,7 @@ from pcgen.inference.infer import Equilibrium, infer
 from pcgen.inference.solvers import Method, prepare
 from pcgen.model.energy import Terms
 from pcgen.model.network import Network
-from pcgen.ood.scores.cause_scores import CauseScores, LinearTwin, Memory, View
+from pcgen.ood.scores.cause_scores import CauseScores, LinearTwin, Memory, View, scales_of
 from pcgen.ood.scores.experts import Experts, fit_experts
 from pcgen.ood.scores.moments import LocalDensity, Normal, neighbour_distance
 
@@ -29,7 +29,8 @@ _FITTED_VALUES = 2**26
 _INFERRED = 20_000
 _LAYERS = 10_000
 _KEPT = 4096
-# Fewer known images also have a memory and, from the first number on, the density of their latents.
+# From the first number of known images on, the density of their latents is a score; below the
+# second one there is a memory.
 _DENSE, _FEW = 500, 5000
 _KEPT_VALUES = 2**19
 _BATCH = 500
@@ -40,17 +41,17 @@ _SHARE = 1e-4
 PC_SCORES = (
     *("free-energy", "energy-layers", "cause-layers", "cause-direction", "twin-layers"),
     *("class-energy", "class-latent", "class-layers", "delta-energy", "typicality", "latent-knn"),
-    *("twin-memory", "latent-density"),
+    *("twin-memory", "latent-density", "twin-density"),
 )
 """The scores of a predictive coding network, in the order of their columns."""
 
 _OF_CAUSES = ("cause-layers", "cause-direction", "twin-layers")
 
-COMPONENTS = (*_OF_CAUSES, "class-layers")
-"""The scores that `pc-fisher` combines. Chosen on distorted validation images, see
-docs/results/ood-scores.md."""
+COMPONENTS = (*_OF_CAUSES, "class-layers", "twin-density")
+"""The scores that `pc-fisher` combines; older detectors lack the last one. Chosen on distorted
+validation images, see docs/results/ood-scores.md."""
 
-COMPONENTS_OF_FEW = ("free-energy", "twin-layers", "twin-memory", "latent-density")
+COMPONENTS_OF_FEW = ("twin-layers", "twin-memory", "latent-density", "twin-density")
 COMPONENTS_OF_VERY_FEW = ("delta-energy", "class-layers", "twin-memory")
 """The same where few or very few images are known. Chosen on left-out classes of training images,
 see docs/results/ood-scores.md."""
@@ -74,6 +75,7 @@ class PCScorer:
             version 0.1.0 has none.
         memory: of the linear twin's latents; None for many known images.
         density: around the known latents; None for very few or many known images.
+        twin_density: around the linear twin's latents; None for very few known images.
     """
 
     network: Network
@@ -88,6 +90,7 @@ class PCScorer:
     within: tuple[CauseScores, CauseScores] | None = None
     memory: Memory | None = None
     density: LocalDensity | None = None
+    twin_density: LocalDensity | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -95,13 +98,14 @@ class PCScorer:
         absent = {*(_OF_CAUSES if self.within is None else ())}
         absent |= {"twin-memory"} if self.memory is None else set()
         absent |= {"latent-density"} if self.density is None else set()
+        absent |= {"twin-density"} if self.twin_density is None else set()
         return tuple(name for name in PC_SCORES if name not in absent)
 
     @property
     def components(self) -> tuple[str, ...]:
         """Return the scores that `pc-fisher` combines."""
         if self.memory is None:
-            return COMPONENTS
+            return COMPONENTS if self.twin_density is not None else COMPONENTS[:-1]
         return COMPONENTS_OF_VERY_FEW if self.density is None else COMPONENTS_OF_FEW
 
     @cached_property
@@ -134,7 +138,6 @@ class PCScorer:
             "typicality": (end.energy_B - self.median).abs(),
             "latent-knn": neighbour_distance(latent_BL, self.known_NL),
             **self._within_causes(terms, end.states, data_BD),
-            **self._density(end.states),
             "free_energy_nats": end.energy_B,
             "delta_energy_nats": delta_B,
             "class_energy_nats": classes.nats_B,
@@ -149,25 +152,25 @@ class PCScorer:
     def _within_causes(
         self, terms: Sequence[Terms], states: list[Tensor], data_BD: Tensor
     ) -> dict[str, Tensor]:
+        """Return the scores of the causes, of the memory and of the densities that there are."""
         if self.within is None:
             return {}
         own, other = self.within
         view = _view(self.network, terms, states, self.shape)
         twin_view = _twin(self.experts, len(own.mean_L)).view(data_BD, self.shape)
-        remembered = {}
-        if self.memory is not None:
-            remembered["twin-memory"] = self.memory.energy(twin_view)
         layers_B, direction_B = own(view)
-        return remembered | {
+        columns = {
             "cause-layers": layers_B,
             "cause-direction": direction_B,
             "twin-layers": other(twin_view)[0],
         }
-
-    def _density(self, states: list[Tensor]) -> dict[str, Tensor]:
-        if self.density is None:
-            return {}
-        return {"latent-density": self.density.factor(states[self.network.latent])}
+        if self.memory is not None:
+            columns["twin-memory"] = self.memory.energy(twin_view)
+        if self.density is not None:
+            columns["latent-density"] = self.density.factor(view.latent_BL)
+        if self.twin_density is not None:
+            columns["twin-density"] = self.twin_density.factor(twin_view.latent_BL)
+        return columns
 
     def heatmap(self, data_BD: Tensor) -> Tensor:
         """Return the size (B, D) of each pixel's prediction error at equilibrium."""
@@ -184,14 +187,15 @@ class PCScorer:
                 tensors |= {prefix + name: tensor for name, tensor in scores.tensors().items()}
         if self.memory is not None:
             tensors |= {_MEMORY + name: own for name, own in self.memory.tensors().items()}
-        if self.density is not None:
-            tensors |= {_DENSITY + name: own for name, own in self.density.tensors().items()}
+        for prefix, density in zip(_DENSITIES, (self.density, self.twin_density), strict=True):
+            if density is not None:
+                tensors |= {prefix + name: own for name, own in density.tensors().items()}
         rest = {"looked_at": self.counted_F, "median": self.median, "bank": self.known_NL.half()}
         return tensors | rest
 
 
-# How the names of the tensors of `PCScorer.within`, its memory and its density begin.
-_WITHIN, _MEMORY, _DENSITY = ("causes.", "twin."), "memory.", "density."
+# How the names of the tensors of `PCScorer.within`, its memory and its densities begin.
+_WITHIN, _MEMORY, _DENSITIES = ("causes.", "twin."), "memory.", ("density.", "twin-density.")
 
 
 def fit(
@@ -231,6 +235,7 @@ def fit(
     twin_view = View.joined(
         [twin.view(data_BD, images.shape) for data_BD in torch.split(data_ND[:_INFERRED], _BATCH)]
     )
+    twin_NL = twin_view.latent_BL[:_LAYERS]
     class_N = None if own_N is None else own_N[: len(latents_NL)].to(latents_NL.device)
     within = _within_classes(latents_NL, class_N)
     kept = max(2, min(_KEPT, _KEPT_VALUES // latents_NL.shape[1]))
@@ -250,6 +255,7 @@ def fit(
         (CauseScores.fit(view, directed=True), CauseScores.fit(twin_view, directed=False)),
         Memory.fit(twin_view) if few else None,
         LocalDensity.of(latents_NL) if few and dense else None,
+        LocalDensity.of(twin_NL, scales_of(twin_NL)) if dense else None,
     )
 
 
@@ -313,7 +319,7 @@ def load(
         shape,
         within,
         Memory.load(remembered) if (remembered := named(_MEMORY)) else None,
-        LocalDensity.load(around) if (around := floating(_DENSITY)) else None,
+        *(LocalDensity.load(own) if (own := floating(prefix)) else None for prefix in _DENSITIES),
     )
 
 

@@ -17,9 +17,12 @@ def test_the_factor_is_that_of_scikit_learn(block: int, monkeypatch: pytest.Monk
     # Two groups of different density.
     known = torch.randn(120, 5, generator=source, dtype=torch.float64)
     known[60:] = 0.1 * known[60:] + 6
+    known = known.half().double()
     new = torch.cat([known[:5] + 0.3, known[60:65] + 0.3, 20 + known[:2]])
     expected = LocalOutlierFactor(n_neighbors=10, novelty=True).fit(known.numpy())
+    scales = torch.tensor([0.5, 1.0, 2.0, 4.0, 8.0], dtype=torch.float64)
     found = LocalDensity.of(known).factor(new)
+    torch.testing.assert_close(LocalDensity.of(known * scales, scales).factor(new * scales), found)
     assert found.tolist() == pytest.approx((-expected.score_samples(new.numpy())).tolist())
     # The same distance is unusual only beside the dense group.
     assert found[5:10].min() > 1.4 * found[:5].max()

@@ -225,7 +225,7 @@ def test_a_few_known_images_have_a_memory_and_densities_that_are_parts_of_the_co
     assert few.components == scores.COMPONENTS_OF_FEW
     known, new = _pixels(held_out)[:60], 1 - _pixels(held_out)[:60]
     loaded = scores.load(network, TABLE, few.tensors(), held_out.shape)
-    for name in ("twin-memory", "latent-density"):
+    for name in ("twin-memory", "latent-density", "twin-density"):
         found = [few(part)[name] for part in (known, new)]
         assert _auroc(*found) > 0.95
         assert torch.equal(loaded(known)[name], found[0])
@@ -233,3 +233,4 @@ def test_a_few_known_images_have_a_memory_and_densities_that_are_parts_of_the_co
     many = scores.fit(network, kept.head(200), TABLE)
     for name in ("twin-memory", "latent-density"):
         assert name not in (*many.names, *many.components, *many(known))
+    assert many.components == scores.COMPONENTS
