@@ -81,12 +81,14 @@ def _data_option(default: str) -> Callable[[Any], Any]:
 _seeds_option = count_option(
     "--seeds", default=3, help="Repeat with so many seeds; the intervals are over them."
 )
+_page_option = out_option("Folder for the page, the charts and the numbers.")
 _output_options = together(json_option, quiet_option)
 
 
 @command.command("reconstruction", short_help="Test errors, with an autoencoder and PCA.")
 @_data_option("mnist,fashion-mnist")
 @_seeds_option
+@_page_option
 @run_options
 def reconstruction(**options: Any) -> None:
     """Compare test errors with decoders that learn by backprop, PCA and the published ones.
@@ -107,7 +109,7 @@ def reconstruction(**options: Any) -> None:
 )
 @_seeds_option
 @settings_option("Change a key of the recipes; what makes a variant stays.")
-@out_option("Folder for the page, the charts and the numbers.")
+@_page_option
 @run_options
 def classification(**options: Any) -> None:
     """Compare classifiers by every variant of predictive coding with backprop.
@@ -131,6 +133,7 @@ def classification(**options: Any) -> None:
     "--methods", "parts", help="Parts of the table: samples, chains, likelihood. [default: all]"
 )
 @count_option("--limit", "samples", default=10_000, least=100, help="Samples of each method.")
+@_page_option
 @data_dir_option
 @_output_options
 def sampling(parts: tuple[str, ...], **options: Any) -> None:
@@ -248,6 +251,7 @@ def speed(device: str, **options: Any) -> None:
 @words_option("--methods", help="Families of methods. [default: all]")
 @count_option("--splits", default=3, help="Random divisions into known and new rows.")
 @count_option("--limit", default=2000, least=20, help="Rows of each part at most.")
+@_page_option
 @data_dir_option
 @_output_options
 def tables(as_json: bool, **options: Any) -> None:

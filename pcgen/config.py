@@ -392,7 +392,7 @@ class Recipe(Table, frozen=True):
     """The number that all random choices follow from: held-out rows, weights, order, noise."""
     from_data: list[FromData] = msgspec.field(default_factory=list)
     """The keys whose values follow from the data, by the rules in the guides to sampling and to
-    unusual data. `--set` of such a key goes before its rule. A run's own recipe has the values."""
+    unusual data. `--set` of such a key overrides its rule. A run's own recipe has the values."""
     data: DataTable = DataTable()
     """The data, and which rows are held out."""
     model: ModelTable = ModelTable()

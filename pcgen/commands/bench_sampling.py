@@ -25,6 +25,7 @@ def bench_sampling(
     parts: Sequence[str] = SAMPLING_PARTS,
     sets: int = 200,
     settings: Sequence[str] = (),
+    out: str | Path | None = None,
     data_dir: str | Path | None = None,
     on_progress: OnProgress = silent,
 ) -> list[dict[str, Any]]:
@@ -39,11 +40,14 @@ def bench_sampling(
             trains a PCN and a VAE on binarised images and compares their log-likelihoods.
         sets: number of sets of samples, each as large as a table, whose distances are averaged.
         settings: `section.key=value`, which change the recipe of the networks that are trained.
+        out: a folder for `index.html`, the charts with the tables, and `sampling.json`, both
+            renewed after every data set.
 
     Raises:
         RecipeError: data without a shipped model that samples, no such part, or a model of other
             data.
         DataError: data that cannot be found.
+        RunError: a folder that cannot be written.
 
     Example:
         >>> import pcgen
@@ -61,10 +65,18 @@ def bench_sampling(
 
     import torch
 
+    from pcgen.pages import bench_page
+
     rows: list[dict[str, Any]] = []
-    with session("cpu", data_dir=data_dir, on_progress=on_progress) as place, torch.no_grad():
+    files = [] if out is None else [Path(out) / "index.html"]
+    with (
+        session("cpu", data_dir=data_dir, writes=files, on_progress=on_progress) as place,
+        torch.no_grad(),
+    ):
         for name in data:
             rows += _rows(place, name, samplers[name], samples, parts, sets, settings)
+            if out is not None:
+                bench_page.write("sampling", rows, Path(out))
     return rows
 
 

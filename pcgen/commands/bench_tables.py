@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcgen.commands.arguments import require_known
+from pcgen.commands.outputs import require_safe
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.errors import DataError
 
@@ -22,6 +23,7 @@ def bench_tables(
     methods: Sequence[str] = (),
     splits: int = 3,
     limit: int = 2000,
+    out: str | Path | None = None,
     data_dir: str | Path | None = None,
     on_progress: OnProgress = silent,
 ) -> list[dict[str, Any]]:
@@ -35,10 +37,12 @@ def bench_tables(
         methods: families of methods, all if not given.
         splits: random divisions of each table's usual rows into known and new ones.
         limit: rows of each part at most.
+        out: a folder for `index.html`, the charts with the tables, and `tables.json`.
 
     Raises:
         RecipeError: no such family.
         DataError: no such table, or one that cannot be read.
+        RunError: a folder that cannot be written.
 
     Example:
         >>> import pcgen
@@ -52,8 +56,9 @@ def bench_tables(
         >>> rows[0]["metric"], rows[0]["value"]
         ('auroc', 1.0)
     """
-    from pcgen.benchmarks.tables.benchmark import measure, rows_of
+    from pcgen.benchmarks.tables.benchmark import ALL, measure, rows_of
     from pcgen.benchmarks.tables.methods import METHODS, missing
+    from pcgen.pages import bench_page
 
     require_known("methods", methods, METHODS)
     families = []
@@ -63,12 +68,23 @@ def bench_tables(
         else:
             families.append(family)
     paths = _paths(tables, None if data_dir is None else Path(data_dir))
+    if out is not None:
+        require_safe([Path(out) / "index.html"], paths)
     outcomes: list[Outcome] = []
     for i, path in enumerate(paths):
         for split in range(splits):
             on_progress(Event(path.stem, i * splits + split, len(paths) * splits))
             outcomes += measure(path, split, families, limit)
-    return rows_of(outcomes)
+    rows = rows_of(outcomes)
+    if out is not None:
+        bench_page.write("tables", rows, Path(out), mean=ALL)
+    return rows
+
+
+def _place(path: Path) -> tuple[int, str]:
+    """Return a key that sorts 4_breastw before 11_donors."""
+    number, _, name = path.stem.partition("_")
+    return (int(number) if number.isdecimal() else 0), name
 
 
 def _paths(tables: Sequence[str], data_dir: Path | None) -> list[Path]:
@@ -80,7 +96,9 @@ def _paths(tables: Sequence[str], data_dir: Path | None) -> list[Path]:
     from pcgen.data.catalogue import folders
 
     paths = [
-        path for folder in folders(data_dir) for path in sorted(folder.glob(f"{_FOLDER}/*.npz"))
+        path
+        for folder in folders(data_dir)
+        for path in sorted(folder.glob(f"{_FOLDER}/*.npz"), key=_place)
     ]
     if not paths:
         raise DataError(

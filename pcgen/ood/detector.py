@@ -150,7 +150,7 @@ def save(path: Path, detector: Detector) -> dict[str, Any]:
         CheckpointError: the file cannot be written.
     """
     network = _on_cpu(detector.model.network.tensors())
-    columns = {name: torch.from_numpy(column) for name, column in detector.columns.items()}
+    columns = {name: _short(column) for name, column in detector.columns.items()}
     tensors = _prefixed(_MODEL, network)
     tensors |= _prefixed(_COLUMNS, columns)
     header = detector.header | {
@@ -204,7 +204,9 @@ def _detector_of(file: Checkpoint, device: torch.device | str) -> Detector:
             f"{path}: was calibrated with another model than it holds",
             "Calibrate again: pcgen ood-calibrate MODEL DATA --out DETECTOR",
         )
-    columns = _with_prefix(file.tensors, _COLUMNS)
+    columns = {
+        name: column.double() for name, column in _with_prefix(file.tensors, _COLUMNS).items()
+    }
     if digest(columns) != known["sha256"]:
         raise CalibrationError(f"{path}: its calibration scores are not those it was made with")
     missing = {*header["scores"], *header["components"]} - {COMBINED, *columns}
@@ -241,6 +243,16 @@ def _detector_of(file: Checkpoint, device: torch.device | str) -> Detector:
         header,
         classifier,
     )
+
+
+def _short(column_N: Array) -> Tensor:
+    """Return the shortest type that holds every value of a column exactly.
+
+    The scores of a network in float32 have no more digits than float32.
+    """
+    whole = torch.from_numpy(column_N)
+    types = (torch.uint8, torch.float32)
+    return next((s for t in types if torch.equal((s := whole.to(t)).double(), whole)), whole)
 
 
 def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -180,13 +180,15 @@ class Bar:
     ours: bool = False
 
 
-def bar_chart(bars: Sequence[Bar], *, x_label: str) -> str:
+def bar_chart(bars: Sequence[Bar], *, x_label: str, longest_first: bool = False) -> str:
     """Return the SVG of horizontal bars from 0, shortest first; empty if there are none."""
-    drawn = sorted((bar for bar in bars if math.isfinite(bar.value)), key=lambda bar: -bar.value)
+    finite = [bar for bar in bars if math.isfinite(bar.value)]
+    drawn = sorted(finite, key=lambda bar: bar.value, reverse=not longest_first)
     if not drawn:
         return ""
     # A range that reaches far beyond the longest bar is cut: it would hide the others.
-    longest = min(max(bar.high for bar in drawn), 1.3 * drawn[0].value) or 1.0
+    most = max(bar.value for bar in drawn)
+    longest = min(max(bar.high for bar in drawn), 1.3 * most) or 1.0
     with _drawing(x_label, "", height=70 + 26 * len(drawn)) as (axes, svg):
         colours = [_COLOURS["s0" if bar.ours else "faint"] for bar in drawn]
         names, values = [bar.name for bar in drawn], [bar.value for bar in drawn]

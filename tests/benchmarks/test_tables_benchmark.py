@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,20 @@ def test_every_method_finds_what_is_far_away(folder: Path) -> None:
     notes = [row["note"] for row in rows if row["metric"] == "alarms"]
     assert len(notes) == 6
     assert all(note.startswith("promised 0.05") for note in notes)
+
+
+def test_the_page_shows_the_means_first_and_each_table_in_the_order_of_its_number(
+    folder: Path, tmp_path: Path
+) -> None:
+    (folder / "ADBench" / "1_one.npz").rename(folder / "ADBench" / "10_one.npz")
+    rows = pcgen.bench_tables(
+        splits=1, methods=["pcgen", "knn"], data_dir=folder, out=tmp_path / "out"
+    )
+    page = (tmp_path / "out" / "index.html").read_text()
+    places = [page.index(word) for word in ("mean of tables: auroc", "2_two", "10_one")]
+    assert places == sorted(places)
+    assert page.count("<svg") == 3
+    assert len(json.loads((tmp_path / "out" / "tables.json").read_text())) == len(rows)
 
 
 def test_differences_are_to_ours_and_paired_by_tables() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -98,6 +99,19 @@ def test_a_file_gives_back_the_detector_to_the_bit(
     for name in detector.names:
         assert (again.reference(name) == detector.reference(name)).all()
     assert pcgen.info(detector_file)["kind"] == "detector"
+
+
+def test_calibration_scores_are_stored_in_float32_without_loss(
+    detector: Detector, detector_file: Path, tmp_path: Path
+) -> None:
+    tensors = checkpoint.load(detector_file).tensors
+    types = {tensor.dtype for name, tensor in tensors.items() if name.startswith("calibration.")}
+    assert types == {torch.uint8, torch.float32}
+    # A value with more digits, as of a table's score in float64, keeps them.
+    detector.columns["free-energy"][0] = 1 / 3
+    save(tmp_path / "d.safetensors", detector)
+    stored = checkpoint.load(tmp_path / "d.safetensors").tensors["calibration.free-energy"]
+    assert float(stored[0]) == 1 / 3
 
 
 @pytest.mark.parametrize("is_apart", [True, False])

@@ -25,7 +25,7 @@ from pcgen.ood.scores.moments import LocalDensity, Normal, neighbour_distance
 _FITTED = 60_000
 _FITTED_VALUES = 2**26
 # Known images whose equilibrium is computed, those of them that the layers' energies are fitted
-# to, and latents (and values in them) kept for `latent-knn`, at most.
+# to, and latents (and values in them) kept for `latent-knn` and for densities, at most.
 _INFERRED = 20_000
 _LAYERS = 10_000
 _KEPT = 4096
@@ -33,6 +33,7 @@ _KEPT = 4096
 # second one there is a memory.
 _DENSE, _FEW = 500, 5000
 _KEPT_VALUES = 2**19
+_DENSE_VALUES = 5 * 2**16
 _BATCH = 500
 # A hidden layer must hold this share of the energy to count in `energy-layers`. Where its precision
 # is so high that it holds less, rounding changes its energy by a tenth.
@@ -235,7 +236,8 @@ def fit(
     twin_view = View.joined(
         [twin.view(data_BD, images.shape) for data_BD in torch.split(data_ND[:_INFERRED], _BATCH)]
     )
-    twin_NL = twin_view.latent_BL[:_LAYERS]
+    around = min(_LAYERS, _DENSE_VALUES // latents_NL.shape[1])
+    twin_NL = twin_view.latent_BL[:around]
     class_N = None if own_N is None else own_N[: len(latents_NL)].to(latents_NL.device)
     within = _within_classes(latents_NL, class_N)
     kept = max(2, min(_KEPT, _KEPT_VALUES // latents_NL.shape[1]))
@@ -254,7 +256,7 @@ def fit(
         images.shape,
         (CauseScores.fit(view, directed=True), CauseScores.fit(twin_view, directed=False)),
         Memory.fit(twin_view) if few else None,
-        LocalDensity.of(latents_NL) if few and dense else None,
+        LocalDensity.of(latents_NL[:around]) if few and dense else None,
         LocalDensity.of(twin_NL, scales_of(twin_NL)) if dense else None,
     )
 

@@ -1,0 +1,119 @@
+"""The page of a table of `pcgen bench` that has no page of its own: a chart for each metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pcgen.pages import page as html
+from pcgen.pages.charts import Bar, bar_chart
+
+Rows = Sequence[dict[str, Any]]
+_COLUMNS: dict[str, str | tuple[str, str]] = {
+    "method": "method",
+    "value": "value",
+    "95 % interval": ("ci_low", "ci_high"),
+    "published": "published",
+    "difference": "difference",
+    "its 95 % interval": ("difference_low", "difference_high"),
+    "its standard error": "standard_error",
+    "seconds": "seconds",
+    "seeds": "seeds",
+    "parameters": "parameters",
+    "source": "source",
+    "note": "note",
+}
+_OURS = ("pcn", "pcgen")
+# How the names of metrics begin of which more is better.
+_MORE = ("auroc", "average precision", "ess", "accepted", "inception score", "share of sets")
+_TITLES = {
+    "reconstruction": "Reconstruction",
+    "sampling": "Samples",
+    "tables": "Unusual rows of tables",
+}
+_LEADS = {
+    "reconstruction": "Mean squared errors per pixel of test images, decoded from the latent: less "
+    "is better. Differences are to the network's error, paired by seeds.",
+    "sampling": "Samples of the shipped models beside those of baselines that were trained in the "
+    "same run. Emd is the earth mover's distance between samples and data, frechet the Frechet "
+    "distance of a classifier's features: of both, less is better. Ess is the effective sample "
+    "size of a chain, of which more is better; r-hat is near 1 where chains agree.",
+    "tables": "Detectors are fitted to usual rows and score usual and unusual ones. AUROC: 1 is "
+    "perfect, 0.5 is chance. Alarms: the share of usual rows that is flagged.",
+}
+
+
+def write(name: str, rows: Rows, folder: Path, *, mean: str = "") -> Path:
+    """Write the page and `NAME.json`, all rows of the table; return the page's path.
+
+    Args:
+        name: of the table: reconstruction, sampling or tables.
+        mean: the name that rows of means over the data sets have instead of a data set's. They
+            come first, and one table for each metric has the values of all data sets.
+    """
+    return html.write_table(build(name, rows, mean=mean), rows, folder, name)
+
+
+def build(name: str, rows: Rows, *, mean: str = "") -> html.Page:
+    """Return the page; the rows are in the order of the benchmark."""
+    apart = [row for row in rows if row["dataset"] != mean]
+    first = [row for row in rows if row["dataset"] == mean]
+    sections = [*_by_metric(first)] if first else [*_by_metric(apart)]
+    if first:
+        sections += [
+            html.Section(f"Each table: {metric}", [_matrix(apart, metric)])
+            for metric in dict.fromkeys(row["metric"] for row in apart)
+        ]
+    return html.Page(title=_TITLES[name], lead=_LEADS[name], sections=sections)
+
+
+def _by_metric(rows: Rows) -> Iterator[html.Section]:
+    """Yield a section for each metric of each data set: a chart where methods compare, a table."""
+    for dataset, metric in dict.fromkeys((row["dataset"], row["metric"]) for row in rows):
+        own = [row for row in rows if (row["dataset"], row["metric"]) == (dataset, metric)]
+        columns = {name: [_cell(row, keys) for row in own] for name, keys in _COLUMNS.items()}
+        columns = {name: cells for name, cells in columns.items() if {*cells} - {None, ""}}
+        if {*columns.get("source", ())} == {"measured"}:
+            del columns["source"]
+        table = html.Table([*columns], [*zip(*columns.values(), strict=True)])
+        yield html.Section(
+            f"{dataset}: {metric}", [html.Chart("", _chart(own, metric), _SEE), table]
+        )
+
+
+def _cell(row: dict[str, Any], keys: str | tuple[str, str]) -> Any:
+    """Return a value, or both ends of an interval as one text."""
+    if isinstance(keys, str):
+        return row.get(keys)
+    low, high = (row.get(key) for key in keys)
+    return None if low is None else f"{html.shown(low)} to {html.shown(high)}"
+
+
+_SEE = "The best is on top. The network's values are blue. Black lines are 95 % intervals."
+
+
+def _chart(rows: Rows, metric: str) -> str:
+    """Return bars of the values; empty where there is one method, or a value below 0."""
+    bars = [_bar(row) for row in rows if row["value"] is not None]
+    comparable = len(bars) > 1 and all(bar.value >= 0 for bar in bars)
+    more = metric.startswith(_MORE)
+    return bar_chart(bars, x_label=metric, longest_first=more) if comparable else ""
+
+
+def _bar(row: dict[str, Any]) -> Bar:
+    low, high = (row["value"] if end is None else end for end in (row["ci_low"], row["ci_high"]))
+    return Bar(row["method"], row["value"], low, high, row["method"].startswith(_OURS))
+
+
+def _matrix(rows: Rows, metric: str) -> html.Table:
+    """Return the values of all data sets, a column for each method."""
+    values = {
+        (row["dataset"], row["method"]): row["value"] for row in rows if row["metric"] == metric
+    }
+    methods = [*dict.fromkeys(method for _, method in values)]
+    datasets = dict.fromkeys(dataset for dataset, _ in values)
+    return html.Table(
+        ["table", *methods],
+        [[dataset, *(values.get((dataset, each)) for each in methods)] for dataset in datasets],
+    )
