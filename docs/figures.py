@@ -3,13 +3,15 @@
     python docs/figures.py [NAME ...]      # all of them, or those of these functions
 
 The figures of `README.md` need the real data sets (PCGEN_DATA), the others only what comes with
-scikit-learn. Every number in them is computed here, but for `table_results`.
+scikit-learn. Every number in them is computed here, but for `table_results` and
+`study_results`.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -302,11 +304,16 @@ def row_energies() -> None:
     save("row_energies")
 
 
+def table(page: str, header: str) -> list[list[str]]:
+    """Return the cells of the table of a page of results that begins with this header."""
+    lines = (HERE.parent / "results" / page).read_text().split(header)[1].split("\n\n")[0]
+    cells = [line.strip("|").split("|") for line in lines.splitlines()[2:]]
+    return [[cell.strip().strip("*`") for cell in line] for line in cells]
+
+
 def table_results() -> None:
     """The AUROC of methods on 22 tables, from the page of results."""
-    page = (HERE.parent / "results" / "tables.md").read_text()
-    lines = page.split("| method | AUROC |")[1].split("\n\n")[0].splitlines()[2:]
-    rows = [[cell.strip().strip("*") for cell in line.strip("|").split("|")] for line in lines]
+    rows = table("tables.md", "| method | AUROC |")
     plt.figure(figsize=(5.6, 2.9))
     for i, (name, auroc, *_, splits) in enumerate(reversed(rows)):
         colour = BLUE if name.startswith("pcgen") else GREY
@@ -315,6 +322,40 @@ def table_results() -> None:
     plt.yticks(range(len(rows)), [row[0] for row in reversed(rows)])
     plt.xlabel("AUROC, per cent; 50 is chance")
     save("table_results")
+
+
+def study_results() -> None:
+    """What three studies of training found, from the page of results."""
+    _, (left, middle, right) = plt.subplots(
+        1, 3, figsize=(9.2, 2.9), width_ratios=(3, 3, 2), layout="constrained"
+    )
+    steps = [3, 5, 7, 9, 11, 15, 20]
+    rows, name = table("studies.md", "| steps |"), ""
+    for label, *cells in rows:
+        is_published = label == "published"
+        name = name if is_published else label
+        colour = COLOURS[("forward", "zero", "normal").index(name)]
+        values = [float(cell.split()[0]) for cell in cells if cell]
+        line = {"ls": "--", "lw": 0.8} if is_published else {"label": name}
+        left.plot(steps[: len(values)], values, color=colour, **line)
+    left.set(xlabel="steps of inference", ylabel="accuracy", title="start of the states")
+    left.legend(fontsize=8, loc="lower right")
+    rows = table("studies.md", "| hidden precision |")
+    precisions = [float(row[0]) for row in rows]
+    parts = {"cosine with backprop": 4, "hidden share of the energy": 5, "accuracy": 6}
+    for (label, column), colour in zip(parts.items(), COLOURS, strict=False):
+        values = [float(row[column].split()[0].strip("*")) for row in rows]
+        middle.semilogx(precisions, values, color=colour, label=label)
+    middle.set(xlabel="hidden precision", title="equilibrium", ylim=(0, 1.45))
+    middle.legend(fontsize=7, loc="upper left")
+    rows, names = table("studies.md", "| L = 32 |"), []
+    for i, (name, accuracy, *_) in enumerate(reversed(rows)):
+        mean, low, high = map(float, accuracy.translate(str.maketrans("[],", "   ")).split())
+        right.errorbar(mean, i, xerr=[[mean - low], [high - mean]], color=BLUE, fmt="o", ms=3)
+        names.append(re.split("[`:]| with", name)[0])
+    right.set(xlabel="accuracy", title="32 layers", xlim=(0.57, 0.82))
+    right.set_yticks(range(len(names)), names)
+    save("study_results")
 
 
 def mnist(name: str, count: int, *, split: str = "test") -> Tensor:
@@ -409,6 +450,7 @@ FIGURES = {
     for figure in (
         *(network, settling, energies, states, precision, equilibrium, learning, before_after),
         *(hidden_pixels, sampling, detection, row_energies, table_results),
+        study_results,
         *(reconstructions, samples, recalled, both_ways, unusual),
     )
 }

@@ -180,10 +180,11 @@ class ClassifierTable(Table, frozen=True):
     skips: list[Annotated[list[CountOrZero], msgspec.Meta(min_length=2, max_length=2)]] = (
         msgspec.field(default_factory=list)
     )
-    """Skip connections of a convnet, each a pair [from, to] of convolutions: 0 is the image, and 1
-    the first convolution. The map of the first is added to the drive of the second by a learned 1x1
+    """Skip connections of a convnet, each a pair [from, to] of layers: 0 is the image, 1 the first
+    convolution. The map of the first is added to the drive of the second by a learned 1x1
     convolution, which begins as the identity where the channels are equally many (residual
-    blocks)."""
+    blocks). The layer after the last convolution and all of `hidden` is the classes: a skip
+    connection leads to them by a dense map."""
     hidden: list[Count] = msgspec.field(default_factory=lambda: [128])
     """The units of the dense hidden layers, which come before the classes."""
     activation: ActivationName = "relu"

@@ -124,7 +124,7 @@ DATA_SETS = Table(
     "data set",
     (
         *("digits", "iris", "mnist", "fashion-mnist", "kmnist", "emnist", "kannada-mnist"),
-        *("dig-mnist", "usps", "omniglot", "cifar10", "svhn", "tiny-imagenet"),
+        *("dig-mnist", "usps", "omniglot", "cifar10", "cifar100", "svhn", "tiny-imagenet"),
     ),
 )
 

@@ -48,7 +48,8 @@ def train(job: dict[str, Any]) -> dict[str, Tensor]:
     images: Images = replace(images, store=Double(images.store))
     sample_BD = sample(images, found.seed)
     with joined(os.environ, "cpu", "") as group, torch.no_grad():
-        network = initial_network(found, sample_BD, images.shape).to("cpu", torch.float64)
+        network = initial_network(found, sample_BD, images.shape, images.class_count)
+        network = network.to("cpu", torch.float64)
         training = Training(PredictiveCoding(network, found, sample_BD), group)
         *_, progress = training.run(images, images.head(job["held_out"]))
     assert progress.validation is not None

@@ -129,6 +129,17 @@ SAMPLED = {
     },
     "learning": {"epochs": 2, "batch_size": 40, "causes_warmup": 0},
 }
+BOTH_WAYS = {
+    "model": {
+        "layers": [8, 24],
+        "upward": [20],
+        "activation": "gelu",
+        "output": "sigmoid",
+        "precision": {"data": 30.0, "hidden": 100.0, "latent": 1.0},
+    },
+    "inference": {"solver": "errors", "steps": 3, "test_steps": 20},
+    "learning": {"epochs": 1, "batch_size": 40, "rate": 3e-3, "hide": 0.9},
+}
 # 201 = 5 * 40 + 1: a last batch with fewer images than there are processes. In float64, and few
 # batches: where a move neither lowers nor raises an image's energy, rounding decides whether it is
 # refused, and the two ways end far apart.
@@ -137,6 +148,7 @@ JOBS = {
     "majorise": {"recipe": MAJORISE, "limit": 201, "held_out": 1},
     "learned": {"recipe": LEARNED, "limit": 333, "held_out": 33},
     "sampled": {"recipe": SAMPLED, "limit": 201, "held_out": 21},
+    "both ways": {"recipe": BOTH_WAYS, "limit": 201, "held_out": 21},
 }
 
 

@@ -35,7 +35,8 @@ class Classifier:
         classes: number of classes, K.
         convolutions: weight (C, C_below, 3, 3) and bias (C,) of each.
         dense: weight (U, D) and bias (U,) of each layer, the last one's are the classes'.
-        skips: weight (C, C_above, 1, 1) of each skip connection.
+        skips: weight of each skip connection: (C, C_above, 1, 1) to a convolution, (K, D) to the
+            classes.
     """
 
     def __init__(
@@ -59,6 +60,11 @@ class Classifier:
         return len(self.dense[-1][1])
 
     @property
+    def depth(self) -> int:
+        """Return the number of layers above the data; the last one is the classes."""
+        return len(self.maps) + len(self.dense)
+
+    @property
     def sizes(self) -> list[int]:
         """Return the units of the data, of each map and of each dense layer."""
         sizes = [math.prod(self.shape)] + [math.prod(entry.below) for entry in self.maps]
@@ -76,8 +82,12 @@ class Classifier:
         return 2 * data_BD - 1 if self.table.inputs == "centred" else data_BD
 
     def features(self, data_BD: Tensor) -> Tensor:
-        """Return the last hidden layer's responses (B, F)."""
+        """Return what the classes are linear in (B, F): the last hidden layer's responses.
+
+        The maps that skip connections lead to the classes are beside them.
+        """
         found = self.inputs(data_BD)
+        beside = []
         if self.convolutions:
             states = [found.reshape(-1, *self.shape)]
             for (weight, bias), entry in zip(self.convolutions, self.maps, strict=True):
@@ -88,13 +98,18 @@ class Classifier:
                         drive = drive + functional.conv2d(states[source], skip, None, stride)
                 states.append(functional.max_pool2d(self.activation(drive), entry.pool))
             found = states[-1].flatten(1)
+            sources = [source for source, target in self.table.skips if target == self.depth]
+            beside = [self._flat(states[source], source) for source in sources]
         for weight, bias in self.dense[:-1]:
             found = self.activation(functional.linear(found, weight, bias))
-        return found
+        return torch.cat([found, *beside], 1) if beside else found
 
     def logits_of(self, features_BF: Tensor) -> Tensor:
-        """Return the logits (B, K) of the last hidden layer's responses."""
-        return functional.linear(features_BF, *self.dense[-1])
+        """Return the logits (B, K) of `features`."""
+        weight, bias = self.dense[-1]
+        if beside := [skip for skip in self.skips if skip.ndim == 2]:
+            weight = torch.cat([weight, *beside], 1)
+        return functional.linear(features_BF, weight, bias)
 
     def logits(self, data_BD: Tensor) -> Tensor:
         """Return the logits (B, K) of the classes."""
@@ -145,18 +160,29 @@ class Classifier:
         return Network.of(table, layers[::-1], precisions, skips)
 
     def _skip(self, weight: Tensor, source: int, target: int) -> Skip:
-        """Return a skip connection between convolutions, of the predictive coding network."""
-        depth, last = len(self.maps) + len(self.dense), len(self.maps)
-        above = self.maps[source].above
-        layer = Convolution(
-            weight,
-            None,
-            above,
-            stride=above[1] // self.maps[target - 1].drives[1],
-            padding=0,
-            channels_first=(source == 0, target == last),
-        )
-        return Skip(depth - source, depth - target, layer)
+        """Return a skip connection of the predictive coding network."""
+        layer: Layer
+        if target == self.depth:
+            layer = Dense(weight, None)
+        else:
+            above = self.maps[source].above
+            layer = Convolution(
+                weight,
+                None,
+                above,
+                stride=above[1] // self.maps[target - 1].drives[1],
+                padding=0,
+                channels_first=(self._channels_first(source), self._channels_first(target)),
+            )
+        return Skip(self.depth - source, self.depth - target, layer)
+
+    def _flat(self, state: Tensor, i: int) -> Tensor:
+        """Return map i (B, C, H, W) as the states (B, D) of the predictive coding network."""
+        return (state if self._channels_first(i) else state.permute(0, 2, 3, 1)).flatten(1)
+
+    def _channels_first(self, i: int) -> bool:
+        """Return whether the states of map i have their channels first: the image's, the last's."""
+        return i in (0, len(self.maps))
 
     def weights(self) -> list[Tensor]:
         """Return all weights and biases, from the data upwards, skip connections last."""
@@ -250,22 +276,28 @@ def _weight_shapes(
     inputs = math.prod(maps[-1].below if maps else shape)
     sizes = [inputs, *table.hidden, classes]
     dense: list[tuple[int, ...]] = [(above, below) for below, above in itertools.pairwise(sizes)]
-    skips = [_skip_shape(pair, maps) for pair in table.skips]
+    skips = [_skip_shape(pair, maps, dense) for pair in table.skips]
     return [entry.weight for entry in maps], dense, skips
 
 
-def _skip_shape(pair: list[int], maps: list[_Map]) -> tuple[int, ...]:
+def _skip_shape(pair: list[int], maps: list[_Map], dense: list[tuple[int, ...]]) -> tuple[int, ...]:
     """Return the shape of a skip connection's weight.
 
     Raises:
         RecipeError: there are no such maps, or the sizes do not fit.
     """
     source, target = pair
-    if not 0 <= source < target - 1 or target > len(maps):
+    last, classes = len(maps), len(maps) + len(dense)
+    to_classes = bool(maps) and target == classes
+    if not source < target - 1 or source > last or not (target <= last or to_classes):
         raise RecipeError(
             f"classifier.skips: {pair} must lead from a map to one at least two convolutions "
-            f"above it; 0 is the image and {len(maps)} the last map"
+            f"above it, or to the classes; 0 is the image, {last} the last map and {classes} the "
+            "classes"
         )
+    if to_classes:
+        units = math.prod(maps[source - 1].below if source else maps[0].above)
+        return (dense[-1][0], units)
     above, below = maps[source].above, maps[target - 1].drives
     stride = above[1] // below[1]
     if [(side - 1) // max(stride, 1) + 1 for side in above[1:]] != [*below[1:]]:
@@ -279,7 +311,8 @@ def _skip_shape(pair: list[int], maps: list[_Map]) -> tuple[int, ...]:
 def _skip_weight(shape: tuple[int, ...], kind: str, source: torch.Generator) -> Tensor:
     """Return the weight of a new skip connection."""
     weight, _ = _pair(shape, kind, source)
-    return torch.eye(shape[0])[:, :, None, None] if shape[0] == shape[1] else weight
+    is_residual = len(shape) == 4 and shape[0] == shape[1]
+    return torch.eye(shape[0])[:, :, None, None] if is_residual else weight
 
 
 def _maps(table: ClassifierTable, shape: Shape) -> list[_Map]:

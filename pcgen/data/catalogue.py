@@ -116,6 +116,15 @@ BUILT_IN = {
             download="CIFAR10",
         ),
         DataSet(
+            "cifar100",
+            "torchvision",
+            (3, 32, 32),
+            {"train": 50_000, "test": 10_000},
+            ("cifar-100-python",),
+            {"train": "train", "test": "test"},
+            download="CIFAR100",
+        ),
+        DataSet(
             "svhn",
             "torchvision",
             (3, 32, 32),
@@ -150,6 +159,7 @@ _USES = {
     "usps": "digits of another source",
     "omniglot": "unusual beside mnist",
     "cifar10": "reconstruct, ood-score",
+    "cifar100": "classify",
     "svhn": "unusual beside cifar10",
     "tiny-imagenet": "recall, reconstruct",
 }

@@ -39,7 +39,7 @@ def open_named(
     path = _verified(data_set, split, data_dir, download)
     if path is None:
         raise _not_here(data_set, split, data_dir)
-    if path.is_dir() and path.name != "cifar-10-batches-py":
+    if path.is_dir() and path.name not in ("cifar-10-batches-py", "cifar-100-python"):
         return open_files(FolderFiles.of(path), data_set.name, request, split=split)
     if path.suffix == ".zip":
         images = open_files(ZipFiles(path), data_set.name, request, split=split)

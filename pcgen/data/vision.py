@@ -77,7 +77,7 @@ def published(dataset: str, split: str) -> list[Published]:
     if dataset == "SVHN":
         address, path, md5 = kind.split_list[split]
         return [Published(path, md5, _secure_first([address]))]
-    if dataset == "CIFAR10":
+    if dataset in ("CIFAR10", "CIFAR100"):
         addresses = _secure_first([kind.url])
         folder = kind.base_folder
         return [Published(kind.filename, kind.tgz_md5, addresses, f"{folder}/", folder)]

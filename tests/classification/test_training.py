@@ -199,6 +199,8 @@ def test_a_classifier_that_cannot_be_is_refused() -> None:
         "leaves nothing of an image of 8x8": {"channels": [2] * 4},
         "classifier.pool: 1 values for 2 convolutions": {"pool": [2]},
         r"skips: \[0, 1\] must lead from a map": {"skips": [[0, 1]]},
+        r"skips: \[1, 3\] .* 2 the last map and 4 the classes": {"skips": [[1, 3]]},
+        r"skips: \[0, 2\] must lead from a map": {"kind": "mlp", "skips": [[0, 2]]},
         "skips: .* leads from 8x8 to 6x6": {"padding": [1, 0], "pool": 1, "skips": [[0, 2]]},
     }.items():
         with pytest.raises(RecipeError, match=table):
@@ -281,6 +283,7 @@ SHAPES: list[dict[str, Any]] = [
     {"channels": [3, 5], "pool": 1, "stride": [2, 1], "padding": [1, 0], "hidden": []},
     {"channels": [3, 4, 3, 3], "pool": [2, 1, 1, 2], "skips": [[1, 3], [0, 2], [2, 4]]},
     {"channels": [3, 4, 3], "pool": 1, "stride": [1, 2, 1], "skips": [[1, 3], [0, 2]]},
+    {"channels": [3, 4], "hidden": [6], "skips": [[0, 4], [1, 4], [2, 4]]},
 ]
 
 
@@ -294,7 +297,8 @@ def test_the_network_of_a_classifier_predicts_its_responses(
     states = network.states_from(learner.network.inputs(data_BD))
     assert [state.shape[1] for state in reversed(states)] == learner.network.sizes
     torch.testing.assert_close(network.drive(0, states), learner.network.logits(data_BD))
-    torch.testing.assert_close(states[1], learner.network.features(data_BD))
+    features_BF = learner.network.features(data_BD)
+    torch.testing.assert_close(states[1], features_BF[:, : states[1].shape[1]])
     labels_BK = functional.one_hot(learner.labels, 10).double()
     energy_B = network.energy([labels_BK, *states[1:]])
     energies_BK = learner.network.energies(network.drive(0, states))
@@ -384,20 +388,47 @@ def test_incremental_learning_updates_after_every_step() -> None:
         assert not torch.equal(old, new)
 
 
-@pytest.mark.parametrize("name", ["cifar10-pc-classifier", "cifar10-vgg5", "cifar10-vgg7"])
+CONVNETS = {
+    "cifar10-pc-classifier": 4,
+    "cifar10-vgg5": 4,
+    "cifar100-vgg5": 4,
+    "cifar10-vgg7": 6,
+    "cifar10-vgg9": 8,
+    "cifar10-vgg19": 16,
+    "cifar10-vgg19-skip": 16,
+    "cifar10-resnet18": 17,
+}
+"""The convolutions of each recipe of colour pictures."""
+
+
+@pytest.mark.parametrize("name", CONVNETS)
 def test_the_recipes_of_colour_pictures_take_any_number_of_classes(
     name: str, tmp_path: Path
 ) -> None:
     source = np.random.default_rng(0)
     pictures = source.integers(0, 256, (120, 32, 32, 3), np.uint8)
-    np.savez(tmp_path / "cifar100.npz", images=pictures, labels=np.arange(120) % 100)
-    narrow = {"cifar10-vgg7": "[2,2,2,2,2,2]"}.get(name, "[2,2,2,2]")
-    words = [f"classifier.channels={narrow}", "learning.epochs=1", "inference.steps=2"]
     data = tmp_path / "cifar100.npz"
-    pcgen.train(name, tmp_path / "run", data=data, settings=[*words, "data.validation=20"])
+    np.savez(data, images=pictures, labels=np.arange(120) % 100)
+    words = [f"classifier.channels={[2] * CONVNETS[name]}", "learning.epochs=1"]
+    if "vgg19" in name:
+        words.append("classifier.hidden=[8]")
+    words += ["inference.steps=2", "data.validation=20"]
+    pcgen.train(name, tmp_path / "run", data=data, settings=words)
     result = pcgen.classify(tmp_path / "run", data, limit=5)
     assert [row["status"] for row in result.rows()] == ["ok"] * 5
     assert "energy_99" in result.rows()[0]
+
+
+@pytest.mark.data
+def test_a_recipe_of_a_hundred_classes_learns_in_the_form_of_cifar10(
+    real_data: Path, tmp_path: Path
+) -> None:
+    words = ["classifier.channels=[8,8,16,16]", "data.limit=1000", "data.validation=200"]
+    words += ["learning.epochs=4", "learning.batch_size=20", "learning.rate=3e-3"]
+    result = pcgen.train(
+        "cifar100-vgg5", tmp_path / "run", data="cifar10", settings=words, data_dir=real_data
+    )
+    assert result.metrics["accuracy"] > 0.18
 
 
 def test_a_recipe_without_a_classifier_shows_none() -> None:

@@ -222,7 +222,7 @@ def test_members_of_an_archive_are_unpacked_and_listed(tmp_path: Path, kind: str
 
 
 def test_every_published_file_is_asked_for_over_https_first() -> None:
-    for dataset in ("MNIST", "FashionMNIST", "KMNIST", "EMNIST", "CIFAR10", "SVHN"):
+    for dataset in ("MNIST", "FashionMNIST", "KMNIST", "EMNIST", "CIFAR10", "CIFAR100", "SVHN"):
         for split in ("train", "test"):
             files = vision.published(dataset, split)
             assert files

@@ -46,10 +46,13 @@ def test_cifar_and_svhn_are_read_by_torchvision(
             return SimpleNamespace(data=pixels.transpose(0, 3, 1, 2), labels=np.arange(4))
         return SimpleNamespace(data=pixels, targets=[0, 1, 2, 3])
 
-    (tmp_path / "cifar-10-batches-py").mkdir()
+    for name in ("cifar-10-batches-py", "cifar-100-python"):
+        (tmp_path / name).mkdir()
     (tmp_path / "test_32x32.mat").touch()
     stand_in(monkeypatch, "CIFAR10", read)
     cifar = open_data("cifar10:test", data_dir=tmp_path)
+    stand_in(monkeypatch, "CIFAR100", read)
+    assert len(open_data("cifar100:test", data_dir=tmp_path)) == 4
     stand_in(monkeypatch, "SVHN", read)
     svhn = open_data("svhn:test", data_dir=tmp_path)
     assert cifar.shape == svhn.shape == (3, 32, 32)
