@@ -14,7 +14,7 @@ Of the predictive coding network:
     delta-energy    nats by which inference lowers the energy of its starting point
     typicality      distance of the free energy from its median, nats
     latent-knn      distance of the latent to its neighbours among known images
-    twin-memory     where fewer than 5,000 are known: energy of the linear network's latent under a
+    twin-memory     where fewer than 500 are known: energy of the linear network's latent under a
                     memory of known latents, nats
     latent-density  where 500 to 4,999 are known: how much denser known latents lie around the
                     latent's neighbours than around it (the local outlier factor)

@@ -29,8 +29,8 @@ _FITTED_VALUES = 2**26
 _INFERRED = 20_000
 _LAYERS = 10_000
 _KEPT = 4096
-# From the first number of known images on, the density of their latents is a score; below the
-# second one there is a memory.
+# Fewer known images have a memory; from this number on, the density of their latents is a score:
+# that of both networks below the second number, else of the linear twin alone.
 _DENSE, _FEW = 500, 5000
 _KEPT_VALUES = 2**19
 _DENSE_VALUES = 5 * 2**16
@@ -52,7 +52,7 @@ COMPONENTS = (*_OF_CAUSES, "class-layers", "twin-density")
 """The scores that `pc-fisher` combines; older detectors lack the last one. Chosen on distorted
 validation images, see docs/results/ood-scores.md."""
 
-COMPONENTS_OF_FEW = ("twin-layers", "twin-memory", "latent-density", "twin-density")
+COMPONENTS_OF_FEW = ("cause-layers", "twin-layers", "latent-density", "twin-density")
 COMPONENTS_OF_VERY_FEW = ("delta-energy", "class-layers", "twin-memory")
 """The same where few or very few images are known. Chosen on left-out classes of training images,
 see docs/results/ood-scores.md."""
@@ -74,7 +74,7 @@ class PCScorer:
         shape: of the images, channels, height and width.
         within: what is usual of this network and of its linear twin in each cause. A detector of
             version 0.1.0 has none.
-        memory: of the linear twin's latents; None for many known images.
+        memory: of the linear twin's latents, for very few known images; else None.
         density: around the known latents; None for very few or many known images.
         twin_density: around the linear twin's latents; None for very few known images.
     """
@@ -105,9 +105,9 @@ class PCScorer:
     @property
     def components(self) -> tuple[str, ...]:
         """Return the scores that `pc-fisher` combines."""
-        if self.memory is None:
-            return COMPONENTS if self.twin_density is not None else COMPONENTS[:-1]
-        return COMPONENTS_OF_VERY_FEW if self.density is None else COMPONENTS_OF_FEW
+        if self.twin_density is None:
+            return COMPONENTS[:-1] if self.memory is None else COMPONENTS_OF_VERY_FEW
+        return COMPONENTS if self.density is None else COMPONENTS_OF_FEW
 
     @cached_property
     def method(self) -> Method:
@@ -255,8 +255,8 @@ def fit(
         within.whitened(latents_NL[:kept]).half().to(latents_NL.dtype),
         images.shape,
         (CauseScores.fit(view, directed=True), CauseScores.fit(twin_view, directed=False)),
-        Memory.fit(twin_view) if few else None,
-        LocalDensity.of(latents_NL[:around]) if few and dense else None,
+        None if dense else Memory.fit(twin_view),
+        LocalDensity.of(latents_NL[:around]) if dense and few else None,
         LocalDensity.of(twin_NL, scales_of(twin_NL)) if dense else None,
     )
 

@@ -214,23 +214,25 @@ def test_the_shipped_model_tells_clothes_from_digits(real_data: Path) -> None:
     assert _auroc(usual["class-energy"], strange["class-energy"]) > 0.97
 
 
-def test_a_few_known_images_have_a_memory_and_densities_that_are_parts_of_the_combined_score(
+def test_the_number_of_known_images_decides_on_memory_and_densities(
     trained: tuple[Network, Images, Images], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, kept, held_out = trained
-    very_few = scores.fit(network, kept.head(200), TABLE)
-    assert very_few.components == scores.COMPONENTS_OF_VERY_FEW
-    monkeypatch.setattr("pcgen.ood.scores.scorer._DENSE", 200)
-    few = scores.fit(network, kept.head(200), TABLE)
-    assert few.components == scores.COMPONENTS_OF_FEW
     known, new = _pixels(held_out)[:60], 1 - _pixels(held_out)[:60]
-    loaded = scores.load(network, TABLE, few.tensors(), held_out.shape)
-    for name in ("twin-memory", "latent-density", "twin-density"):
-        found = [few(part)[name] for part in (known, new)]
-        assert _auroc(*found) > 0.95
-        assert torch.equal(loaded(known)[name], found[0])
-    monkeypatch.setattr("pcgen.ood.scores.scorer._FEW", 200)
-    many = scores.fit(network, kept.head(200), TABLE)
-    for name in ("twin-memory", "latent-density"):
-        assert name not in (*many.names, *many.components, *many(known))
-    assert many.components == scores.COMPONENTS
+
+    def has(dense: int, few: int, own: tuple[str, ...], parts: tuple[str, ...]) -> None:
+        monkeypatch.setattr("pcgen.ood.scores.scorer._DENSE", dense)
+        monkeypatch.setattr("pcgen.ood.scores.scorer._FEW", few)
+        fitted = scores.fit(network, kept.head(200), TABLE)
+        loaded = scores.load(network, TABLE, fitted.tensors(), held_out.shape)
+        assert fitted.components == loaded.components == parts
+        optional = {"twin-memory", "latent-density", "twin-density"}
+        assert optional & {*fitted.names} == optional & {*fitted(known)} == {*own}
+        for name in own:
+            found = [fitted(part)[name] for part in (known, new)]
+            assert _auroc(*found) > 0.95
+            assert torch.equal(loaded(known)[name], found[0])
+
+    has(500, 5000, ("twin-memory",), scores.COMPONENTS_OF_VERY_FEW)
+    has(200, 5000, ("latent-density", "twin-density"), scores.COMPONENTS_OF_FEW)
+    has(200, 200, ("twin-density",), scores.COMPONENTS)
