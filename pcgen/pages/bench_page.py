@@ -25,14 +25,18 @@ _COLUMNS: dict[str, str | tuple[str, str]] = {
     "note": "note",
 }
 _OURS = ("pcn", "pcgen")
+_BACKPROP = "BP"
 # How the names of metrics begin of which more is better.
 _MORE = ("auroc", "average precision", "ess", "accepted", "inception score", "share of sets")
 _TITLES = {
+    "classification": "Classifiers by predictive coding",
     "reconstruction": "Reconstruction",
     "sampling": "Samples",
     "tables": "Unusual rows of tables",
 }
 _LEADS = {
+    "classification": "Test accuracies, as shares. All rows of a data set train the same network "
+    "for the same epochs. Differences are to backprop with the same label energy.",
     "reconstruction": "Mean squared errors per pixel of test images, decoded from the latent: less "
     "is better. Differences are to the network's error, paired by seeds.",
     "sampling": "Samples of the shipped models beside those of baselines that were trained in the "
@@ -48,7 +52,7 @@ def write(name: str, rows: Rows, folder: Path, *, mean: str = "") -> Path:
     """Write the page and `NAME.json`, all rows of the table; return the page's path.
 
     Args:
-        name: of the table: reconstruction, sampling or tables.
+        name: of the table: classification, reconstruction, sampling or tables.
         mean: the name that rows of means over the data sets have instead of a data set's. They
             come first, and one table for each metric has the values of all data sets.
     """
@@ -77,9 +81,7 @@ def _by_metric(rows: Rows) -> Iterator[html.Section]:
         if {*columns.get("source", ())} == {"measured"}:
             del columns["source"]
         table = html.Table([*columns], [*zip(*columns.values(), strict=True)])
-        yield html.Section(
-            f"{dataset}: {metric}", [html.Chart("", _chart(own, metric), _SEE), table]
-        )
+        yield html.Section(f"{dataset}: {metric}", [_chart(own, metric), table])
 
 
 def _cell(row: dict[str, Any], keys: str | tuple[str, str]) -> Any:
@@ -90,20 +92,25 @@ def _cell(row: dict[str, Any], keys: str | tuple[str, str]) -> Any:
     return None if low is None else f"{html.shown(low)} to {html.shown(high)}"
 
 
-_SEE = "The best is on top. The network's values are blue. Black lines are 95 % intervals."
-
-
-def _chart(rows: Rows, metric: str) -> str:
+def _chart(rows: Rows, metric: str) -> html.Chart:
     """Return bars of the values; empty where there is one method, or a value below 0."""
-    bars = [_bar(row) for row in rows if row["value"] is not None]
+    errors = metric == "accuracy"
+    bars = [_bar(row, errors=errors) for row in rows if row["value"] is not None]
     comparable = len(bars) > 1 and all(bar.value >= 0 for bar in bars)
-    more = metric.startswith(_MORE)
-    return bar_chart(bars, x_label=metric, longest_first=more) if comparable else ""
+    label, more = "test error, %" if errors else metric, metric.startswith(_MORE)
+    svg = bar_chart(bars, x_label=label, longest_first=more) if comparable else ""
+    ours = "Backprop is grey" if errors else "The network's values are blue"
+    return html.Chart("", svg, f"The best is on top. {ours}. Thin lines are 95 % intervals.")
 
 
-def _bar(row: dict[str, Any]) -> Bar:
-    low, high = (row["value"] if end is None else end for end in (row["ci_low"], row["ci_high"]))
-    return Bar(row["method"], row["value"], low, high, row["method"].startswith(_OURS))
+def _bar(row: dict[str, Any], *, errors: bool) -> Bar:
+    """Return a value with its interval; of an accuracy, the error in per cent."""
+    value, method = row["value"], row["method"]
+    low, high = (value if row[end] is None else row[end] for end in ("ci_low", "ci_high"))
+    if not errors:
+        return Bar(method, value, low, high, ours=method.startswith(_OURS))
+    value, high, low = (100 * (1 - each) for each in (value, low, high))
+    return Bar(method, value, max(0.0, low), high, ours=not method.startswith(_BACKPROP))
 
 
 def _matrix(rows: Rows, metric: str) -> html.Table:

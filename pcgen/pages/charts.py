@@ -22,6 +22,10 @@ _WIDTH, _HEIGHT = 360, 235
 # everything; above, the smallest value is practically zero.
 _LOG_FROM, _LOG_TO = 30.0, 1e12
 _AS_ZERO = 1e-200
+# A curve that varies by less than this share of its values is drawn flat.
+_FLAT = 1e-3
+# A histogram's linear axis reaches so many times the middle four fifths from the median.
+_REACH = 3.0
 # matplotlib draws with these colours; in the SVG, the stylesheet's variables take their places.
 _COLOURS = {
     name: f"#0{i}0{i}0{i}"
@@ -110,6 +114,9 @@ def line_chart(
             axes.set_ylim(-0.01, 1.01)
         elif min(ys) > _AS_ZERO and _LOG_FROM < max(ys) / min(ys) < _LOG_TO:
             _logarithmic(axes, "y")
+        elif max(ys) - min(ys) < _FLAT * max(map(abs, ys)):
+            reach = _FLAT * max(map(abs, ys))
+            axes.set_ylim(min(ys) - reach, max(ys) + reach)
         if x_log:
             _logarithmic(axes, "x", sorted(set(xs)))
         elif not roc and all(float(x).is_integer() for x in xs) and max(xs) > 1:
@@ -142,9 +149,14 @@ def histogram(
         return ""
     together = np.concatenate(list(values.values()))
     low, high = (0.0, 1.0) if shares else np.quantile(together, [0.001, 0.999])
+    log = not shares and together.min() > _AS_ZERO and _LOG_FROM < high / low < _LOG_TO
+    if not shares and not log:  # A few values far away would leave one bin for all others.
+        tenth, middle, ninth = np.quantile(together, [0.1, 0.5, 0.9])
+        reach = _REACH * (ninth - tenth)
+        low, high = max(low, middle - reach), min(high, middle + reach)
     if lines:
         low, high = min(low, *lines.values()), max(high, *lines.values())
-    log = not shares and together.min() > _AS_ZERO and _LOG_FROM < high / low < _LOG_TO
+        log = log and low > 0
     edges = np.geomspace(low, high, bins + 1) if log else np.linspace(low, high, bins + 1)
     if not np.all(np.diff(edges) > 0):
         edges = np.linspace(low - 0.5, high + 0.5, bins + 1)
@@ -182,6 +194,8 @@ class Bar:
 
 def bar_chart(bars: Sequence[Bar], *, x_label: str, longest_first: bool = False) -> str:
     """Return the SVG of horizontal bars from 0, shortest first; empty if there are none."""
+    from matplotlib.ticker import MaxNLocator
+
     finite = [bar for bar in bars if math.isfinite(bar.value)]
     drawn = sorted(finite, key=lambda bar: bar.value, reverse=not longest_first)
     if not drawn:
@@ -198,6 +212,8 @@ def bar_chart(bars: Sequence[Bar], *, x_label: str, longest_first: bool = False)
             axes.plot((min(bar.low, end), end), (i, i), color=_COLOURS["ink"], lw=1.2)
             axes.text(end + 0.02 * longest, i, f"{bar.value:.3g}", va="center")
         axes.set_yticks(range(len(drawn)), names)
+        if all(float(value).is_integer() for value in values):
+            axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
         axes.set_xlim(0, 1.15 * longest)
         axes.grid(False, axis="y")
     return svg[0]
