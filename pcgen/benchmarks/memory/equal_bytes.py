@@ -7,6 +7,7 @@ finds the kept image with the least squared distance over the visible pixels.
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,8 +27,12 @@ from pcgen.data.images import Shape
 from pcgen.memory.corruptions import Corruption, Cues
 from pcgen.memory.recall import Memory, Prior, recall
 
-# The backprop autoencoder: images of a batch, epochs, learning rate.
-_BATCH, _EPOCHS, _RATE = 100, 30, 1e-3
+# The backprop autoencoder: images of a batch, updates, learning rate.
+_BATCH, _UPDATES, _RATE = 100, 1000, 1e-3
+# Stored images, at most, whose cues are recalled. The stored images are in random order.
+_CUES = 500
+# Nearest kept images whose mean completes a cue.
+_NEAREST = 10
 # Sides of a JPEG thumbnail that are tried, as shares of the image's.
 _SIDES = (1.0, 0.75, 0.5)
 
@@ -84,12 +89,12 @@ def equal_byte_rows(
 def _measured(method: Callable[[Cues], Result], one: StoredSet, corruption: Corruption) -> Values:
     from sklearn.metrics import roc_auc_score
 
-    cues, other = one.cues(corruption)
+    cues, other = one.cues(corruption, _CUES)
     began = time.monotonic()
     found = method(cues)
     seconds = (time.monotonic() - began) / len(found.images_BD)
     right = found.item_B == torch.arange(len(found.item_B))
-    values = errors_of(found.images_BD, one.stored_ND, cues) | {
+    values = errors_of(found.images_BD, one.stored_ND[: len(right)], cues) | {
         "item": right.double().mean().item(),
         "seconds": seconds,
         "steps": found.steps,
@@ -136,7 +141,10 @@ def _methods(recipe: Recipe, one: StoredSet, budget: int, tell: Tell) -> Iterato
         size,
         _posterior(principal.__call__, decoded_ND),
     )
-    yield _jpeg(images_ND, shape, budget)
+    name, note, size, decoded_ND = _jpeg(images_ND, shape, budget)
+    yield f"nearest neighbour, {name}", note, size, nearest(decoded_ND)
+    count = min(_NEAREST, len(images_ND))
+    yield f"mean of the {count} nearest, {name}", note, size, nearest(decoded_ND, count)
     yield from _thumbnails(images_ND, shape, budget)
     yield _autoencoder(recipe, one, budget)
 
@@ -156,13 +164,15 @@ def _recalls(memory: Memory, recipe: Recipe, prior: Prior) -> Callable[[Cues], R
     return method
 
 
-def nearest(decoded_ND: Tensor) -> Callable[[Cues], Result]:
-    """Return the recall of the kept image that is nearest over the visible pixels."""
+def nearest(decoded_ND: Tensor, count: int = 1) -> Callable[[Cues], Result]:
+    """Return the recall of the mean of the kept images that are nearest over the visible pixels."""
     hopfield = Hopfield(decoded_ND, "l2")
 
     def method(cues: Cues) -> Result:
-        item_B = hopfield.items(cues)
-        return Result(decoded_ND[item_B], item_B, _misfit(decoded_ND[item_B], cues))
+        items_BK = hopfield.items(cues, count)
+        images_BD = torch.stack([decoded_ND[items_K].mean(0) for items_K in items_BK])
+        item_B = items_BK[:, 0]
+        return Result(images_BD, item_B, _misfit(decoded_ND[item_B], cues))
 
     return method
 
@@ -180,8 +190,8 @@ def _misfit(images_BD: Tensor, cues: Cues) -> Tensor:
     return ((images_BD - cues.pixels_BD).square() * cues.visible_BD).sum(1)
 
 
-def _jpeg(images_ND: Tensor, shape: Shape, budget: int) -> Method:
-    """Return nearest neighbour over JPEG files, at the side and quality of least error.
+def _jpeg(images_ND: Tensor, shape: Shape, budget: int) -> tuple[str, str, int, Tensor]:
+    """Return name, note, bytes and decoded images of JPEG files, at the best side and quality.
 
     The files' common beginning, which holds their tables, is counted once.
     """
@@ -198,7 +208,7 @@ def _jpeg(images_ND: Tensor, shape: Shape, budget: int) -> Method:
         if best is None or (size <= budget and error < best[0]):
             best = (error, f"JPEG {side[0]}x{side[1]} quality {low}", size, decoded_ND)
     assert best is not None
-    return f"nearest neighbour, {best[1]}", "thumbnails", best[2], nearest(best[3])
+    return best[1], "thumbnails", best[2], best[3]
 
 
 def _jpeg_files(
@@ -258,10 +268,9 @@ def _autoencoder(recipe: Recipe, one: StoredSet, budget: int) -> Method:
         model=msgspec.structs.replace(recipe.model, layers=[units, units]),
         learning=learning,
     )
+    epochs = max(1, round(_UPDATES / math.ceil(count / _BATCH)))
     with torch.enable_grad():
-        model, _ = train_autoencoder(
-            own, one.stored, one.stored, _EPOCHS, torch.device("cpu"), _RATE
-        )
+        model, _ = train_autoencoder(own, one.stored, one.stored, epochs, torch.device("cpu"), _RATE)
     encoder, decoder = model[0], model[1]  # type: ignore[index]
     codes_NK = eight_bits(encoder(one.stored_ND))
     size = codes_NK.numel() + 4 * units
@@ -270,5 +279,5 @@ def _autoencoder(recipe: Recipe, one: StoredSet, budget: int) -> Method:
         if tensor.ndim == 2:
             tensor.copy_(eight_bits(tensor))
             size += 4 * tensor.shape[1]
-    note = f"{_EPOCHS} epochs"
+    note = f"{epochs} epochs"
     return f"backprop autoencoder {units}, nearest code", note, size, nearest(decoder(codes_NK))
