@@ -46,7 +46,7 @@ _WIDTH = 1e-3
 _SPACED = 5000
 # The least noise that a cue is taken to have: less makes the energy stiffer and recall no better.
 # Pixels of 8 bits are exact to .001.
-_LEAST_NOISE = 0.01
+LEAST_NOISE = 0.01
 # Share of the steps that are taken under the Gaussian prior.
 _FIRST = 0.3
 # Added to the reduced data layer's Gram matrix, as a share of its mean diagonal: a memory's weights
@@ -54,15 +54,15 @@ _FIRST = 0.3
 _RIDGE = 1e-12
 # A cue is unknown if noise as large as the cue's would leave a stored image that much energy with
 # a smaller probability than this.
-_UNLIKELY = 1e-3
+UNLIKELY = 1e-3
 # The largest error that is likely in an image's visible pixels, in units of the image's mean, and
 # that of an image in units of all images' mean.
-_SPREAD = 2.0
+SPREAD = 2.0
 # Variance of a visible pixel, of 0 to 1, with which images that were never stored are completed. By
 # the cue's own, smaller one hidden pixels would follow every chance correlation of the stored
 # images. The best variance is nowhere over 8 % better (docs/results/memory.md). Of the many images
 # that a mixture needs, such correlations are few.
-_COMPLETION_VARIANCE = 0.25
+COMPLETION_VARIANCE = 0.25
 _MIXTURE_VARIANCE = 0.02
 # The least share of a component that takes part in a completion.
 _LEAST_SHARE = 0.01
@@ -103,7 +103,7 @@ class Memory:
         # Where inference of this memory's own images ends.
         fitted.typical_latents = stored_NL[: len(fitted.typical_latents)]
         if errors_N is None:
-            errors_N = stored_NL.new_full((len(stored_NL),), _SPREAD * _mean_error(network))
+            errors_N = stored_NL.new_full((len(stored_NL),), SPREAD * _mean_error(network))
         return cls(fitted, stored_NL, 1 / (_WIDTH * _spacing(stored_NL)) ** 2, errors_N)
 
     @cached_property
@@ -159,7 +159,7 @@ class Recalled:
     @property
     def known_B(self) -> Tensor:
         """Return which cues the energy takes for cues of stored images (B,), bool."""
-        return self.likelihood_B >= _UNLIKELY
+        return self.likelihood_B >= UNLIKELY
 
 
 def recall(
@@ -239,7 +239,7 @@ class _Recaller:
         # chi-squared variable; under the look-up it has a constant besides, and an image that is
         # stored worse than the mean has more.
         half_B = 0.5 * full_mask_BD.sum(1)
-        excess_N = (_SPREAD * self.memory.errors_N - self.memory.mean_error).clamp_min(0)
+        excess_N = (SPREAD * self.memory.errors_N - self.memory.mean_error).clamp_min(0)
         constant_B = half_B * self.precision * excess_N[item_B]
         if self.mixture is not None:
             constant_B += math.log(len(stored_NL))
@@ -320,7 +320,7 @@ class _Recaller:
     @cached_property
     def loose(self) -> Method:
         """Return the solver under the Gaussian prior at the variance of completion."""
-        variance = _MIXTURE_VARIANCE if self.components else _COMPLETION_VARIANCE
+        variance = _MIXTURE_VARIANCE if self.components else COMPLETION_VARIANCE
         if bool(self.cues.visible_BD.all()):
             return self.gaussian
         visible = self.gaussian.network
@@ -386,7 +386,7 @@ def _with_precisions(network: Network, noise: float, *, has_prior: bool) -> Netw
     data, *hidden, latent = network.log_precisions
     latent = torch.full_like(latent, 0.0 if has_prior else -math.inf)
     if isinstance(network.energies()[0], Gaussian):
-        data = -(max(noise, _LEAST_NOISE) ** 2 + (-data).exp()).log()
+        data = -(max(noise, LEAST_NOISE) ** 2 + (-data).exp()).log()
     changed = Network.of(network.table, network.layers, [data, *hidden, latent], network.skips)
     changed.typical_latents = network.typical_latents
     return changed

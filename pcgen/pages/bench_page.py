@@ -10,19 +10,13 @@ from pcgen.pages import page as html
 from pcgen.pages.charts import Bar, bar_chart
 
 Rows = Sequence[dict[str, Any]]
-_COLUMNS: dict[str, str | tuple[str, str]] = {
-    "method": "method",
-    "value": "value",
+# The columns of a table; of an interval, the keys of its ends.
+_COLUMNS: dict[str, tuple[str, str] | None] = {
+    **dict.fromkeys(("method", "value")),
     "95 % interval": ("ci_low", "ci_high"),
-    "published": "published",
-    "difference": "difference",
+    **dict.fromkeys(("published", "difference")),
     "its 95 % interval": ("difference_low", "difference_high"),
-    "its standard error": "standard_error",
-    "seconds": "seconds",
-    "seeds": "seeds",
-    "parameters": "parameters",
-    "source": "source",
-    "note": "note",
+    **dict.fromkeys(("standard_error", "seconds", "seeds", "parameters", "source", "note")),
 }
 _OURS = ("pcn", "pcgen")
 _BACKPROP = "BP"
@@ -63,7 +57,7 @@ def build(name: str, rows: Rows, *, mean: str = "") -> html.Page:
     """Return the page; the rows are in the order of the benchmark."""
     apart = [row for row in rows if row["dataset"] != mean]
     first = [row for row in rows if row["dataset"] == mean]
-    sections = [*_by_metric(first)] if first else [*_by_metric(apart)]
+    sections = [*_by_dataset(first or apart)]
     if first:
         sections += [
             html.Section(f"Each table: {metric}", [_matrix(apart, metric)])
@@ -72,24 +66,33 @@ def build(name: str, rows: Rows, *, mean: str = "") -> html.Page:
     return html.Page(title=_TITLES[name], lead=_LEADS[name], sections=sections)
 
 
-def _by_metric(rows: Rows) -> Iterator[html.Section]:
-    """Yield a section for each metric of each data set: a chart where methods compare, a table."""
-    for dataset, metric in dict.fromkeys((row["dataset"], row["metric"]) for row in rows):
-        own = [row for row in rows if (row["dataset"], row["metric"]) == (dataset, metric)]
-        columns = {name: [_cell(row, keys) for row in own] for name, keys in _COLUMNS.items()}
-        columns = {name: cells for name, cells in columns.items() if {*cells} - {None, ""}}
-        if {*columns.get("source", ())} == {"measured"}:
-            del columns["source"]
-        table = html.Table([*columns], [*zip(*columns.values(), strict=True)])
-        yield html.Section(f"{dataset}: {metric}", [_chart(own, metric), table])
+def _by_dataset(rows: Rows) -> Iterator[html.Section]:
+    """Yield a section for each metric by which methods compare, and one for all other metrics."""
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        alone = []
+        for metric in dict.fromkeys(row["metric"] for row in rows if row["dataset"] == dataset):
+            own = [row for row in rows if (row["dataset"], row["metric"]) == (dataset, metric)]
+            if len(own) == 1:
+                alone += own
+                continue
+            heading = f"{dataset}: {metric.replace('_', ' ')}"
+            yield html.Section(heading, [_chart(own, metric), _table(own)])
+        if alone:
+            named = [row | {"metric": row["metric"].replace("_", " ")} for row in alone]
+            yield html.Section(f"{dataset}: other measures", [_table(named, "metric")])
 
 
-def _cell(row: dict[str, Any], keys: str | tuple[str, str]) -> Any:
-    """Return a value, or both ends of an interval as one text."""
-    if isinstance(keys, str):
-        return row.get(keys)
-    low, high = (row.get(key) for key in keys)
-    return None if low is None else f"{html.shown(low)} to {html.shown(high)}"
+def _table(rows: Rows, *first: str) -> html.Table:
+    """Return the columns of rows that hold anything."""
+    keys = dict.fromkeys(first) | _COLUMNS
+    columns = {
+        name: [html.between(row, *ends) if ends else row.get(name) for row in rows]
+        for name, ends in keys.items()
+    }
+    columns = {name: cells for name, cells in columns.items() if {*cells} - {None, ""}}
+    if {*columns.get("source", ())} == {"measured"}:
+        del columns["source"]
+    return html.Table([*columns], [*zip(*columns.values(), strict=True)])
 
 
 def _chart(rows: Rows, metric: str) -> html.Chart:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ _WIDTH, _HEIGHT = 360, 235
 # everything; above, the smallest value is practically zero.
 _LOG_FROM, _LOG_TO = 30.0, 1e12
 _AS_ZERO = 1e-200
+# Letters in a line of a bar's name.
+_NAME = 24
 # A curve that varies by less than this share of its values is drawn flat.
 _FLAT = 1e-3
 # A histogram's linear axis reaches so many times the middle four fifths from the median.
@@ -203,9 +206,11 @@ def bar_chart(bars: Sequence[Bar], *, x_label: str, longest_first: bool = False)
     # A range that reaches far beyond the longest bar is cut: it would hide the others.
     most = max(bar.value for bar in drawn)
     longest = min(max(bar.high for bar in drawn), 1.3 * most) or 1.0
-    with _drawing(x_label, "", height=70 + 26 * len(drawn)) as (axes, svg):
+    names = [textwrap.fill(bar.name, _NAME) for bar in drawn]
+    line = 26 + 11 * max(name.count("\n") for name in names)
+    with _drawing(x_label, "", height=70 + line * len(drawn)) as (axes, svg):
         colours = [_COLOURS["s0" if bar.ours else "faint"] for bar in drawn]
-        names, values = [bar.name for bar in drawn], [bar.value for bar in drawn]
+        values = [bar.value for bar in drawn]
         axes.barh(range(len(drawn)), values, 0.6, color=colours)
         for i, bar in enumerate(drawn):
             end = min(max(bar.high, bar.value), longest)

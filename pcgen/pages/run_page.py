@@ -29,7 +29,7 @@ def write(run: Path, out: Path) -> Path:
     if run.is_file():
         raise RunError(
             f"{run}: neither a detector nor scores",
-            "A model has no page of its own. Name its run's folder",
+            "Name a run's folder, a detector, or the rows of pcgen ood-score",
         )
     with html.made_of(run):
         return html.write(build(run), out)

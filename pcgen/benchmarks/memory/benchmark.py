@@ -182,12 +182,13 @@ class StoredSet:
             images, rest = others, torch.arange(len(others))
         return cls(seed, stored, stored_ND, images.rows(rest[:_OTHERS]).pixels_BD)
 
-    def cues(self, corruption: Corruption) -> tuple[Cues, Cues]:
-        """Return the cues of the stored and of the other images."""
+    def cues(self, corruption: Corruption, most: int | None = None) -> tuple[Cues, Cues]:
+        """Return the cues of the first `most` stored images, or of all, and of the others."""
         shape, count = self.stored.shape, len(self.stored_ND)
         numbers = range(count, count + len(self.other_BD))
+        stored_BD = self.stored_ND[:most]
         return (
-            corruption.cues(self.stored_ND, range(count), shape, self.seed),
+            corruption.cues(stored_BD, range(len(stored_BD)), shape, self.seed),
             corruption.cues(self.other_BD, numbers, shape, self.seed),
         )
 

@@ -1,15 +1,17 @@
 """Memories that keep equally many bytes: weights, latents, codes or thumbnails, as they are stored.
 
-All numbers of a memory are kept in 8 bits, with a scale for each column in 32. Nearest neighbour
-finds the kept image with the least squared distance over the visible pixels.
+The patches' numbers are kept at the length of their code, all others in 8 bits, with a scale for
+each column in 32. Nearest neighbour finds the kept image with the least squared distance over the
+visible pixels.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import torch
@@ -24,12 +26,29 @@ from pcgen.benchmarks.table import Tell
 from pcgen.config import Recipe
 from pcgen.data.images import Shape
 from pcgen.memory.corruptions import Corruption, Cues
-from pcgen.memory.recall import Memory, Prior, recall
+from pcgen.memory.patch_memory import PatchMemory
+from pcgen.memory.recall import (
+    COMPLETION_VARIANCE,
+    LEAST_NOISE,
+    SPREAD,
+    UNLIKELY,
+    Memory,
+    Prior,
+    recall,
+)
 
-# The backprop autoencoder: images of a batch, epochs, learning rate.
-_BATCH, _EPOCHS, _RATE = 100, 30, 1e-3
+# The backprop autoencoder: images of a batch, updates, learning rate.
+_BATCH, _UPDATES, _RATE = 100, 1000, 1e-3
+# Stored images, at most, whose cues are recalled. The stored images are in random order.
+_CUES = 500
+# Components, at most, of the Gaussian prior that completes.
+_COMPONENTS = 512
+# Nearest kept images whose mean completes a cue.
+_NEAREST = 10
 # Sides of a JPEG thumbnail that are tried, as shares of the image's.
 _SIDES = (1.0, 0.75, 0.5)
+# Images with which the quality is sought.
+_SOUGHT = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +103,12 @@ def equal_byte_rows(
 def _measured(method: Callable[[Cues], Result], one: StoredSet, corruption: Corruption) -> Values:
     from sklearn.metrics import roc_auc_score
 
-    cues, other = one.cues(corruption)
+    cues, other = one.cues(corruption, _CUES)
     began = time.monotonic()
     found = method(cues)
     seconds = (time.monotonic() - began) / len(found.images_BD)
     right = found.item_B == torch.arange(len(found.item_B))
-    values = errors_of(found.images_BD, one.stored_ND, cues) | {
+    values = errors_of(found.images_BD, one.stored_ND[: len(right)], cues) | {
         "item": right.double().mean().item(),
         "seconds": seconds,
         "steps": found.steps,
@@ -106,6 +125,12 @@ def _measured(method: Callable[[Cues], Result], one: StoredSet, corruption: Corr
 def _methods(recipe: Recipe, one: StoredSet, budget: int, tell: Tell) -> Iterator[Method]:
     images_ND, shape = one.stored_ND, one.stored.shape
     count, pixels = images_ND.shape
+    patches = PatchMemory.fit(images_ND, shape, budget)
+    content = patches.to_bytes()
+    decoded_ND = PatchMemory.from_bytes(content).decode()
+    note = f"{patches.kernel_PK.shape[1]} units a patch"
+    error_N = (decoded_ND - images_ND).square().mean(1)
+    yield "pcn of patches, auto prior", note, len(content), _completes(decoded_ND, error_N)
     # A unit or component has 8 bits for each pixel and image, and two scales; the mean has 16 bits.
     units = max(1, min(count - 1, (budget - 2 * pixels) // (pixels + count + 8)))
     size = 2 * pixels + units * (pixels + count + 8)
@@ -136,7 +161,12 @@ def _methods(recipe: Recipe, one: StoredSet, budget: int, tell: Tell) -> Iterato
         size,
         _posterior(principal.__call__, decoded_ND),
     )
-    yield _jpeg(images_ND, shape, budget)
+    name, note, size, decoded_ND = _jpeg(images_ND, shape, budget)
+    yield f"nearest neighbour, {name}", note, size, nearest(decoded_ND)
+    error_N = (decoded_ND - images_ND).square().mean(1)
+    yield f"Gaussian over {name}", note, size, _completes(decoded_ND, error_N)
+    count = min(_NEAREST, len(images_ND))
+    yield f"mean of the {count} nearest, {name}", note, size, nearest(decoded_ND, count)
     yield from _thumbnails(images_ND, shape, budget)
     yield _autoencoder(recipe, one, budget)
 
@@ -156,13 +186,40 @@ def _recalls(memory: Memory, recipe: Recipe, prior: Prior) -> Callable[[Cues], R
     return method
 
 
-def nearest(decoded_ND: Tensor) -> Callable[[Cues], Result]:
-    """Return the recall of the kept image that is nearest over the visible pixels."""
+def nearest(decoded_ND: Tensor, count: int = 1) -> Callable[[Cues], Result]:
+    """Return the recall of the mean of the kept images that are nearest over the visible pixels."""
     hopfield = Hopfield(decoded_ND, "l2")
 
     def method(cues: Cues) -> Result:
-        item_B = hopfield.items(cues)
-        return Result(decoded_ND[item_B], item_B, _misfit(decoded_ND[item_B], cues))
+        items_BK = hopfield.items(cues, count)
+        images_BD = torch.stack([decoded_ND[items_K].mean(0) for items_K in items_BK])
+        item_B = items_BK[:, 0]
+        return Result(images_BD, item_B, _misfit(decoded_ND[item_B], cues))
+
+    return method
+
+
+def _completes(decoded_ND: Tensor, error_N: Tensor) -> Callable[[Cues], Result]:
+    """Return the recall of the nearest kept image; unknown cues are completed.
+
+    That is the image of least energy under the look-up prior, where the data layer is linear. The
+    Gaussian prior of completion is fitted to the kept images, and takes no bytes of its own.
+    """
+    look_up = nearest(decoded_ND)
+    gaussian = principal_memory(decoded_ND, _COMPONENTS)
+
+    def method(cues: Cues) -> Result:
+        found = look_up(cues)
+        variance_B = max(cues.noise, LEAST_NOISE) ** 2 + SPREAD * error_N[found.item_B]
+        half_B = 0.5 * cues.visible_BD.sum(1)
+        chance_B = torch.special.gammaincc(half_B, 0.5 * found.misfit_B / variance_B)
+        unknown_B = chance_B < UNLIKELY
+        if unknown_B.any() and not cues.visible_BD.all():
+            some = replace(
+                cues, pixels_BD=cues.pixels_BD[unknown_B], visible_BD=cues.visible_BD[unknown_B]
+            )
+            found.images_BD[unknown_B] = gaussian(some, COMPLETION_VARIANCE**0.5)
+        return found
 
     return method
 
@@ -180,25 +237,30 @@ def _misfit(images_BD: Tensor, cues: Cues) -> Tensor:
     return ((images_BD - cues.pixels_BD).square() * cues.visible_BD).sum(1)
 
 
-def _jpeg(images_ND: Tensor, shape: Shape, budget: int) -> Method:
-    """Return nearest neighbour over JPEG files, at the side and quality of least error.
+def _jpeg(images_ND: Tensor, shape: Shape, budget: int) -> tuple[str, str, int, Tensor]:
+    """Return name, note, bytes and decoded images of JPEG files, at the best side and quality.
 
     The files' common beginning, which holds their tables, is counted once.
     """
     best: tuple[float, str, int, Tensor] | None = None
+    some_ND = images_ND[:_SOUGHT]
     for share in _SIDES:
         side = (round(share * shape[1]), round(share * shape[2]))
         low, high = 1, 95
-        while low < high:  # the highest quality that fits
+        while low < high:  # the highest quality that fits some images
             middle = (low + high + 1) // 2
-            fits = _jpeg_files(images_ND, shape, side, middle)[0] <= budget
+            size = _jpeg_files(some_ND, shape, side, middle)[0]
+            fits = size * len(images_ND) <= budget * len(some_ND)
             low, high = (middle, high) if fits else (low, middle - 1)
-        size, decoded_ND = _jpeg_files(images_ND, shape, side, low)
+        quality = low if len(some_ND) == len(images_ND) else low + 1
+        while (files := _jpeg_files(images_ND, shape, side, quality))[0] > budget and quality > 1:
+            quality -= 1
+        size, decoded_ND = files
         error = (decoded_ND - images_ND).square().mean().item()
         if best is None or (size <= budget and error < best[0]):
-            best = (error, f"JPEG {side[0]}x{side[1]} quality {low}", size, decoded_ND)
+            best = (error, f"JPEG {side[0]}x{side[1]} quality {quality}", size, decoded_ND)
     assert best is not None
-    return f"nearest neighbour, {best[1]}", "thumbnails", best[2], nearest(best[3])
+    return best[1], "thumbnails", best[2], best[3]
 
 
 def _jpeg_files(
@@ -258,9 +320,10 @@ def _autoencoder(recipe: Recipe, one: StoredSet, budget: int) -> Method:
         model=msgspec.structs.replace(recipe.model, layers=[units, units]),
         learning=learning,
     )
+    epochs = max(1, round(_UPDATES / math.ceil(count / _BATCH)))
     with torch.enable_grad():
         model, _ = train_autoencoder(
-            own, one.stored, one.stored, _EPOCHS, torch.device("cpu"), _RATE
+            own, one.stored, one.stored, epochs, torch.device("cpu"), _RATE
         )
     encoder, decoder = model[0], model[1]  # type: ignore[index]
     codes_NK = eight_bits(encoder(one.stored_ND))
@@ -270,5 +333,5 @@ def _autoencoder(recipe: Recipe, one: StoredSet, budget: int) -> Method:
         if tensor.ndim == 2:
             tensor.copy_(eight_bits(tensor))
             size += 4 * tensor.shape[1]
-    note = f"{_EPOCHS} epochs"
+    note = f"{epochs} epochs"
     return f"backprop autoencoder {units}, nearest code", note, size, nearest(decoder(codes_NK))

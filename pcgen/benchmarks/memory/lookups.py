@@ -45,13 +45,14 @@ class Hopfield:
     def __call__(self, cues: Cues) -> Tensor:
         """Return the retrieved images (B, D)."""
         if self.sharpness is None:
-            return self.stored_ND[self.items(cues)]
+            return self.stored_ND[self.items(cues)[:, 0]]
         weights = [(self.sharpness * x).softmax(1) @ self.stored_ND for x in self._parts(cues)]
         return torch.cat(weights)
 
-    def items(self, cues: Cues) -> Tensor:
-        """Return the numbers (B,) of the most similar stored images."""
-        return torch.cat([likeness_BN.argmax(1) for likeness_BN in self._parts(cues)])
+    def items(self, cues: Cues, count: int = 1) -> Tensor:
+        """Return the numbers (B, count) of the most similar stored images, the nearest first."""
+        order = [x.sort(dim=1, descending=True, stable=True).indices for x in self._parts(cues)]
+        return torch.cat(order)[:, :count]
 
     def _parts(self, cues: Cues) -> Iterator[Tensor]:
         for first in range(0, len(cues.pixels_BD), _AT_ONCE):
@@ -60,6 +61,8 @@ class Hopfield:
 
     def _likeness(self, pixels_BD: Tensor, visible_BD: Tensor) -> Tensor:
         seen_BD = visible_BD.to(pixels_BD.dtype)
+        if self.similarity == "l1" and bool((visible_BD == visible_BD[0]).all()):
+            return -torch.cdist(pixels_BD * seen_BD, self.stored_ND * seen_BD[0], p=1)
         if self.similarity == "l1":
             likeness = [
                 -((self.stored_ND - pixels).abs() @ seen)
