@@ -13,8 +13,12 @@ from pcgen.errors import RecipeError
 
 SAMPLING_PARTS = ("samples", "chains", "likelihood")
 _SAMPLERS = {"iris": "iris", "mnist": "mnist-sampler"}
-# Of pictures, those with a shipped classifier, whose features compare samples with test images.
-_OWN = ("iris", "digits", "mnist", "fashion-mnist")
+# The shipped classifiers whose features compare samples with test images.
+_CLASSIFIERS = {
+    "digits": "digits-classifier",
+    "mnist": "mnist-classifier",
+    "fashion-mnist": "fashion-mnist-pc-classifier",
+}
 
 
 def bench_sampling(
@@ -55,7 +59,7 @@ def bench_sampling(
         >>> rows[0]["metric"]
         'emd'
     """
-    samplers = dict.fromkeys(_OWN, str(model)) if model else _SAMPLERS
+    samplers = dict.fromkeys(("iris", *_CLASSIFIERS), str(model)) if model else _SAMPLERS
     for kind, names, known in (("sampler", data, samplers), ("part", parts, SAMPLING_PARTS)):
         unknown = [name for name in names if name not in known]
         if unknown:
@@ -109,7 +113,7 @@ def _rows(
     rows = []
     test = place.open_recipe_data(recipe.data, split="test")
     if "samples" in parts:
-        classifier = open_classifier(f"{name}-classifier").network
+        classifier = open_classifier(_CLASSIFIERS[name]).network
         rows += image_rows(name, recipe, network, images, test, classifier, samples, tell)
     if "chains" in parts:
         rows += chain_rows(name, recipe, network, test, tell)
