@@ -86,25 +86,7 @@ def _depth(folder: Path) -> Path:
     return folder / "index.html"
 
 
-def _tables(folder: Path) -> Path:
-    rng = np.random.default_rng(0)
-    (folder.parent / "ADBench").mkdir()
-    for name in ("1_one", "2_two"):
-        cells, unusual = rng.normal(size=(60, 3)), np.arange(60) >= 50
-        np.savez(folder.parent / "ADBench" / name, X=cells + 5 * unusual[:, None], y=unusual)
-    pcgen.bench_tables(splits=2, data_dir=folder.parent, out=folder)
-    return folder / "index.html"
-
-
-def _samples(folder: Path) -> Path:
-    pcgen.bench_sampling(["iris"], sets=2, settings=["learning.epochs=1"], out=folder)
-    return folder / "index.html"
-
-
-PAGES = (
-    *(_long_words, _run, _detector, _scores, _demo, _memory, _unusual, _speed, _depth),
-    *(_tables, _samples),
-)
+PAGES = (*(_long_words, _run, _detector, _scores, _demo, _memory, _unusual, _speed, _depth),)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
