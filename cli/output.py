@@ -28,6 +28,9 @@ _SAID = ("notes", "warnings")
 _SETTINGS = ("model", "seed", "device", "inference", "preprocessing")
 # What the last word of a key means, where its name does not say it.
 _MEANINGS = {
+    "metrics.epoch": "whose weights are kept",
+    "metrics.count": "held-out images",
+    "metrics.steps": "of inference, the mean",
     "mse": "mean squared error per pixel, decoded from the latent",
     "mse_last_hidden": "per pixel, decoded from the last hidden layer",
     "mse_hidden": "per pixel that was hidden",

@@ -192,11 +192,12 @@ def precision() -> None:
     _, (left, right) = plt.subplots(1, 2, figsize=(6.2, 2.4))
     for pi, colour in zip((0.3, 1, 4), COLOURS, strict=False):
         energy = 0.5 * pi * error**2
-        left.plot(error, energy, color=colour, label=f"precision {pi:g}")
-        right.plot(error, np.sqrt(pi / (2 * math.pi)) * np.exp(-energy), color=colour)
+        density = np.sqrt(pi / (2 * math.pi)) * np.exp(-energy)
+        left.plot(error, energy, color=colour)
+        right.plot(error, density, color=colour, label=f"precision {pi:g}")
     left.set(ylim=(0, 4), xlabel="error", ylabel="energy, nats")
     right.set(xlabel="error", ylabel="probability density")
-    left.legend(fontsize=8)
+    right.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0.98, 1))
     plt.tight_layout()
     save("precision")
 

@@ -154,7 +154,7 @@ def main() -> None:
     own = {name: _parts(columns, part_a) for name, columns in unusual.items()}
     own_known = _parts(known, part_a)
     candidates = [
-        names for size in (1, 2, 3, 4) for names in itertools.combinations(scorer.names, size)
+        names for size in (1, 2, 3, 4, 5) for names in itertools.combinations(scorer.names, size)
     ]
     ranked = []
     for names in candidates:

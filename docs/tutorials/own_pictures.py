@@ -7,6 +7,7 @@
 
 # %%
 import tempfile
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -53,7 +54,7 @@ result = pcgen.ood_score(detector.detector, folder / "new", folder / "scores.csv
 rows = list(result.rows())
 for row in sorted(rows, key=lambda row: -row["score"])[:5]:
     print(Path(row["id"]).name, f"p = {row['p_value']:.3f}", "flagged" if row["is_ood"] else "")
-print(result.document()["statement"])
+print(textwrap.fill(result.document()["statement"], 90))
 
 # %%
 turned = np.array(["turned" in row["id"] for row in rows])

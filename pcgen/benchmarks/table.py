@@ -57,4 +57,6 @@ class Measured:
         differences = [a - b for a, b in zip(self.values, other.values, strict=True)]
         low, high = interval(differences)
         mean = statistics.fmean(differences)
+        if abs(mean) < 1e-12 * max(map(abs, self.values), default=0.0):
+            mean = 0.0  # a rounding error
         return {"difference": mean, "difference_low": low, "difference_high": high}

@@ -54,7 +54,7 @@ def bench_classification(
     import torch
 
     from pcgen.benchmarks.classification import VARIANTS, classification_rows, variant
-    from pcgen.pages import classification_page
+    from pcgen.pages import bench_page
 
     require_known("variant", variants, VARIANTS)
     chosen = [*variants] or [*VARIANTS]
@@ -76,5 +76,5 @@ def bench_classification(
             ):
                 rows.append(row)
                 if out is not None:
-                    classification_page.write(rows, Path(out))
+                    bench_page.write("classification", rows, Path(out))
     return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,7 +164,7 @@ def ood_score(
             steps = job.steps(done, draw)
             metadata, rows = _run(job, steps, store, path, argv, hint, on_progress)
         if not metadata["counts"]["ok"]:
-            raise _nothing_readable(next(rows()), job.total)
+            raise _nothing_readable(rows(), job.total)
         return OodScoreResult(metadata, path, job.maker.columns, rows)
 
 
@@ -213,9 +214,17 @@ def _run(
     return job.finish(store, out, argv, complete=True)
 
 
-def _nothing_readable(row: Row, total: int) -> DataError:
+def _nothing_readable(rows: Iterator[Row], total: int) -> DataError:
+    """Return the error that names the most frequent reason, and the first input that has it."""
     from pcgen.ood.inputs import RESIZE
 
-    hint = RESIZE if row["status"] == "shape" else ""
-    first = f"first, {row['id']}: {row['reason']}"
-    return DataError(f"{row['source']}: none of {total} inputs can be scored; {first}", hint)
+    first: dict[str, Row] = {}
+    counts: Counter[str] = Counter()
+    for row in rows:
+        first.setdefault(row["status"], row)
+        counts[row["status"]] += 1
+    ((status, _),) = counts.most_common(1)
+    row = first[status]
+    hint = RESIZE if status == "shape" else ""
+    reason = f"{row['id']}: {row['reason']}"
+    return DataError(f"{row['source']}: none of {total} inputs can be scored; {reason}", hint)

@@ -202,5 +202,5 @@ def require_stored_size(images: Images, model: Model) -> None:
         raise DataError(
             f"{images.source}: images {shown}, the memory holds "
             f"{'x'.join(map(str, model.shape[1:]))}",
-            "A resized image is not the one that was stored: bring cues of the memory's size",
+            "A resized image is not the one that was stored: use images of the memory's size",
         )

@@ -48,11 +48,13 @@ def recipes() -> list[dict[str, Any]]:
 
 
 def _task(recipe: Recipe) -> str:
-    """Return the command that a recipe's model is made for."""
+    """Return the commands that a recipe's model is made for."""
     if recipe.classifier is not None:
         return "classify"
     if recipe.learning.memory:
         return "recall"
+    if recipe.model.upward:
+        return "classify, sample"
     if recipe.inference.draws:
         return "sample"
     held_out = recipe.data.calibration or "data.calibration" in recipe.from_data

@@ -267,7 +267,7 @@ def _exists(path: Path) -> bool:
 
 def _not_found(data: str, name: str) -> DataError:
     if "/" in data or Path(data).suffix:
-        return DataError(f"{data}: no such file or folder")
+        return DataError(f"{data}: no such file or folder", "Data sets by name: pcgen datasets")
     near = difflib.get_close_matches(name.lower(), DATA_SETS.names(), n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]}? " if near else ""
     return DataError(

@@ -19,7 +19,12 @@ from pcgen.ood.detector import Detector
 from pcgen.ood.rows import Question, Row, Verdicts, most_unusual
 from pcgen.ood.scores.scorer import stops_alone
 
-_FAULTS = ("unreadable", "nonfinite", "shape")
+# The statuses of inputs that are not scored, and what a reader is told of them.
+_FAULTS = {
+    "unreadable": "cannot be read",
+    "nonfinite": "a number is missing or infinite",
+    "shape": "another size",
+}
 
 
 @dataclass(slots=True)
@@ -199,9 +204,9 @@ def warnings(
     test = detector.header.get("self_test")
     if test is not None and test["score"] == question.scores[0]:
         texts += self_test.warnings(test)
-    for status in _FAULTS:
-        if tally.statuses[status]:
-            texts.append(f"{tally.statuses[status]} of {tally.inputs} inputs: {status}")
+    for status, reason in _FAULTS.items():
+        if count := tally.statuses[status]:
+            texts.append(f"{count} of {tally.inputs} inputs not scored: {reason}")
     count, readable = detector.count(question.scores[0]), tally.statuses["ok"]
     if question.fdr is not None and readable:
         needed = conformal.needed_for_a_discovery(readable, count, question.fdr)

@@ -10,29 +10,27 @@ from pcgen.pages import page as html
 from pcgen.pages.charts import Bar, bar_chart
 
 Rows = Sequence[dict[str, Any]]
-_COLUMNS: dict[str, str | tuple[str, str]] = {
-    "method": "method",
-    "value": "value",
+# The columns of a table; of an interval, the keys of its ends.
+_COLUMNS: dict[str, tuple[str, str] | None] = {
+    **dict.fromkeys(("method", "value")),
     "95 % interval": ("ci_low", "ci_high"),
-    "published": "published",
-    "difference": "difference",
+    **dict.fromkeys(("published", "difference")),
     "its 95 % interval": ("difference_low", "difference_high"),
-    "its standard error": "standard_error",
-    "seconds": "seconds",
-    "seeds": "seeds",
-    "parameters": "parameters",
-    "source": "source",
-    "note": "note",
+    **dict.fromkeys(("standard_error", "seconds", "seeds", "parameters", "source", "note")),
 }
 _OURS = ("pcn", "pcgen")
+_BACKPROP = "BP"
 # How the names of metrics begin of which more is better.
 _MORE = ("auroc", "average precision", "ess", "accepted", "inception score", "share of sets")
 _TITLES = {
+    "classification": "Classifiers by predictive coding",
     "reconstruction": "Reconstruction",
     "sampling": "Samples",
     "tables": "Unusual rows of tables",
 }
 _LEADS = {
+    "classification": "Test accuracies, as shares. All rows of a data set train the same network "
+    "for the same epochs. Differences are to backprop with the same label energy.",
     "reconstruction": "Mean squared errors per pixel of test images, decoded from the latent: less "
     "is better. Differences are to the network's error, paired by seeds.",
     "sampling": "Samples of the shipped models beside those of baselines that were trained in the "
@@ -48,7 +46,7 @@ def write(name: str, rows: Rows, folder: Path, *, mean: str = "") -> Path:
     """Write the page and `NAME.json`, all rows of the table; return the page's path.
 
     Args:
-        name: of the table: reconstruction, sampling or tables.
+        name: of the table: classification, reconstruction, sampling or tables.
         mean: the name that rows of means over the data sets have instead of a data set's. They
             come first, and one table for each metric has the values of all data sets.
     """
@@ -59,7 +57,7 @@ def build(name: str, rows: Rows, *, mean: str = "") -> html.Page:
     """Return the page; the rows are in the order of the benchmark."""
     apart = [row for row in rows if row["dataset"] != mean]
     first = [row for row in rows if row["dataset"] == mean]
-    sections = [*_by_metric(first)] if first else [*_by_metric(apart)]
+    sections = [*_by_dataset(first or apart)]
     if first:
         sections += [
             html.Section(f"Each table: {metric}", [_matrix(apart, metric)])
@@ -68,42 +66,54 @@ def build(name: str, rows: Rows, *, mean: str = "") -> html.Page:
     return html.Page(title=_TITLES[name], lead=_LEADS[name], sections=sections)
 
 
-def _by_metric(rows: Rows) -> Iterator[html.Section]:
-    """Yield a section for each metric of each data set: a chart where methods compare, a table."""
-    for dataset, metric in dict.fromkeys((row["dataset"], row["metric"]) for row in rows):
-        own = [row for row in rows if (row["dataset"], row["metric"]) == (dataset, metric)]
-        columns = {name: [_cell(row, keys) for row in own] for name, keys in _COLUMNS.items()}
-        columns = {name: cells for name, cells in columns.items() if {*cells} - {None, ""}}
-        if {*columns.get("source", ())} == {"measured"}:
-            del columns["source"]
-        table = html.Table([*columns], [*zip(*columns.values(), strict=True)])
-        yield html.Section(
-            f"{dataset}: {metric}", [html.Chart("", _chart(own, metric), _SEE), table]
-        )
+def _by_dataset(rows: Rows) -> Iterator[html.Section]:
+    """Yield a section for each metric by which methods compare, and one for all other metrics."""
+    for dataset in dict.fromkeys(row["dataset"] for row in rows):
+        alone = []
+        for metric in dict.fromkeys(row["metric"] for row in rows if row["dataset"] == dataset):
+            own = [row for row in rows if (row["dataset"], row["metric"]) == (dataset, metric)]
+            if len(own) == 1:
+                alone += own
+                continue
+            heading = f"{dataset}: {metric.replace('_', ' ')}"
+            yield html.Section(heading, [_chart(own, metric), _table(own)])
+        if alone:
+            named = [row | {"metric": row["metric"].replace("_", " ")} for row in alone]
+            yield html.Section(f"{dataset}: other measures", [_table(named, "metric")])
 
 
-def _cell(row: dict[str, Any], keys: str | tuple[str, str]) -> Any:
-    """Return a value, or both ends of an interval as one text."""
-    if isinstance(keys, str):
-        return row.get(keys)
-    low, high = (row.get(key) for key in keys)
-    return None if low is None else f"{html.shown(low)} to {html.shown(high)}"
+def _table(rows: Rows, *first: str) -> html.Table:
+    """Return the columns of rows that hold anything."""
+    keys = dict.fromkeys(first) | _COLUMNS
+    columns = {
+        name: [html.between(row, *ends) if ends else row.get(name) for row in rows]
+        for name, ends in keys.items()
+    }
+    columns = {name: cells for name, cells in columns.items() if {*cells} - {None, ""}}
+    if {*columns.get("source", ())} == {"measured"}:
+        del columns["source"]
+    return html.Table([*columns], [*zip(*columns.values(), strict=True)])
 
 
-_SEE = "The best is on top. The network's values are blue. Black lines are 95 % intervals."
-
-
-def _chart(rows: Rows, metric: str) -> str:
+def _chart(rows: Rows, metric: str) -> html.Chart:
     """Return bars of the values; empty where there is one method, or a value below 0."""
-    bars = [_bar(row) for row in rows if row["value"] is not None]
+    errors = metric == "accuracy"
+    bars = [_bar(row, errors=errors) for row in rows if row["value"] is not None]
     comparable = len(bars) > 1 and all(bar.value >= 0 for bar in bars)
-    more = metric.startswith(_MORE)
-    return bar_chart(bars, x_label=metric, longest_first=more) if comparable else ""
+    label, more = "test error, %" if errors else metric, metric.startswith(_MORE)
+    svg = bar_chart(bars, x_label=label, longest_first=more) if comparable else ""
+    ours = "Backprop is grey" if errors else "The network's values are blue"
+    return html.Chart("", svg, f"The best is on top. {ours}. Thin lines are 95 % intervals.")
 
 
-def _bar(row: dict[str, Any]) -> Bar:
-    low, high = (row["value"] if end is None else end for end in (row["ci_low"], row["ci_high"]))
-    return Bar(row["method"], row["value"], low, high, row["method"].startswith(_OURS))
+def _bar(row: dict[str, Any], *, errors: bool) -> Bar:
+    """Return a value with its interval; of an accuracy, the error in per cent."""
+    value, method = row["value"], row["method"]
+    low, high = (value if row[end] is None else row[end] for end in ("ci_low", "ci_high"))
+    if not errors:
+        return Bar(method, value, low, high, ours=method.startswith(_OURS))
+    value, high, low = (100 * (1 - each) for each in (value, low, high))
+    return Bar(method, value, max(0.0, low), high, ours=not method.startswith(_BACKPROP))
 
 
 def _matrix(rows: Rows, metric: str) -> html.Table:

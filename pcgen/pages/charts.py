@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,12 @@ _WIDTH, _HEIGHT = 360, 235
 # everything; above, the smallest value is practically zero.
 _LOG_FROM, _LOG_TO = 30.0, 1e12
 _AS_ZERO = 1e-200
+# Letters in a line of a bar's name.
+_NAME = 24
+# A curve that varies by less than this share of its values is drawn flat.
+_FLAT = 1e-3
+# A histogram's linear axis reaches so many times the middle four fifths from the median.
+_REACH = 3.0
 # matplotlib draws with these colours; in the SVG, the stylesheet's variables take their places.
 _COLOURS = {
     name: f"#0{i}0{i}0{i}"
@@ -110,6 +117,9 @@ def line_chart(
             axes.set_ylim(-0.01, 1.01)
         elif min(ys) > _AS_ZERO and _LOG_FROM < max(ys) / min(ys) < _LOG_TO:
             _logarithmic(axes, "y")
+        elif max(ys) - min(ys) < _FLAT * max(map(abs, ys)):
+            reach = _FLAT * max(map(abs, ys))
+            axes.set_ylim(min(ys) - reach, max(ys) + reach)
         if x_log:
             _logarithmic(axes, "x", sorted(set(xs)))
         elif not roc and all(float(x).is_integer() for x in xs) and max(xs) > 1:
@@ -142,9 +152,14 @@ def histogram(
         return ""
     together = np.concatenate(list(values.values()))
     low, high = (0.0, 1.0) if shares else np.quantile(together, [0.001, 0.999])
+    log = not shares and together.min() > _AS_ZERO and _LOG_FROM < high / low < _LOG_TO
+    if not shares and not log:  # A few values far away would leave one bin for all others.
+        tenth, middle, ninth = np.quantile(together, [0.1, 0.5, 0.9])
+        reach = _REACH * (ninth - tenth)
+        low, high = max(low, middle - reach), min(high, middle + reach)
     if lines:
         low, high = min(low, *lines.values()), max(high, *lines.values())
-    log = not shares and together.min() > _AS_ZERO and _LOG_FROM < high / low < _LOG_TO
+        log = log and low > 0
     edges = np.geomspace(low, high, bins + 1) if log else np.linspace(low, high, bins + 1)
     if not np.all(np.diff(edges) > 0):
         edges = np.linspace(low - 0.5, high + 0.5, bins + 1)
@@ -182,6 +197,8 @@ class Bar:
 
 def bar_chart(bars: Sequence[Bar], *, x_label: str, longest_first: bool = False) -> str:
     """Return the SVG of horizontal bars from 0, shortest first; empty if there are none."""
+    from matplotlib.ticker import MaxNLocator
+
     finite = [bar for bar in bars if math.isfinite(bar.value)]
     drawn = sorted(finite, key=lambda bar: bar.value, reverse=not longest_first)
     if not drawn:
@@ -189,15 +206,19 @@ def bar_chart(bars: Sequence[Bar], *, x_label: str, longest_first: bool = False)
     # A range that reaches far beyond the longest bar is cut: it would hide the others.
     most = max(bar.value for bar in drawn)
     longest = min(max(bar.high for bar in drawn), 1.3 * most) or 1.0
-    with _drawing(x_label, "", height=70 + 26 * len(drawn)) as (axes, svg):
+    names = [textwrap.fill(bar.name, _NAME) for bar in drawn]
+    line = 26 + 11 * max(name.count("\n") for name in names)
+    with _drawing(x_label, "", height=70 + line * len(drawn)) as (axes, svg):
         colours = [_COLOURS["s0" if bar.ours else "faint"] for bar in drawn]
-        names, values = [bar.name for bar in drawn], [bar.value for bar in drawn]
+        values = [bar.value for bar in drawn]
         axes.barh(range(len(drawn)), values, 0.6, color=colours)
         for i, bar in enumerate(drawn):
             end = min(max(bar.high, bar.value), longest)
             axes.plot((min(bar.low, end), end), (i, i), color=_COLOURS["ink"], lw=1.2)
             axes.text(end + 0.02 * longest, i, f"{bar.value:.3g}", va="center")
         axes.set_yticks(range(len(drawn)), names)
+        if all(float(value).is_integer() for value in values):
+            axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True))
         axes.set_xlim(0, 1.15 * longest)
         axes.grid(False, axis="y")
     return svg[0]

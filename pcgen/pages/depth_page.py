@@ -11,7 +11,8 @@ from pcgen.pages import page as html
 from pcgen.pages.charts import Series, line_chart
 
 Rows = Sequence[dict[str, Any]]
-_COLUMNS = ("solver", "tolerance", "depth", "median", "worst", "exponent")
+_STEPS = ("solver", "tolerance", "depth", "median", "worst")
+_EXPONENTS = ("solver", "tolerance", "exponent")
 
 
 def write(rows: Rows, folder: Path) -> Path:
@@ -48,8 +49,21 @@ def _section(network: str, latent: str, width: int, rows: Rows) -> html.Section:
         )
         for tolerance in dict.fromkeys(row["tolerance"] for row in rows)
     ]
-    table = html.Table(_COLUMNS, [[row[name] for name in _COLUMNS] for row in rows])
-    return html.Section(f"{network}, latent {latent}, width {width}", [*charts, table])
+    steps = [row for row in rows if row["depth"] is not None]
+    fits = [row for row in rows if row["depth"] is None]
+    tables = [
+        html.Table(_EXPONENTS, _cells(fits, _EXPONENTS), "Steps grow as the depth to this power."),
+        html.Table(_STEPS, _cells(steps, _STEPS), "A dash: not reached in the steps allowed."),
+    ]
+    shown = [table for table in tables if table.rows]
+    return html.Section(f"{network}, latent {latent}, width {width}", [*charts, *shown])
+
+
+def _cells(rows: Rows, names: Sequence[str]) -> list[list[Any]]:
+    """Return the rows of a table, those of a solver together."""
+    solvers = [*dict.fromkeys(row["solver"] for row in rows)]
+    together = sorted(rows, key=lambda row: (solvers.index(row["solver"]), -row["tolerance"]))
+    return [[row[name] for name in names] for row in together]
 
 
 def _line(rows: Rows, solver: str, tolerance: float) -> Series:

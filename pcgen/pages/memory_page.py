@@ -56,7 +56,8 @@ def _section(corrupt: str, rows: Rows) -> html.Section:
     exact = {f"width {width}": _of(ours[width], _LOOKUP) for width in widths}
     charts.append(_chart("Share recalled exactly", "exact", {**exact, "pca": principal}))
     charts.append(_chart("Error of look-ups", "value", _by_method(kept)))
-    table = html.Table(_COLUMNS, [[row[name] for name in _COLUMNS] for row in rows])
+    header = ["MSE per pixel" if name == "value" else name for name in _COLUMNS]
+    table = html.Table(header, [[row[name] for name in _COLUMNS] for row in rows])
     return html.Section(corrupt, [*charts, table])
 
 

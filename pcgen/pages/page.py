@@ -196,6 +196,13 @@ def shown(value: Any) -> str:
     return str(value)
 
 
+def between(row: Mapping[str, Any], low: str, high: str) -> str | None:
+    """Return the two ends of an interval in a row as one text; None where it has none."""
+    if row.get(low) is None or row.get(high) is None:
+        return None
+    return f"{shown(row[low])} to {shown(row[high])}"
+
+
 def number(value: float) -> str:
     """Return a number with four digits: 12,345, 17.25, 0.05 or 1.2e-5."""
     if 1000 <= abs(value) < 1e7:

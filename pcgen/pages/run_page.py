@@ -29,7 +29,7 @@ def write(run: Path, out: Path) -> Path:
     if run.is_file():
         raise RunError(
             f"{run}: neither a detector nor scores",
-            "A model has no page of its own. Name its run's folder",
+            "Name a run's folder, a detector, or the rows of pcgen ood-score",
         )
     with html.made_of(run):
         return html.write(build(run), out)
@@ -42,11 +42,13 @@ def build(run: Path) -> html.Page:
     header = checkpoint.read_header(folder.model) if folder.model.exists() else {}
     files = [(path, _CAPTIONS.get(path.name, path.stem)) for path in sorted(run.glob("*.png"))]
     sections = [
-        html.Section("Training", charts(lines), _progress(lines, recipe)),
+        html.Section(
+            "Training", charts(lines, draws=recipe.inference.draws), _progress(lines, recipe)
+        ),
         _samples(header.get("samples")),
         html.Section("Pictures", pictures(files, [run])),
         _scores(run / "scores.csv"),
-        html.Section("Epochs", [_epochs(lines)] if lines else []),
+        html.Section("Epochs", [_epochs(lines, recipe)] if lines else []),
         html.Section("Model and data", [html.Facts(_model_facts(header))] if header else []),
         html.Section(
             "Recipe", [html.Code(config.to_toml(recipe), "recipe.toml, every default written out")]
@@ -92,7 +94,7 @@ def cards(lines: Lines, header: dict[str, Any]) -> list[html.Card]:
     return shown
 
 
-def charts(lines: Lines) -> list[html.Chart]:
+def charts(lines: Lines, *, draws: bool = False) -> list[html.Chart]:
     """Return the curves over the epochs: energy, accuracy, and error per pixel."""
 
     def chart(name: str, y_label: str, caption: str, *lines: Series) -> html.Chart:
@@ -108,11 +110,15 @@ def charts(lines: Lines) -> list[html.Chart]:
             points.append((float(line["epoch"]), math.nan if value is None else float(value)))
         return Series(name, points)
 
+    note = " Training energies are those of drawn states, which include noise."
+    if not draws:
+        is_held_out = any(line["validation"] for line in lines)
+        note = " A validation curve that turns upwards shows overfitting." if is_held_out else ""
     return [
         chart(
             "Energy",
             "nats per image",
-            "Lower is better. A validation curve that turns upwards shows overfitting.",
+            f"Lower is better.{note}",
             series("training", "energy"),
             series("validation", "energy", True),
         ),
@@ -140,17 +146,20 @@ def _progress(lines: Lines, recipe: config.Recipe) -> str:
         return "No epoch has ended yet."
     done, asked = lines[-1]["epoch"], recipe.learning.epochs
     ended = "" if done >= asked else f" The run stopped early: {done} of {asked} epochs."
-    origin = "from the last epoch" if recipe.inference.draws else "the best on the validation split"
+    chosen = lines[-1]["validation"] and not recipe.inference.draws
+    origin = "the best on the validation split" if chosen else "from the last epoch"
     return f"{done} epochs. The kept model is {origin}.{ended}"
 
 
-def _epochs(lines: Lines) -> html.Table:
+def _epochs(lines: Lines, recipe: config.Recipe) -> html.Table:
     shown = lines if len(lines) <= 12 else [*lines[:3], *lines[-9:]]
     rows = []
     for line in shown:
         held_out = line["validation"] or {}
         names = ("energy", "mse", "mse_last_hidden", "converged", "accuracy")
         own = [held_out.get(name) for name in names]
+        if recipe.inference.draws:  # Chains do not converge to an equilibrium.
+            own[3] = None
         rows.append([line["epoch"], line["energy"], *own, line["seconds"]])
     header = ["epoch", "energy", "energy (val.)", "MSE", "MSE last hidden", "converged"]
     header += ["accuracy", "seconds"]

@@ -137,6 +137,7 @@ def scores_page(path: Path, folders: Sequence[Path]) -> html.Page:
         cards.append(html.Card("p-value", html.shown(batch["p_value"]), "of all inputs together"))
     warned = " ".join(f"{text[:1].upper()}{text[1:]}." for text in metadata["warnings"])
     maps = _maps(summary, folders)
+    faults = counts["inputs"] - counts["ok"]
     rows = [[row["id"], row["status"], row["reason"]] for row in summary.faults]
     sections = [
         html.Section("By source", [groups_table(summary)], warned),
@@ -145,7 +146,7 @@ def scores_page(path: Path, folders: Sequence[Path]) -> html.Page:
         html.Section(
             "Could not be scored",
             [html.Table(["input", "status", "reason"], rows)] if rows else [],
-            f"The first {len(rows)} of {counts['inputs'] - counts['ok']:,}.",
+            f"The first {len(rows)} of {faults:,}." if len(rows) < faults else "",
         ),
         html.Section("Settings", [html.Facts(_settings(metadata))]),
     ]
@@ -209,11 +210,15 @@ def distribution(summary: Summary, metadata: dict[str, Any]) -> list[html.Block]
         bins=20,
     )
     bars = [
-        Bar(f"layer {layer}" + " (data)" * (layer == 0), float(count), float(count), float(count))
+        Bar(f"layer {layer}{' (data)' * (layer == 0)}", count, count, count, ours=True)
         for layer, count in sorted(summary.layers.items())
     ]
     return [
-        html.Chart("Scores", scores, "Inputs right of the threshold are flagged."),
+        html.Chart(
+            "Scores",
+            scores,
+            "Inputs right of the threshold are flagged. The outermost bins hold all scores beyond.",
+        ),
         html.Chart(
             "p-values",
             p_values,
@@ -238,7 +243,7 @@ def _maps(summary: Summary, folders: Sequence[Path]) -> list[html.Picture | html
 def _worst(summary: Summary) -> html.Table:
     names = ("id", "score", "p_value", "q_value_bh", "is_ood")
     rows = [[*(row[name] for name in names), row.get("surprised_layer")] for row in summary.worst]
-    return html.Table(["input", "score", "p-value", "q-value", "flagged", "layer"], rows)
+    return html.Table(["input", "score", "p-value", "q-value", "flagged", "surprised layer"], rows)
 
 
 def detector_page(detector: Detector) -> html.Page:

@@ -12,7 +12,7 @@ from pcgen.pages import page as html
 from pcgen.pages.charts import Bar, bar_chart
 
 Rows = Sequence[dict[str, Any]]
-_COLUMNS = ("method", "value", "ci_low", "ci_high", "ratio", "processors", "samples", "note")
+_COLUMNS = ("method", "median", "quartiles", "ratio", "processors", "samples", "note")
 
 
 def write(rows: Rows, folder: Path) -> Path:
@@ -40,7 +40,11 @@ def _part(row: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _blocks(metric: str, rows: Rows) -> list[html.Block]:
-    table = html.Table(_COLUMNS, [[row[name] for name in _COLUMNS] for row in rows])
+    cells = [
+        row | {"median": row["value"], "quartiles": html.between(row, "ci_low", "ci_high")}
+        for row in rows
+    ]
+    table = html.Table(_COLUMNS, [[row[name] for name in _COLUMNS] for row in cells])
     bars = [
         Bar(
             row["method"], row["value"], row["ci_low"], row["ci_high"], row["method"][:5] == "pcgen"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from pcgen.pages import page as html
 from pcgen.pages.charts import Series, line_chart
 from pcgen.studies.grids import Rows, Study, kept, named
 
+_INTERVAL = "95 % interval"
 _NAMES = {"rate": "rate of the states", "steps": "steps of inference", "width": "width (units)"}
 
 
@@ -22,9 +23,14 @@ def build(study: Study, rows: Rows) -> html.Page:
     """Return the page; of settings that are chosen, charts show the chosen ones only."""
     chosen = kept(study, rows)
     columns = ("data", *(key for key in study.keys if key != "data"))
-    shown = [f"{metric}{end}" for metric in study.metrics for end in ("", "_low", "_high")]
-    header = [*columns, *shown, "seeds"]
-    table = html.Table(header, [[row[key] for key in header] for row in chosen])
+    header = [*columns, *(name for each in study.metrics for name in (each, _INTERVAL)), "seeds"]
+    cells = [
+        [row[key] for key in columns]
+        + [cell for each in study.metrics for cell in _mean_and_interval(row, each)]
+        + [row["seeds"]]
+        for row in chosen
+    ]
+    table = html.Table(header, cells)
     panels = dict.fromkeys(named(row, study.panel) for row in chosen)
     charts = [_chart(study, chosen, panel, metric) for panel in panels for metric in study.metrics]
     return html.Page(
@@ -35,6 +41,10 @@ def build(study: Study, rows: Rows) -> html.Page:
             html.Section("Numbers", [table], "Means over the seeds with their 95 % intervals."),
         ],
     )
+
+
+def _mean_and_interval(row: Mapping[str, Any], metric: str) -> tuple[Any, str | None]:
+    return row[metric], html.between(row, f"{metric}_low", f"{metric}_high")
 
 
 def _chart(study: Study, rows: Rows, panel: str, metric: str) -> html.Chart:
@@ -57,4 +67,6 @@ def _chart(study: Study, rows: Rows, panel: str, metric: str) -> html.Chart:
         y_label=metric.replace("_", " "),
         x_log=study.x != "steps",
     )
-    return html.Chart(f"{panel}: {metric.replace('_', ' ')}", svg, "Bars: 95 % intervals.")
+    return html.Chart(
+        f"{panel}: {metric.replace('_', ' ')}", svg, "Vertical lines are 95 % intervals."
+    )

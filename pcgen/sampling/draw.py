@@ -83,7 +83,7 @@ class Samples:
         if self.r_hat is not None and not self.r_hat <= BELIEVABLE:
             return (
                 f"The chains have not mixed: R-hat is {self.r_hat:.2f}, above {BELIEVABLE}. "
-                "Run them longer (--burn-in, --thin), or draw with --mode ancestral"
+                "Run them longer (--burn-in, --thin); without --given, --mode ancestral is exact"
             )
         return ""
 

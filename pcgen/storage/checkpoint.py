@@ -88,7 +88,10 @@ def read_header(path: Path) -> dict[str, Any]:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(_HEADER_LIMIT, size - 8):
-                raise CheckpointError(f"{path}: not a checkpoint, or cut short")
+                raise CheckpointError(
+                    f"{path}: not a checkpoint, or cut short",
+                    "Models and detectors are .safetensors files, of pcgen train and ood-calibrate",
+                )
             table = json.loads(file.read(length))
         header = json.loads(table.pop("__metadata__")[_KEY])
         end = max((entry["data_offsets"][1] for entry in table.values()), default=0)

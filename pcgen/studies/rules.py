@@ -157,6 +157,10 @@ RULES = {
     "equilibrium": Rule(equilibrium, 0.0, "Innocenti et al. (2024), its exact equilibrium"),
     "errors": Rule(errors, 0.1, "Goemaere et al. (2025), ePC"),
     "dual": Rule(dual, 0.25, "PC-ALM (2026), alpha = rho = 1; weights learn before the dual step"),
-    "frozen": Rule(frozen, 1.0, "Millidge et al. (2022), predictions frozen at the forward pass"),
+    "frozen": Rule(
+        frozen,
+        1.0,
+        "Millidge et al. (2022), predictions of the forward pass; the loss of Meta-PCN (2026)",
+    ),
 }
 """The rules by name. At rate 1, `frozen` is backprop after H steps, by local messages."""

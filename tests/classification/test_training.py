@@ -420,15 +420,16 @@ def test_the_recipes_of_colour_pictures_take_any_number_of_classes(
 
 
 @pytest.mark.data
-def test_a_recipe_of_a_hundred_classes_learns_in_the_form_of_cifar10(
-    real_data: Path, tmp_path: Path
-) -> None:
-    words = ["classifier.channels=[8,8,16,16]", "data.limit=1000", "data.validation=200"]
-    words += ["learning.epochs=4", "learning.batch_size=20", "learning.rate=3e-3"]
-    result = pcgen.train(
-        "cifar100-vgg5", tmp_path / "run", data="cifar10", settings=words, data_dir=real_data
-    )
-    assert result.metrics["accuracy"] > 0.18
+def test_the_recipe_of_cifar100_learns_cifar10(real_data: Path, tmp_path: Path) -> None:
+    rows = open_data("cifar10", data_dir=real_data).rows(range(0, 20_000, 20))
+    pictures = rows.pixels_BD.view(-1, 3, 32, 32).permute(0, 2, 3, 1).numpy()
+    data = tmp_path / "cifar.npz"
+    np.savez(data, images=pictures, labels=rows.labels_B)
+    words = ["classifier.channels=[8,8,16,16]", "data.validation=200", "learning.epochs=3"]
+    words += ["learning.batch_size=20", "learning.rate=3e-3", "learning.warmup=0"]
+    result = pcgen.train("cifar100-vgg5", tmp_path / "run", data=data, settings=words)
+    # Chance is 0.1, with a standard deviation of 0.02.
+    assert result.metrics["accuracy"] > 0.16
 
 
 def test_a_recipe_without_a_classifier_shows_none() -> None:

@@ -282,6 +282,14 @@ def test_inputs_prepared_otherwise_than_in_calibration_are_refused(
     with pytest.raises(DataError, match="none of 1 inputs") as caught:
         pcgen.ood_score(detector_file, str(tmp_path / "x.png"))
     assert "--resize" in caught.value.hint
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.png").write_text("no picture")
+    for name in ("b.png", "c.png"):
+        (folder / name).write_bytes(png(random_pixels(9, 9)))
+    with pytest.raises(DataError, match=r"none of 3 inputs .* b\.png: is 9x9") as caught:
+        pcgen.ood_score(detector_file, str(folder))
+    assert "--resize" in caught.value.hint
     result = pcgen.ood_score(detector_file, str(tmp_path / "large.npy"), resize=True)
     assert "does not hold for inputs" in result.document()["statement"]
     assert "large.npy" in result.document()["warnings"][0]

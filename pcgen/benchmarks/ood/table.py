@@ -29,7 +29,7 @@ _PARTS = 0.125
 
 ALONE = {
     "network alone": ("energy-layers", "cause-layers", "cause-direction"),
-    "linear twin alone": ("twin-layers",),
+    "linear twin alone": ("twin-layers", "twin-density"),
     "class-wise PPCA alone": ("class-energy", "class-latent", "class-layers"),
 }
 """What each kind of network finds without the others, combined as `pc-fisher` is."""
