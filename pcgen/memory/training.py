@@ -4,9 +4,8 @@ The first latents are the images' whitened principal components in a random rota
 then have latents equally far apart, and a mixture of images has the same mixture of latents.
 
 Least squares stores as many images exactly as the last hidden layer has units. With more images,
-the data layer's weights are the regression of the images on the layer above. That layer should span
-the images' main directions, so the weights above it step down the gradients of the errors that
-inference leaves at a high precision.
+every layer's regression leaves an error; one linear layer has the least, that of principal
+components.
 """
 
 from __future__ import annotations
@@ -65,8 +64,6 @@ class Memorising(PredictiveCoding):
         latents_NL: of every image, in the data's order.
         errors_N: mean squared error per pixel of every image, when its latent was last inferred.
         by_least_squares: whether each layer's weights are a regression instead of a gradient step.
-        is_overfull: whether there are more images than the data layer can hold exactly, so that
-            the layers above it learn by gradient steps.
     """
 
     def __init__(self, network: Network, recipe: Recipe, sample_BD: Tensor, count: int) -> None:
@@ -81,7 +78,6 @@ class Memorising(PredictiveCoding):
         if count < 2:
             raise DataError("a memory needs at least two images")
         self.by_least_squares = recipe.learning.optimiser == "least-squares"
-        self.is_overfull = self.by_least_squares and count > network.sizes[1]
         if self.by_least_squares:
             require_dense(network)
             if recipe.learning.batch_size < count:
@@ -106,10 +102,7 @@ class Memorising(PredictiveCoding):
         if self.by_least_squares and self.updates == 0:
             # Random weights would draw the latents away from their images' codes.
             self._fit_data(batch.rows)
-        sums = super().learn(batch)
-        if self.is_overfull:
-            self._fit_data(batch.rows)
-        return sums
+        return super().learn(batch)
 
     def first_latents(self, rows: Rows) -> Tensor:
         return self.latents_NL[rows.index_B.to(self.latents_NL.device)]
@@ -120,10 +113,7 @@ class Memorising(PredictiveCoding):
         if not self.by_least_squares:
             contributions = super().update(states, batch, contributions)
         else:
-            if self.is_overfull:
-                self._step_hidden(states, batch)
-            else:
-                fit(self.network, states.states, states.terms)
+            fit(self.network, states.states, states.terms)
             self.updates += 1
         # So few images leave so little error that steps of a fixed rate would never get there.
         if self.precisions.are_learned(batch.epoch):
@@ -163,13 +153,6 @@ class Memorising(PredictiveCoding):
         energy = self.network.energies()[0]
         terms = energy.terms(states[0], self.network.drive(0, states), None)
         regress(layer, terms.signal_BD / energy.bound(), states[1])
-
-    def _step_hidden(self, states: Equilibrium | Drawn, batch: Batch) -> None:
-        """Step the weights above the data layer's down their own slopes."""
-        gradients: list[Tensor | None] = [None, None]
-        for i, layer in enumerate(self.network.layers[1:], start=1):
-            gradients += layer.gradients(states.terms[i].signal_BD, states.states[i + 1])
-        self.weights.step(gradients, self.updates, batch.batches)
 
     def _require_memory(self, count: int) -> None:
         """Raise OutOfMemoryError if least squares cannot hold so many images at once.

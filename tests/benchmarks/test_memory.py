@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pcgen.benchmarks.memory.benchmark import memory_rows, published
-from pcgen.benchmarks.memory.equal_bytes import eight_bits
+from pcgen.benchmarks.memory.equal_bytes import completes, eight_bits, nearest
 from pcgen.benchmarks.memory.lookups import Hopfield, Similarity, principal_memory
 from pcgen.benchmarks.memory.published import SETTINGS, Settings
 from pcgen.commands import bench_memory as benchmarks
@@ -142,6 +142,26 @@ def test_memories_of_equal_bytes_keep_no_more_and_are_measured_alike(
         assert 0 < row["unseen"] < 0.5
     items = {row["method"]: row["item"] for row in rows}
     assert max(item for name, item in items.items() if name.startswith("pca")) > 0.5
+
+
+def test_the_mean_of_the_nearest_is_over_the_visible_pixels() -> None:
+    stored_ND = pixels()
+    query = cues("mask:bottom", stored_ND[:4])
+    seen = query.visible_BD[0]
+    order = torch.cdist(query.pixels_BD[:, seen], stored_ND[:, seen]).argsort(1)
+    found = nearest(stored_ND, 3)(query)
+    assert torch.equal(found.item_B, torch.arange(4))
+    assert torch.allclose(found.images_BD, stored_ND[order[:, :3]].mean(1))
+
+
+def test_the_memory_of_patches_completes_unknown_cues_and_leaves_known_ones_as_stored() -> None:
+    images_ND = pixels(60)
+    stored_ND, other_ND = images_ND[:40], images_ND[40:]
+    recall = completes(stored_ND, torch.full((40,), 1e-4))
+    known, unknown = cues("mask:bottom", stored_ND), cues("mask:bottom", other_ND)
+    assert torch.equal(recall(known).images_BD, stored_ND)
+    completed = principal_memory(stored_ND, 512)(unknown, 0.5)
+    assert torch.allclose(recall(unknown).images_BD, completed, atol=1e-5)
 
 
 def test_eight_bits_err_by_half_a_step_of_the_column_s_largest_at_most() -> None:

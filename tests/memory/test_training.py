@@ -62,23 +62,31 @@ def test_no_more_images_than_units_are_held_exactly_by_their_latents_alone() -> 
     assert (decoded_BD - pixels(data)).square().mean() < 1e-8
 
 
-def test_with_more_images_than_units_the_layers_above_learn_and_near_the_bound_of_the_rank() -> (
-    None
-):
+def test_with_more_images_than_units_regressions_near_the_bound_of_the_rank() -> None:
     data = images(300)
     data_BD = pixels(data)
     components = torch.linalg.svdvals(data_BD - data_BD.mean(0))
     bound = float(components[32:].square().sum()) / data_BD.numel()
     errors = []
-    for epochs in (1, 40):
+    for epochs in (1, 20):
         made = memorised(
-            recipe({"layers": [16, 32, 32]}, batch_size=300, epochs=epochs, rate=0.02, warmup=0),
+            recipe({"layers": [16, 32, 32]}, batch_size=300, epochs=epochs),
             data,
         )
         error_BD = made.network.decode(made.latents_NL) - data_BD
         errors.append(float(error_BD.square().mean()))
-    assert bound < errors[1] < 0.7 * errors[0]
+    assert bound < errors[1] < 0.8 * errors[0]
     assert errors[1] < 3 * bound
+
+
+def test_one_layer_of_fewer_units_than_images_holds_their_principal_components() -> None:
+    data = images(300)
+    data_BD = pixels(data)
+    components = torch.linalg.svdvals(data_BD - data_BD.mean(0))
+    bound = float(components[32:].square().sum()) / data_BD.numel()
+    made = memorised(recipe({"layers": [32]}, batch_size=300, epochs=1), data)
+    error = (made.network.decode(made.latents_NL) - data_BD).square().mean()
+    assert float(error) == pytest.approx(bound, rel=1e-3)
 
 
 def test_learned_precisions_end_at_the_floor_where_nothing_is_left_to_explain() -> None:

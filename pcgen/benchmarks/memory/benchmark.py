@@ -367,8 +367,6 @@ def memorised(
         recipe.learning,
         epochs=epochs,
         batch_size=max(recipe.learning.batch_size, len(images)),
-        # Equal steps of more units add up to a larger step of the drive.
-        rate=recipe.learning.rate * units(recipe.model.layers[-1]) / width,
     )
     own = seeded(msgspec.structs.replace(recipe, model=model, learning=learning), seed)
     began = time.monotonic()

@@ -130,7 +130,7 @@ def _methods(recipe: Recipe, one: StoredSet, budget: int, tell: Tell) -> Iterato
     decoded_ND = PatchMemory.from_bytes(content).decode()
     note = f"{patches.kernel_PK.shape[1]} units a patch"
     error_N = (decoded_ND - images_ND).square().mean(1)
-    yield "pcn of patches, auto prior", note, len(content), _completes(decoded_ND, error_N)
+    yield "pcn of patches, auto prior", note, len(content), completes(decoded_ND, error_N)
     # A unit or component has 8 bits for each pixel and image, and two scales; the mean has 16 bits.
     units = max(1, min(count - 1, (budget - 2 * pixels) // (pixels + count + 8)))
     size = 2 * pixels + units * (pixels + count + 8)
@@ -164,7 +164,7 @@ def _methods(recipe: Recipe, one: StoredSet, budget: int, tell: Tell) -> Iterato
     name, note, size, decoded_ND = _jpeg(images_ND, shape, budget)
     yield f"nearest neighbour, {name}", note, size, nearest(decoded_ND)
     error_N = (decoded_ND - images_ND).square().mean(1)
-    yield f"Gaussian over {name}", note, size, _completes(decoded_ND, error_N)
+    yield f"Gaussian over {name}", note, size, completes(decoded_ND, error_N)
     count = min(_NEAREST, len(images_ND))
     yield f"mean of the {count} nearest, {name}", note, size, nearest(decoded_ND, count)
     yield from _thumbnails(images_ND, shape, budget)
@@ -199,7 +199,7 @@ def nearest(decoded_ND: Tensor, count: int = 1) -> Callable[[Cues], Result]:
     return method
 
 
-def _completes(decoded_ND: Tensor, error_N: Tensor) -> Callable[[Cues], Result]:
+def completes(decoded_ND: Tensor, error_N: Tensor) -> Callable[[Cues], Result]:
     """Return the recall of the nearest kept image; unknown cues are completed.
 
     That is the image of least energy under the look-up prior, where the data layer is linear. The
