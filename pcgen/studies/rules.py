@@ -160,7 +160,7 @@ RULES = {
     "frozen": Rule(
         frozen,
         1.0,
-        "Millidge et al. (2022), predictions frozen at the forward pass; the loss of Meta-PCN (2026)",
+        "Millidge et al. (2022), predictions of the forward pass; the loss of Meta-PCN (2026)",
     ),
 }
 """The rules by name. At rate 1, `frozen` is backprop after H steps, by local messages."""
