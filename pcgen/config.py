@@ -363,6 +363,9 @@ class LearningTable(Table, frozen=True):
     memory: bool = False
     """Memorise the rows: carry every image's latent from epoch to epoch and store it in the model.
     `pcgen recall` needs it."""
+    stored_type: Literal["float32", "float16"] = "float32"
+    """The type of a memory's weights and latents in its file. `float16` halves the file; all that
+    is computed stays float32. `pcgen memorise` and `forget` keep the type."""
 
 
 FromData = Literal[

@@ -149,6 +149,7 @@ def save_memory(
         PcgenError: a file that cannot be written.
         DivergenceError: an error that is not finite.
     """
+    from pcgen.memory.rounding import in_float16
     from pcgen.storage.checkpoint import LATENTS, MEMORY_ERRORS, model_header, save
 
     errors = {"mse": edited.mse, "old_change": edited.old_change}
@@ -160,6 +161,8 @@ def save_memory(
         tensors = edited.network.tensors() | {LATENTS: edited.latents_NL}
         if edited.errors_N is not None:
             tensors[MEMORY_ERRORS] = edited.errors_N
+        if model.recipe.learning.stored_type == "float16":
+            tensors = in_float16(edited.network, tensors)
         save(path, tensors, header)
     mean = (edited.mse, edited.old_change, edited.room, path is not None)
     return MemoryEditResult(model.path, seed, device, path, changed, count, *mean)

@@ -357,6 +357,8 @@ def training_of(
         return Training(learner_of(network, recipe, sample_BD, count, group), group)
     if recipe.learning.memory or recipe.learning.optimiser == "least-squares":
         raise RecipeError("learning.memory: a classifier memorises no images")
+    if recipe.learning.stored_type != "float32":
+        raise RecipeError("learning.stored_type: for a memory, not for a classifier")
     return Training(ClassifierLearner(network, recipe), group)
 
 

@@ -24,6 +24,7 @@ from pcgen.learning.posterior import Drawn
 from pcgen.learning.predictive_coding import Equilibrium, PredictiveCoding
 from pcgen.learning.train import Batch
 from pcgen.memory.least_squares import fit, fit_precisions, regress, require_dense
+from pcgen.memory.rounding import in_float16
 from pcgen.model.layers import Dense
 from pcgen.model.network import Network
 from pcgen.storage.checkpoint import LATENTS, MEMORY_ERRORS
@@ -42,13 +43,19 @@ def learner_of(
     """Return the learner that a recipe asks for, of so many images.
 
     Raises:
-        RecipeError: a memory that several processes share, or least squares without a memory.
+        RecipeError: a memory that several processes share; least squares or float16 without a
+            memory.
     """
     learning = recipe.learning
     if not learning.memory:
         if learning.optimiser == "least-squares":
             raise RecipeError(
                 "learning.optimiser: least-squares is for a memory",
+                "Use --set learning.memory=true",
+            )
+        if learning.stored_type != "float32":
+            raise RecipeError(
+                f"learning.stored_type: only a memory is stored in {learning.stored_type}",
                 "Use --set learning.memory=true",
             )
         return PredictiveCoding(network, recipe, sample_BD)
@@ -134,7 +141,9 @@ class Memorising(PredictiveCoding):
         return super().tensors() | self._stored()
 
     def model_tensors(self) -> dict[str, Tensor]:
-        return super().model_tensors() | self._stored()
+        tensors = super().model_tensors() | self._stored()
+        is_half = self.recipe.learning.stored_type == "float16"
+        return in_float16(self.network, tensors) if is_half else tensors
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         super().load(tensors)

@@ -353,7 +353,7 @@ def rebuild(
             )
     network.load(checkpoint.tensors)
     latents, errors = (
-        None if tensor is None else tensor.to(device)
+        None if tensor is None else tensor.to(device).float()
         for tensor in map(checkpoint.tensors.get, (LATENTS, MEMORY_ERRORS))
     )
     return LoadedModel(path, network.to(device), recipe, checkpoint.header, latents, errors)
