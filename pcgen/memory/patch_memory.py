@@ -22,10 +22,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 from torch import Tensor
 
 from pcgen.data.images import Shape
+from pcgen.errors import CheckpointError
 from pcgen.memory.range_coder import Decoder, Encoder, Frequencies, Integers
 
 # The largest side of a patch.
@@ -144,7 +146,18 @@ class PatchMemory:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> PatchMemory:
-        """Return the memory that `to_bytes` kept."""
+        """Return the memory that `to_bytes` kept.
+
+        Raises:
+            CheckpointError: it is no such content, or damaged.
+        """
+        try:
+            return cls._decoded(content)
+        except (zlib.error, SafetensorError, LookupError, ValueError) as error:
+            raise CheckpointError("no memory of patches, or damaged") from error
+
+    @classmethod
+    def _decoded(cls, content: bytes) -> PatchMemory:
         end = 4 + int.from_bytes(content[:4], "little")
         kept = load(zlib.decompress(content[4:end]))
         channels, height, width, patches = kept["shape"].tolist()

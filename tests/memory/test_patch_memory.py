@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pcgen.data.sources import open_data
+from pcgen.errors import CheckpointError
 from pcgen.memory.patch_memory import PatchMemory
 
 SHAPE = (3, 16, 24)
@@ -54,3 +55,16 @@ def test_sizes_around_shorten_the_code_of_images_of_which_half_are_flat() -> Non
         bits -= len(units_M) * float((share * share.clamp_min(1e-30).log2()).sum())
     kernels = memory.kernel_PK.numel()
     assert len(memory.to_bytes()) - kernels < 0.9 * bits / 8 + 1500
+
+
+@pytest.mark.parametrize("damage", ["empty", "other", "short", "changed"])
+def test_damaged_content_is_refused(damage: str) -> None:
+    content = PatchMemory.rounded(smooth(20), SHAPE, 0.5).to_bytes()
+    broken = {
+        "empty": b"",
+        "other": b"\x89PNG" * 40,
+        "short": content[: len(content) // 2],
+        "changed": content[:40] + b"\x00\x01\x02\x03" + content[44:],
+    }[damage]
+    with pytest.raises(CheckpointError, match="memory of patches"):
+        PatchMemory.from_bytes(broken)
