@@ -34,7 +34,7 @@ _RUNS: dict[str, tuple[str, list[str]]] = {
         [
             *('name="digits-sampler"', 'description="Digits: learns by sampling."'),
             *('data.source="digits"', "data.validation=0.1", "model.layers=[32, 128]"),
-            *("model.causes=100", "learning.epochs=40"),
+            *("model.causes=100", "learning.epochs=28"),
             *("learning.batch_size=100", "learning.rate=2e-3", "learning.causes_warmup=5"),
         ],
     ),
