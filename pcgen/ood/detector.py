@@ -43,6 +43,7 @@ class Detector:
         names: the score columns. The first decides unless another is asked for: the combined
             one, or a table's energy.
         components: the scores that the combined one is made of.
+        alarms: those of them that count only where they are rare among known inputs.
         columns: the scorers' columns of the calibration inputs (N,), part A first.
         part_a: the number of inputs in part A.
         heat_scale: 99 % of the calibration pixels have a smaller prediction error.
@@ -54,6 +55,7 @@ class Detector:
     scorers: tuple[StoredScorer, ...]
     names: tuple[str, ...]
     components: tuple[str, ...]
+    alarms: tuple[str, ...]
     columns: Columns
     part_a: int
     heat_scale: float
@@ -77,7 +79,8 @@ class Detector:
             return columns
         parts_BJ = np.column_stack([columns[name] for name in self.components])
         known_NJ = np.column_stack([self.columns[name][: self.part_a] for name in self.components])
-        return {COMBINED: conformal.fisher(parts_BJ, known_NJ)} | columns
+        is_alarm_J = [name in self.alarms for name in self.components]
+        return {COMBINED: conformal.fisher(parts_BJ, known_NJ, is_alarm_J)} | columns
 
     def count(self, name: str) -> int:
         """Return the number of calibration inputs that give a score its p-values."""
@@ -237,6 +240,7 @@ def _detector_of(file: Checkpoint, device: torch.device | str) -> Detector:
         tuple(scorers),
         tuple(header["scores"]),
         tuple(header["components"]),
+        tuple(header.get("alarms", ())),
         {name: np.asarray(column.numpy()) for name, column in columns.items()},
         int(known["part_a"]),
         float(header["heat_scale"]),

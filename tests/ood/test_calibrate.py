@@ -125,7 +125,9 @@ def test_the_combined_score_s_p_values_come_from_the_other_part(
     both = known["part_b"] + (0 if is_apart else known["part_a"])
     assert len(detector.reference("free-energy")) == both
     parts_NJ = np.column_stack([detector.columns[name] for name in detector.components])
-    wanted = calibration.fisher(parts_NJ[known["part_a"] :], parts_NJ[: known["part_a"]])
+    is_alarm_J = [name in detector.alarms for name in detector.components]
+    part_b, part_a = parts_NJ[known["part_a"] :], parts_NJ[: known["part_a"]]
+    wanted = calibration.fisher(part_b, part_a, is_alarm_J)
     assert detector.reference(COMBINED) == pytest.approx(wanted)
 
 
