@@ -26,7 +26,7 @@ CONFIDENCE = 0.95
 """For `pac`: the share of calibration draws whose threshold keeps the false-alarm rate."""
 
 # The share of known inputs for which a score that is an alarm counts.
-_ALARM = 0.1
+_ALARM = 0.2
 # Replaces a score that is infinite or not a number: more unusual than any finite score.
 _LARGEST = 1e30
 
@@ -58,7 +58,7 @@ def fisher(scores_BJ: Any, calibration_NJ: Any, is_alarm_J: Sequence[bool] = ())
         T      = sum_j -log(p_j / level_j) where p_j < level_j, + tail_j
         tail_j = max(0, (s_j - max c_j) / (max c_j - q95 c_j))
 
-    The level of most scores is 1. That of an *alarm* is 0.1: it counts only where it is rare among
+    The level of most scores is 1. That of an *alarm* is 0.2: it counts only where it is rare among
     known inputs, and elsewhere it does not blur what the others find.
 
     p_j is the conformal p-value at calibration scores and linear between them, so that few
