@@ -19,13 +19,21 @@ from pcgen.ood.scores import ClassifierScorer, TableScorer, registered
 from pcgen.ood.scoring import Columns, StoredScorer
 from pcgen.registry import SCORES
 from pcgen.storage import checkpoint
-from pcgen.storage.checkpoint import TENSORS, Checkpoint, Model, digest, model_of
+from pcgen.storage.checkpoint import (
+    OF_MODEL,
+    TENSORS,
+    Checkpoint,
+    Model,
+    digest,
+    model_in,
+    model_of,
+)
 
 COMBINED = "pc-fisher"
 LAYER = "energy_layer_"
 
 # How the names of the tensors in a detector's file begin.
-_MODEL, _SCORES, _COLUMNS = "model.", "scores.", "calibration."
+_SCORES, _COLUMNS = "scores.", "calibration."
 _TABLE, _REGISTERED = "table.", "registered."
 _CLASSIFIER, _CLASSIFIER_SCORES = "classifier.", "baselines."
 
@@ -154,7 +162,7 @@ def save(path: Path, detector: Detector) -> dict[str, Any]:
     """
     network = _on_cpu(detector.model.network.tensors())
     columns = {name: _short(column) for name, column in detector.columns.items()}
-    tensors = _prefixed(_MODEL, network)
+    tensors = _prefixed(OF_MODEL, network)
     tensors |= _prefixed(_COLUMNS, columns)
     header = detector.header | {
         "model": _without_tensors(detector.model.header) | {"sha256": digest(network)},
@@ -201,12 +209,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Detector:
 def _detector_of(file: Checkpoint, device: torch.device | str) -> Detector:
     path, header = file.path, file.header
     known = header["calibration"]
-    network = _with_prefix(file.tensors, _MODEL)
-    if digest(network) != header["model"]["sha256"]:
-        raise CalibrationError(
-            f"{path}: was calibrated with another model than it holds",
-            "Calibrate again: pcgen ood-calibrate MODEL DATA --out DETECTOR",
-        )
+    network = model_in(file)
     columns = {
         name: column.double() for name, column in _with_prefix(file.tensors, _COLUMNS).items()
     }
@@ -216,7 +219,7 @@ def _detector_of(file: Checkpoint, device: torch.device | str) -> Detector:
     missing |= {"source", "origin", "fingerprint", "native", "preprocessing"} - set(known)
     if missing:
         raise LookupError(f"no {', '.join(sorted(missing))}")
-    model = model_of(Checkpoint(path, header["model"], network), device)
+    model = model_of(network, device)
     tensors = _with_prefix(file.tensors, _SCORES)
     scorers: list[StoredScorer] = [
         scores.load(model.network, model.recipe.inference, tensors, model.shape)

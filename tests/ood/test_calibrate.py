@@ -131,6 +131,16 @@ def test_the_combined_score_s_p_values_come_from_the_other_part(
     assert detector.reference(COMBINED) == pytest.approx(wanted)
 
 
+def test_a_detector_s_file_opens_as_its_model(detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "d.safetensors"
+    save(path, detector)
+    model = checkpoint.load_model(path)
+    assert model.recipe == detector.model.recipe
+    assert model.shape == detector.model.shape
+    wanted = detector.model.network.tensors()
+    assert all(torch.equal(tensor, wanted[n]) for n, tensor in model.network.tensors().items())
+
+
 def test_a_checkpoint_that_is_no_detector_is_refused_with_the_command_that_makes_one() -> None:
     from pcgen import shipped
 
