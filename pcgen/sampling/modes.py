@@ -84,9 +84,10 @@ class Modes:
         """Return the modes of the latent alone, where there are no hidden errors."""
         return replace(self, centres=self.centres[-1:], precisions=[])
 
-    def around(self, chosen_B: Tensor) -> Around:
-        """Return the Gaussian of one mode of each row."""
-        rows_B = torch.arange(len(chosen_B), device=chosen_B.device)
+    def around(self, chosen_B: Tensor, rows_B: Tensor | None = None) -> Around:
+        """Return the Gaussian of one mode of each row, or of each of these rows."""
+        if rows_B is None:
+            rows_B = torch.arange(len(chosen_B), device=chosen_B.device)
         centres = [centre[rows_B, chosen_B] for centre in self.centres]
         return Around(centres, self.roots_BJLL[rows_B, chosen_B], self.precisions)
 

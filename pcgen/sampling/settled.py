@@ -27,8 +27,8 @@ from pcgen.sampling.mode_chains import FIRST_STEP, ModeChains, adapted, square
 from pcgen.sampling.modes import Modes, components
 from pcgen.sampling.noise import SampleNoise
 
-# The modes of a row to which chains are fitted, and the chains of each. They take so many steps;
-# in the later half, every so many steps give a state.
+# The modes of a row that are fitted to chains, and the chains of each. They take so many steps; in
+# the later half, every so many steps give a state.
 SETTLED = 4
 CHAINS = 2
 STEPS = 120
@@ -42,7 +42,7 @@ SETTLED_WIDER = 0.8
 # All modes together get an equal share of this much weight, because weights by a Gaussian can be
 # far too small.
 EVEN = 0.1
-# For jumps: the modes to which chains are fitted, and those between which chains jump.
+# For jumps: the modes that are fitted to chains, and those between which chains jump.
 _SETTLED_FOR_JUMPS = 12
 _LARGEST = 24
 
@@ -64,7 +64,7 @@ def find_modes(
         mask_BD: 1 visible, 0 hidden.
         starts_BSL: latents where the search begins, beside its own.
         held: the network is a plain decoder: hidden layers are their predictions, without noise.
-        settled: modes of a row to which chains are fitted, those of the largest weights.
+        settled: modes of a row that are fitted to chains, those of the largest weights.
     """
     modes = laplace_modes(method, data_BD, mask_BD, seed, starts_BSL)
     if modes is None:
@@ -140,7 +140,7 @@ def _settle(
     moves.append(torch.cholesky_solve(latent_NL[..., None], roots_NLL)[..., 0])
     for centre_BJX, error_NSX, move_NX in zip(modes.centres, states.errors, moves, strict=True):
         centre_BJX[row_N, number_N] = error_NSX.mean(1) - move_NX
-    around = modes.of(row_N).around(number_N)
+    around = modes.around(number_N, row_N)
     evidence_NS = torch.stack(
         [
             square(torch.cat(around.whitened([error[:, i] for error in states.errors]), 1))
