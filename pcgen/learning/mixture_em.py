@@ -30,7 +30,7 @@ _RIDGE = 1e-3
 _LEAST_COUNT = 1e-3
 # Steps of k-means before the first step.
 _MEANS_STEPS = 10
-# Steps that are taken the first time.
+# Steps that are taken the first time, and of the mixture of a class.
 _FIRST_STEPS = 8
 
 
@@ -40,30 +40,48 @@ def step_mixture(
     """Take one step of expectation maximisation in place, and several the first time.
 
     The components depend on the latents alone. Classes only divide each component's weight among
-    them, by the classes of the latents that the component explains. The mixtures of single classes
-    (`Mixture.of_classes`) each take a step with the latents of their class.
+    them, by the classes of the latents that the component explains.
 
     Args:
         latents_NL: of the training images.
         classes_N: of the images, if they have any: each class has its own component weights.
         generator: chooses the first means.
     """
-    if len(latents_NL) > len(mixture.means_KL):
-        if not mixture.means_KL.any():
-            _begin(mixture, latents_NL, generator)
-            for _ in range(_FIRST_STEPS - 1):
-                _step(mixture, latents_NL, classes_N)
-        _step(mixture, latents_NL, classes_N)
-    if classes_N is not None:
-        for y, own in enumerate(mixture.of_classes):
-            step_mixture(own, latents_NL[classes_N == y], None, generator)
+    if len(latents_NL) <= len(mixture.means_KL):
+        return
+    if not mixture.means_KL.any():
+        _begin(mixture, latents_NL, generator)
+        for _ in range(_FIRST_STEPS - 1):
+            _step(mixture, latents_NL, classes_N)
+    _step(mixture, latents_NL, classes_N)
+
+
+def fit_classes(
+    mixture: Mixture, latents_NL: Tensor, classes_N: Tensor, generator: torch.Generator
+) -> None:
+    """Fit the mixture of each class (`Mixture.of_classes`) to its latents alone, from the start.
+
+    A class with too few latents keeps what it has.
+
+    Args:
+        latents_NL: of the training images.
+        classes_N: of the images.
+        generator: chooses the first means.
+    """
+    for y, own in enumerate(mixture.of_classes):
+        own_NL = latents_NL[classes_N == y]
+        if len(own_NL) > len(own.means_KL):
+            _begin(own, own_NL, generator)
+            for _ in range(_FIRST_STEPS):
+                _step(own, own_NL, None)
 
 
 def _begin(mixture: Mixture, latents_NL: Tensor, generator: torch.Generator) -> None:
-    """Set the means to those of k-means, every covariance to that of the latents around them."""
+    """Set means to those of k-means, covariances to that of the latents around, weights equal."""
     means_KL, nearest_N = k_means(latents_NL, len(mixture.means_KL), generator)
     around_NL = latents_NL - means_KL[nearest_N]
     covariance = (around_NL.T @ around_NL).double() / len(latents_NL)
+    mixture.log_weights_YK.fill_(-math.log(len(means_KL)))
     mixture.means_KL.copy_(means_KL)
     mixture.roots_KLL.copy_(_roots(covariance[None]).expand_as(mixture.roots_KLL))
 

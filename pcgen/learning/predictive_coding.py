@@ -19,7 +19,7 @@ from pcgen.inference.solvers import Method, prepare
 from pcgen.inference.states import Inference
 from pcgen.learning.gradients import precision_gradients, weight_gradients
 from pcgen.learning.latent_regression import StartRegression, of_least_energy
-from pcgen.learning.mixture_em import step_mixture
+from pcgen.learning.mixture_em import fit_classes, step_mixture
 from pcgen.learning.optimiser import PrecisionSteps, WeightSteps
 from pcgen.learning.posterior import Drawn, PosteriorLearning
 from pcgen.learning.train import Batch, Learner
@@ -155,15 +155,20 @@ class PredictiveCoding(Learner):
         return list(whole)
 
     def end_epoch(self, images: Images, epoch: int) -> None:
-        """Move the components of a mixture prior to the latents of the chains."""
+        """Move the components of a mixture prior to the latents of the chains.
+
+        After the last epoch, also fit the mixture of each class.
+        """
         mixture, posterior = self.network.mixture, self.posterior
         if mixture is None or posterior is None or self.is_taken_over:
             return
         if epoch < self.recipe.learning.causes_warmup:
             return
         labels = images.labels if len(mixture.log_weights_YK) > 1 else None
-        source = generator(self.recipe.seed, "causes")
-        step_mixture(mixture, posterior.ends_NK[:, :-1], labels, source)
+        latents_NL, source = posterior.ends_NK[:, :-1], generator(self.recipe.seed, "causes")
+        step_mixture(mixture, latents_NL, labels, source)
+        if labels is not None and epoch == self.recipe.learning.epochs - 1:
+            fit_classes(mixture, latents_NL, labels, source)
 
     def described(
         self, second: float, images: Images | None, group: Group | None

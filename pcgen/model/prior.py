@@ -76,8 +76,8 @@ class Mixture:
     def of_class(self, label: int) -> Mixture:
         """Return the mixture from which samples of a class are drawn.
 
-        A class whose own has not been learned, for lack of rows, has all components with its
-        weights.
+        A class whose own has not been learned, for lack of rows or before the last epoch, has all
+        components with its weights.
         """
         if self.of_classes and self.of_classes[label].means_KL.any():
             return self.of_classes[label]

@@ -12,13 +12,15 @@ from torch.nn import functional
 from pcgen.config import InferenceTable
 from pcgen.device import generator
 from pcgen.errors import CheckpointError, RecipeError
-from pcgen.inference.solvers import Method, prepare
+from pcgen.inference.solvers import prepare
 from pcgen.model.network import Network
 from pcgen.sampling.ancestral import draw_data, draw_states
 from pcgen.sampling.chains import Chains, Posterior
 from pcgen.sampling.diagnostics import BELIEVABLE, effective_sample_size, r_hat
-from pcgen.sampling.modes import STARTS, Modes, find_modes, prior_starts
+from pcgen.sampling.laplace import STARTS
+from pcgen.sampling.modes import Modes
 from pcgen.sampling.noise import SampleNoise
+from pcgen.sampling.settled import modes_for_jumps
 
 BATCH = 1000
 # The diagnostics look at the energy and at this many random signed sums of the predicted data:
@@ -238,25 +240,13 @@ def _begin(
         )
         states = warm.states
         if table.sampling.jump and not network.table.labels:
-            modes = _modes(method, given, states[network.latent].view(rows, count, -1), seed)
+            # Also from where chains start, so that none starts in a mode that is not among them.
+            starts_BCL = states[network.latent].view(rows, count, -1)[:, :STARTS]
+            modes = modes_for_jumps(method, given.data_BD, given.mask_BD, seed, count, starts_BCL)
     chains = posterior.begin(
         states, lambda like: noise, mask_BD=mask_BD, clamp_top=labels_BK is not None
     )
     return chains, modes
-
-
-def _modes(method: Method, given: Given, starts_BCL: Tensor, seed: int) -> Modes | None:
-    """Return the modes of each chain's data; None where the likelihood's curvature is not known.
-
-    They are found from draws of the prior and from where a row's chains start, so that no chain
-    starts in a mode that is not among them.
-    """
-    rows, chains, _ = starts_BCL.shape
-    drawn_BSL = prior_starts(method.network, given.data_BD, given.mask_BD, seed)
-    starts_BSL = torch.cat([drawn_BSL, starts_BCL[:, :STARTS]], 1)
-    modes = find_modes(method, given.data_BD, given.mask_BD, starts_BSL)
-    every = torch.arange(rows, device=starts_BSL.device).repeat_interleave(chains)
-    return None if modes is None else modes.of(every)
 
 
 def _streams(network: Network, seed: int, purpose: str, numbers: Sequence[int]) -> SampleNoise:

@@ -114,6 +114,9 @@ def test_likelihoods_have_bounds_from_both_sides(monkeypatch: pytest.MonkeyPatch
         assert value[method, "gap of the bounds"] == pytest.approx(gap, abs=1e-4)
         assert -0.2 < gap < 1
     # The same decoder by another estimate.
+    paired = value["pcn", "log-likelihood minus the VAE's"]
+    apart = value["pcn", "log-likelihood"] - value["vae", "log-likelihood"]
+    assert paired == pytest.approx(apart, abs=1e-3)
     weighted = value["vae, weighted draws of its encoder", "log-likelihood"]
     assert value["vae", "log-likelihood"] == pytest.approx(weighted, abs=0.3)
 

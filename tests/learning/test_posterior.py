@@ -15,7 +15,7 @@ from pcgen.data.images import Images
 from pcgen.data.sources import open_data
 from pcgen.errors import DivergenceError, RecipeError
 from pcgen.learning.initial import initial_network, sample
-from pcgen.learning.mixture_em import step_mixture
+from pcgen.learning.mixture_em import fit_classes, step_mixture
 from pcgen.learning.predictive_coding import PredictiveCoding
 from pcgen.learning.train import Training
 from pcgen.model.prior import Mixture
@@ -119,6 +119,7 @@ def test_a_sampled_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     first, second = (checkpoint.load(path / "model.safetensors").tensors for path in (whole, parts))
     assert "prior.means" in first
     assert first["prior.means"].abs().sum() > 0
+    assert first["prior.0.means"].abs().sum() > 0
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
 
@@ -169,6 +170,8 @@ def test_a_class_has_a_mixture_of_its_latents_alone() -> None:
     prior = Mixture.standard(4, 2, 3, latents)
     for _ in range(5):
         step_mixture(prior, latents, classes, source)
+    assert prior.of_class(0).means_KL is prior.means_KL
+    fit_classes(prior, latents, classes, source)
     for label in (0, 1):
         own = prior.of_class(label)
         normal, uniform = torch.randn(400, 2, generator=source), torch.rand(400, generator=source)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 import torch
@@ -18,8 +20,9 @@ from pcgen.sampling.ancestral import draw_data, draw_states
 from pcgen.sampling.chains import Chains, Posterior
 from pcgen.sampling.langevin import SAMPLERS, Layers
 from pcgen.sampling.mass_matrices import ErrorMass
-from pcgen.sampling.modes import Modes, find_modes, prior_starts
+from pcgen.sampling.modes import Modes
 from pcgen.sampling.noise import SampleNoise
+from pcgen.sampling.settled import find_modes
 from tests import oracle
 from tests.inference.test_inference import linear_equilibrium, linear_hessian
 
@@ -181,7 +184,7 @@ def modes_of(network: Network, data_BD: Tensor, mask_BD: Tensor | None = None) -
     """Return the modes of one row's data, for each of CHAINS chains."""
     method = prepare(network, InferenceTable(solver="errors"))
     mask = None if mask_BD is None else mask_BD[:1]
-    modes = find_modes(method, data_BD[:1], mask, prior_starts(network, data_BD[:1], mask, 0))
+    modes = find_modes(method, data_BD[:1], mask, 0)
     assert modes is not None
     return modes.of(torch.zeros(CHAINS, dtype=torch.long))
 
@@ -203,7 +206,8 @@ def test_jumps_find_the_weights_of_causes_that_lie_far_apart(
         wrong = torch.tensor([0.4, -0.3], dtype=torch.float64)
         centres = [modes.centres[0][:, :2] + wrong[:, None]]
         roots = 0.8 * modes.roots_BJLL[:, :2]
-        modes = Modes(torch.full((CHAINS, 2), 0.5).double().log(), centres, roots, [])
+        weights = torch.full((CHAINS, 2), 0.5).double().log()
+        modes = replace(modes, log_weights_BJ=weights, centres=centres, roots_BJLL=roots)
     target = posterior(network, coordinates=coordinates, metropolis=True, step=0.5)
     chains = run(target, data, 0)
     shares = []

@@ -1,21 +1,28 @@
 """Bounds of the log-likelihood from both sides, by annealing between a Gaussian and the posterior.
 
-With u the hidden errors and the latent, and q the Gaussians around the modes (`sampling.modes`):
+With u the hidden errors and the latent, k the component of the latent's prior, and q_j the Gaussian
+around mode j, a mode of component k_j (`sampling.modes`):
 
-    p_b(u | j) ~ (w_j q_j(u))^(1 - b) (p(data, u) r_j(z))^b,   b from 0 to 1
-    log w = sum_t (b_t - b_{t-1}) (log p(data, u) r_j(z) - log w_j q_j(u))  at u_{t-1}
+    p(data) = sum_j Z_j,   Z_j = integral of p(data, u, k_j) r_j(z) du
+    p_b(u | j) ~ q_j(u)^(1 - b) (p(data, u, k_j) r_j(z))^b,   b from 0 to 1
+    log w = sum_t (b_t - b_{t-1}) (log p(data, u, k_j) r_j(z) - log w_j q_j(u))  at u_{t-1}
 
-A chain draws its mode j and begins at q_j. The shares r_j(z) of the modes sum to 1, so that no mode
-is counted twice. Between two temperatures it moves by one step of Hamiltonian dynamics with a
-Metropolis test and a friction, in coordinates in which q_j is standard normal. The mean of w over
-chains is p(data) without bias, so
+The shares r_j of a component's modes sum to 1, so that no mode is counted twice. A chain stays in
+its component, and never has to find one in which more of the posterior lies: every component has a
+mode, so the sum has them all. K chains choose their modes j in
+proportion to w_j: chain i by a uniform number in [i / K, (i + 1) / K). Between two temperatures a
+chain moves by one step of Hamiltonian dynamics with a Metropolis test and a friction, in
+coordinates in which q_j is standard normal. The mean of w over the chains is p(data) without bias,
+whatever w_j and q_j are, so by Jensen's inequality
 
     lower = log mean_K w,  E[lower] <= log p(data).
 
-If u is known to be a draw from the posterior, because the data were simulated with it, then the
-same chain run backwards from there gives a weight w_1. With K - 1 forward weights,
+If u is known to be a draw from the posterior, because the data were simulated with it, then k is
+drawn given z, j in proportion to r_j, and a uniform number in the interval of j says for which
+chain i it stands. The same chain run backwards from u gives its weight, in place of the forward
+weight w_i. The weights then have the density of the forward ones times mean_K w / p(data), so
 
-    upper = log mean(w_1, w_2, .., w_K),  E[upper] >= log p(data).
+    upper = log mean_K w,  E[upper] = log p(data) + a Kullback-Leibler divergence >= log p(data).
 
 The steps are found by a pilot run and are then fixed: a step that follows a chain's own acceptance
 would bias its weight.
@@ -35,24 +42,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pcgen.inference.coordinates import determined_states, error_slopes
 from pcgen.inference.solvers import Method
 from pcgen.model.network import Network
 from pcgen.model.prior import choose
 from pcgen.sampling.ancestral import draw_data, draw_states
 from pcgen.sampling.langevin import Layers
-from pcgen.sampling.modes import Modes, find_modes, hidden_errors, prior_starts
+from pcgen.sampling.mode_chains import FIRST_STEP, ModeChains, adapted, square
+from pcgen.sampling.modes import Modes, components, hidden_errors
 from pcgen.sampling.noise import SampleNoise
+from pcgen.sampling.settled import find_modes
 
 _BATCH = 500  # chains
-# The pilot run finds the steps with this many rows. It begins at this step, and follows the wished
-# acceptance with this gain.
+# The pilot run finds the steps with this many rows.
 _PILOT = 16
-_STEP = 0.3
-_ACCEPTANCE = 0.9
-_GAIN = 0.3
-# Friction per unit of time, in the coordinates in which the Gaussian is standard normal.
-_FRICTION = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +123,8 @@ def bounds(
     at_once, lowers, uppers, accepted = max(1, _BATCH // chains), [], [], 0.0
     for first in range(0, len(rows_BD), at_once):
         part_BD = rows_BD[first : first + at_once]
-        starts_BSL = prior_starts(method.network, part_BD, None, seed)
-        modes = find_modes(method, part_BD, None, starts_BSL)
+        modes = find_modes(method, part_BD, None, seed, held=held)
         assert modes is not None
-        modes = modes.of_latents() if held else modes
         if not first:
             pilot = min(_PILOT, len(part_BD))
             annealing.tune(modes.of(torch.arange(pilot)), part_BD[:pilot])
@@ -133,8 +133,8 @@ def bounds(
         accepted += share * len(part_BD)
         if isinstance(data, Simulated):
             exact = [layer[first : first + at_once] for layer in data.errors]
-            back_B = annealing.backward(modes, part_BD, exact, first)
-            both_BK = torch.cat([back_B[:, None], weights_BK[:, 1:]], 1)
+            back_B, stratum_B = annealing.backward(modes, part_BD, exact, chains, first)
+            both_BK = weights_BK.scatter(1, stratum_B[:, None], back_B[:, None])
             uppers.append(torch.logsumexp(both_BK, 1) - math.log(chains))
         on_rows(first + len(part_BD))
     upper_B = torch.cat(uppers) if uppers else None
@@ -147,25 +147,23 @@ class _Annealing:
     def __init__(self, network: Network, temperatures: int, seed: int) -> None:
         self.network, self.seed = network, seed
         self.ladder = torch.linspace(0, 1, temperatures + 1).tolist()
-        self.steps: list[float] = []
+        self.steps: list[Tensor] = []
 
     def tune(self, modes: Modes, data_BD: Tensor) -> None:
         """Find the step of every temperature, with chains of which nothing else is used."""
-        chains = self._begin("pilot", range(len(data_BD)), modes, data_BD)
-        step = _STEP
+        chains = self._forward("pilot", modes, data_BD, 1, 0)
+        step = torch.tensor(FIRST_STEP).to(data_BD)
         for share in self.ladder[1:-1]:
             self.steps.append(step)
             chains.move(share, step)
             chains.refresh(step)
-            step *= math.exp(_GAIN * (float(chains.probable_B.mean()) - _ACCEPTANCE))
+            step = adapted(step, chains.probable_B.mean())
 
     def forward(
         self, modes: Modes, data_BD: Tensor, count: int, first: int
     ) -> tuple[Tensor, float]:
         """Return the log weights (B, K) of chains that begin at the Gaussians, and acceptance."""
-        rows_B = torch.arange(len(data_BD), device=data_BD.device).repeat_interleave(count)
-        numbers = range(first * count, first * count + len(rows_B))
-        chains = self._begin("forward", numbers, modes.of(rows_B), data_BD[rows_B])
+        chains = self._forward("forward", modes, data_BD, count, first)
         ladder, accepted = self.ladder, 0.0
         for i, step in enumerate(self.steps):
             chains.weigh(ladder[i + 1] - ladder[i])
@@ -175,40 +173,60 @@ class _Annealing:
         chains.weigh(ladder[-1] - ladder[-2])
         return chains.log_w_B.view(-1, count), accepted / max(1, len(self.steps))
 
-    def backward(self, modes: Modes, data_BD: Tensor, exact: Layers, first: int) -> Tensor:
+    def backward(
+        self, modes: Modes, data_BD: Tensor, exact: Layers, count: int, first: int
+    ) -> tuple[Tensor, Tensor]:
         """Return the log weight (B,) of one chain a row that begins at a draw of the posterior.
 
-        It takes the forward chain's steps in the reverse order, and each is its own reverse.
+        It takes the forward chain's steps in the reverse order, and each is its own reverse. Also
+        return the number (B,) of the forward chain that it stands for.
         """
-        numbers = range(first, first + len(data_BD))
-        chains = self._begin("backward", numbers, modes, data_BD, exact)
+        noise = self._noise("backward", range(first, first + len(data_BD)), modes)
+        noise.draw()
+        component_B = choose(components(self.network).log_joint(exact[-1]), noise.uniform_B)
+        rows_B = torch.arange(len(data_BD), device=data_BD.device)
+        own, number_BW = modes.within(rows_B, component_B)
+        noise.draw()
+        mode_B = choose(own.log_shares(exact[-1])[0], noise.uniform_B)
+        xi = own.around(mode_B).whitened(exact[-len(own.centres) :])
+        noise.draw()
+        # Where the mode's share of [0, 1] lies, as in `_forward`.
+        shares_BJ, chosen_B1 = modes.log_weights_BJ.softmax(1), number_BW.gather(1, mode_B[:, None])
+        place_B1 = shares_BJ.cumsum(1).gather(1, chosen_B1)
+        place_B1 = place_B1 - noise.uniform_B[:, None] * shares_BJ.gather(1, chosen_B1)
+        stratum_B = (place_B1[:, 0] * count).long().clamp(0, count - 1)
+        chains = _Chains(self.network, data_BD, own, mode_B, xi, noise)
         ladder = self.ladder
         for i in range(len(self.steps), 0, -1):
             chains.weigh(ladder[i + 1] - ladder[i])
             chains.move(ladder[i], self.steps[i - 1])
             chains.refresh(self.steps[max(0, i - 2)])
         chains.weigh(ladder[1] - ladder[0])
-        return chains.log_w_B
+        return chains.log_w_B, stratum_B
 
-    def _begin(
-        self,
-        purpose: str,
-        numbers: range,
-        modes: Modes,
-        data_BD: Tensor,
-        exact: Layers | None = None,
+    def _forward(
+        self, purpose: str, modes: Modes, data_BD: Tensor, count: int, first: int
     ) -> _Chains:
-        like = [data_BD.new_empty(0, centre.shape[2]) for centre in modes.centres]
-        noise = SampleNoise(self.seed, f"annealing/{purpose}", numbers, like)
-        return _Chains(self.network, data_BD, modes, noise, exact)
+        """Return `count` chains a row, which choose their modes and begin at the Gaussians."""
+        rows_B = torch.arange(len(data_BD), device=data_BD.device).repeat_interleave(count)
+        noise = self._noise(purpose, range(first * count, first * count + len(rows_B)), modes)
+        xi = noise.draw()
+        strata_B = torch.arange(len(rows_B), device=rows_B.device) % count
+        chosen_B = choose(modes.log_weights_BJ[rows_B], (strata_B + noise.uniform_B) / count)
+        own, number_BW = modes.within(rows_B, modes.components_BJ[rows_B, chosen_B])
+        mode_B = (number_BW == chosen_B[:, None]).byte().argmax(1)
+        return _Chains(self.network, data_BD[rows_B], own, mode_B, xi, noise)
+
+    def _noise(self, purpose: str, numbers: range, modes: Modes) -> SampleNoise:
+        like = [centre.new_empty(0, centre.shape[2]) for centre in modes.centres]
+        return SampleNoise(self.seed, f"annealing/{purpose}", numbers, like)
 
 
-class _Chains:
-    """Chains at one temperature, in coordinates xi in which their Gaussians are standard normal.
+class _Chains(ModeChains):
+    """Chains whose temperature changes.
 
     Attributes:
         log_w_B: the log weights so far.
-        probable_B: the probability with which the last step was accepted.
     """
 
     def __init__(
@@ -216,78 +234,18 @@ class _Chains:
         network: Network,
         data_BD: Tensor,
         modes: Modes,
+        mode_B: Tensor,
+        xi: Layers,
         noise: SampleNoise,
-        exact: Layers | None,
     ) -> None:
-        """Begin at draws from the Gaussians, or at exact draws (B, D_l) from the posterior."""
-        self.network, self.data_BD, self.modes, self.noise = network, data_BD, modes, noise
-        xi = noise.draw()
-        at_start = modes.log_weights_BJ if exact is None else modes.log_shares(exact[-1])[0]
-        self.chosen_B = choose(at_start, noise.uniform_B)
-        self.around = modes.around(self.chosen_B)
-        if exact is not None:
-            xi = self.around.whitened(exact[-len(xi) :])
-        self.widths = [layer.shape[1] for layer in xi]
-        self.xi_BX = torch.cat(xi, 1)
-        self.energy_B, self.slope_BX = self._evaluate(self.xi_BX)
-        rows_B = torch.arange(len(xi[0]), device=xi[0].device)
-        own_B = modes.log_weights_BJ[rows_B, self.chosen_B] - self.around.log_volume()
+        super().__init__(network, data_BD, None, modes, mode_B, xi, noise)
+        own_B = modes.log_weights_BJ[self.rows_B, mode_B] - self.around.log_volume()
         normal = 0.5 * sum(self.widths) * math.log(2 * math.pi)
         self.log_w_B = _constant(network, hidden=len(xi) > 1) + normal - own_B
-        self.probable_B = torch.ones_like(own_B)
-        self.velocity_BX = torch.cat(noise.draw(), 1)
 
     def weigh(self, share: float) -> None:
         """Add a temperature step of this size to the log weights."""
-        self.log_w_B = self.log_w_B + share * (self._square(self.xi_BX) - self.energy_B)
-
-    def move(self, share: float, step: float) -> None:
-        """Take a leapfrog step at this temperature; a refused one turns the velocity round."""
-        slope_BX = share * self.slope_BX + (1 - share) * self.xi_BX
-        velocity_BX = self.velocity_BX - 0.5 * step * slope_BX
-        xi_BX = self.xi_BX + step * velocity_BX
-        energy_B, new_BX = self._evaluate(xi_BX)
-        velocity_BX = velocity_BX - 0.5 * step * (share * new_BX + (1 - share) * xi_BX)
-        worse_B = share * (energy_B - self.energy_B)
-        worse_B = worse_B + (1 - share) * (self._square(xi_BX) - self._square(self.xi_BX))
-        worse_B = worse_B + self._square(velocity_BX) - self._square(self.velocity_BX)
-        # An energy that is not finite is refused.
-        self.probable_B = (-worse_B).clamp(max=0).exp().nan_to_num(0.0)
-        taken_B = self.noise.uniform_B < self.probable_B
-        taken = taken_B[:, None]
-        self.velocity_BX = torch.where(taken, velocity_BX, -self.velocity_BX)
-        self.xi_BX = torch.where(taken, xi_BX, self.xi_BX)
-        self.slope_BX = torch.where(taken, new_BX, self.slope_BX)
-        self.energy_B = torch.where(taken_B, energy_B, self.energy_B)
-
-    def refresh(self, step: float) -> None:
-        """Renew the velocity in part, as friction and noise do in the time of a step."""
-        decay = math.exp(-_FRICTION * step)
-        noise_BX = torch.cat(self.noise.draw(), 1)
-        self.velocity_BX = decay * self.velocity_BX + math.sqrt(1 - decay**2) * noise_BX
-
-    def _evaluate(self, xi_BX: Tensor) -> tuple[Tensor, Tensor]:
-        """Return E(u) - log r_j(z) (B,) without constants, and its slope in xi (B, X)."""
-        network = self.network
-        errors = self.around.point(list(torch.split(xi_BX, self.widths, 1)))
-        held = network.sizes[1 : network.depth] if len(errors) == 1 else []
-        still = [xi_BX.new_zeros(1, size) for size in held]
-        states, terms = determined_states(
-            network, self.data_BD, errors[-1], [*still, *errors[:-1]], None
-        )
-        energy_B, pull_BL = network.prior_terms(states[-1])
-        slopes = error_slopes(network, terms, pull_BL, network.depth)[-len(errors) :]
-        log_shares_BJ, share_slopes_BJL = self.modes.log_shares(states[-1])
-        rows_B = torch.arange(len(xi_BX), device=xi_BX.device)
-        slopes[-1] = slopes[-1] - share_slopes_BJL[rows_B, self.chosen_B]
-        energy_B = energy_B - log_shares_BJ[rows_B, self.chosen_B]
-        for term in terms:
-            energy_B = energy_B + term.energy_B
-        return energy_B, torch.cat(self.around.slopes(slopes), 1)
-
-    @staticmethod
-    def _square(xi_BX: Tensor) -> Tensor:
-        return 0.5 * xi_BX.square().sum(1)
+        self.log_w_B = self.log_w_B + share * (square(self.xi_BX) - self.energy_B)
 
 
 def _constant(network: Network, *, hidden: bool) -> float:
@@ -301,8 +259,8 @@ def _constant(network: Network, *, hidden: bool) -> float:
     total = 0.0
     for i in layers:
         log_precision = network.log_precisions[i]
-        if i == network.depth and network.mixture is not None:
-            # The mixture's energy has the determinants of its components.
+        if i == network.depth:
+            # The energy of a component has its determinant.
             log_precision = torch.zeros_like(log_precision)
         total += 0.5 * float((log_precision - math.log(2 * math.pi)).expand(network.sizes[i]).sum())
     return total

@@ -74,25 +74,29 @@ def likelihood_rows(
     decoder = as_network(recipe, vae, images.shape)
     count = min(_ROWS, most, len(white))
     data_BD = white.rows(torch.arange(count) * (len(white) // count)).pixels_BD
-    rows = []
-    for model in (
-        Annealed("pcn", network, False, seconds),
-        Annealed("vae", decoder, True, vae_seconds),
-    ):
-        rows += annealed_rows(dataset, model, recipe.inference, data_BD, tell)
+    rows, lower_B = annealed_rows(
+        dataset, Annealed("pcn", network, False, seconds), recipe.inference, data_BD, tell
+    )
+    vae_rows, vae_lower_B = annealed_rows(
+        dataset, Annealed("vae", decoder, True, vae_seconds), recipe.inference, data_BD, tell
+    )
     weighted_B = vae.log_likelihood(data_BD, _DRAWS, recipe.seed)
-    weighted = _row("vae, weighted draws of its encoder", "log-likelihood", weighted_B, dataset)
-    return [*rows, weighted]
+    return [
+        *rows,
+        _row("pcn", "log-likelihood minus the VAE's", lower_B - vae_lower_B, dataset),
+        *vae_rows,
+        _row("vae, weighted draws of its encoder", "log-likelihood", weighted_B, dataset),
+    ]
 
 
 def annealed_rows(
     dataset: str, model: Annealed, table: InferenceTable, data_BD: Tensor, tell: Tell
-) -> list[dict[str, Any]]:
-    """Return the lower bound of real images; and of simulated ones both bounds, and the gap.
+) -> tuple[list[dict[str, Any]], Tensor]:
+    """Return the rows of real images' lower bound, and of simulated images' bounds and gap.
 
     The gap bounds how far the lower bound can be from the likelihood, on average, on images that
     the model makes. Of real images no exact draw from the posterior is known, so there is no upper
-    bound.
+    bound. The second value is the lower bound (B,) of each real image, in nats.
     """
     method = prepare(model.network, table.for_use())
     simulated = simulate(model.network, min(_SIMULATED, len(data_BD)), seed=1)
@@ -115,10 +119,11 @@ def annealed_rows(
         "log-likelihood of simulated images, upper bound": both.upper_B,
         "gap of the bounds": both.upper_B - both.lower_B,
     }
-    return [
+    rows = [
         _row(model.name, metric, values_B, dataset, model.seconds)
         for metric, values_B in values.items()
     ]
+    return rows, real.lower_B
 
 
 def _row(

@@ -21,8 +21,9 @@ from pcgen.model.network import Network
 from pcgen.sampling.ancestral import draw_states
 from pcgen.sampling.chains import Chains, Posterior
 from pcgen.sampling.diagnostics import effective_sample_size, r_hat
-from pcgen.sampling.modes import Modes, find_modes, prior_starts
+from pcgen.sampling.modes import Modes
 from pcgen.sampling.noise import SampleNoise
+from pcgen.sampling.settled import modes_for_jumps
 
 # Chains that run together, from independent starts. The effective sample size of a sampler that
 # hardly moves is about their number, which flatters it: so there are few chains and many steps.
@@ -110,9 +111,7 @@ def _modes(
     if not mask_D.any():
         return None
     data_BD, mask_BD = (image_D * mask_D)[None], mask_D[None]
-    starts_BSL = prior_starts(network, data_BD, mask_BD, seed=0)
-    modes = find_modes(prepare(network, table.for_use()), data_BD, mask_BD, starts_BSL)
-    return None if modes is None else modes.of(torch.zeros(_CHAINS, dtype=torch.long))
+    return modes_for_jumps(prepare(network, table.for_use()), data_BD, mask_BD, 0, _CHAINS)
 
 
 def _settled(
