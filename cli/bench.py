@@ -108,6 +108,7 @@ def reconstruction(**options: Any) -> None:
     metavar="V,...",
 )
 @_seeds_option
+@count_option("--seed", default=0, least=0, help="The first of these seeds.")
 @settings_option("Change a key of the recipes; what makes a variant stays.")
 @_page_option
 @run_options

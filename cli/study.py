@@ -68,6 +68,7 @@ def depth(
 @command.command("inference", short_help="Excess energies of every solver on the shipped models.")
 @words_option("--models", help="Names of shipped models. [default: all]")
 @count_option("--limit", default=100, help="Images of each model's test set.")
+@out_option("Folder for the page and the numbers.")
 @data_dir_option
 @json_option
 @quiet_option

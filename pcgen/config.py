@@ -55,7 +55,9 @@ class DataTable(Table, frozen=True):
     """The name of a data set (`pcgen datasets` lists them) or a path. If it is empty, the command
     needs `--data`."""
     limit: Count | None = None
-    """Use only this many rows, the first ones. Without it all rows are used."""
+    """Use only this many rows: the first ones. Of pictures in a folder for each class, they are the
+    first of every class, as many of each; but a memory stores the first of the whole order. Without
+    it all rows are used."""
     validation: NonNegative = 0.1
     """The rows that choose the best epoch and are never trained on: a share of the training rows
     if the value is below 1, else their number. The seed draws them."""

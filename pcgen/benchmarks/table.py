@@ -53,8 +53,12 @@ class Measured:
         }
 
     def against(self, other: Measured) -> dict[str, float | None]:
-        """Return the mean difference to another method over the seeds, with its 95 % interval."""
-        differences = [a - b for a, b in zip(self.values, other.values, strict=True)]
+        """Return the mean difference to another method over the seeds, with its 95 % interval.
+
+        The seeds are those of `self`, which may be the first of the other's.
+        """
+        others = other.values[: len(self.values)]
+        differences = [a - b for a, b in zip(self.values, others, strict=True)]
         low, high = interval(differences)
         mean = statistics.fmean(differences)
         if abs(mean) < 1e-12 * max(map(abs, self.values), default=0.0):

@@ -8,7 +8,8 @@ from typing import Any
 
 from pcgen import shipped
 from pcgen.commands.arguments import require_known
-from pcgen.commands.progress import OnProgress, silent, stages
+from pcgen.commands.outputs import keeping
+from pcgen.commands.progress import Event, OnProgress, silent, stages
 from pcgen.commands.recipes import resolve_recipe
 from pcgen.commands.session import session
 
@@ -18,6 +19,7 @@ def bench_classification(
     *,
     variants: Sequence[str] = (),
     seeds: int = 3,
+    seed: int = 0,
     settings: Sequence[str] = (),
     out: str | Path | None = None,
     device: str = "auto",
@@ -30,9 +32,11 @@ def bench_classification(
         data: names of data sets that have a recipe NAME-pc-classifier.
         variants: of PC-CE, PC-SE, PN, NN, CN, iPC, BP-CE and BP-SE; all if not given.
         seeds: number of networks that are trained for each row.
+        seed: of the first of them; the others have the next ones.
         settings: `key.path=value` words, over the recipes'; a variant's own settings go before.
         out: a folder for `index.html`, the tables with charts, and `classification.json`, both
-            renewed after every row.
+            renewed after every trained network.
+        on_progress: also gets a note of each trained network's accuracy.
 
     Raises:
         RecipeError: a data set without such a recipe, or an unknown variant.
@@ -62,9 +66,11 @@ def bench_classification(
     for name, recipe in recipes.items():
         for each in chosen:
             variant(recipe, name, each)
-    rows: list[dict[str, Any]] = []
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
     files = [] if out is None else [Path(out) / "index.html"]
+    kept_in = None if out is None else Path(out) / "classification.json"
     with (
+        keeping(rows, kept_in),
         session(device, data_dir=data_dir, writes=files, on_progress=on_progress) as place,
         torch.no_grad(),
     ):
@@ -72,9 +78,13 @@ def bench_classification(
             images = place.open_recipe_data(recipe.data)
             test = place.open_recipe_data(recipe.data, split="test")
             for row in classification_rows(
-                name, recipe, images, test, chosen, seeds, place.device, stages(on_progress)
+                *(name, recipe, images, test, chosen, range(seed, seed + seeds)),
+                place.device,
+                stages(on_progress),
             ):
-                rows.append(row)
+                rows[name, row["method"]] = row
                 if out is not None:
-                    bench_page.write("classification", rows, Path(out))
-    return rows
+                    bench_page.write("classification", [*rows.values()], Path(out))
+                last = f"seed {seed + row['seeds'] - 1}: accuracy {row['values'][-1]:.4f}"
+                on_progress(Event("accuracy", note=f"{name}, {row['method']}, {last}"))
+    return [*rows.values()]

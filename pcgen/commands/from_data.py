@@ -51,7 +51,7 @@ def settled(recipe: Recipe, place: Session, array: Data | None = None) -> Recipe
     """
     if not recipe.from_data:
         return recipe
-    images = place.open_recipe_data(recipe.data, array)
+    images = place.open_recipe_data(recipe.data, array, by_class=not recipe.learning.memory)
     values = rules(recipe, images)
     own = [key for key in recipe.from_data if key in values]
     words = [f"{key}={json.dumps(values[key], ensure_ascii=False)}" for key in own]

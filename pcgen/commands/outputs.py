@@ -6,7 +6,8 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,22 @@ _DEFAULTS = {
     "reconstruct": "reconstructions",
     "sample": "samples.png",
 }
+
+
+@contextmanager
+def keeping(rows: Collection[object], path: Path | None) -> Iterator[None]:
+    """Say at an interruption within a block where the rows so far are, if a file has them.
+
+    Raises:
+        KeyboardInterrupt: the interruption, with that line.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if path is None or not rows:
+            raise
+        said = f"Interrupted. The rows so far ({len(rows):,}) are in {path}"
+        raise KeyboardInterrupt(said, "") from None
 
 
 @dataclass(frozen=True, slots=True)

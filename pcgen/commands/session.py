@@ -115,13 +115,19 @@ class Session:
         return images
 
     def open_recipe_data(
-        self, table: DataTable, data: Data | None = None, *, split: str = ""
+        self,
+        table: DataTable,
+        data: Data | None = None,
+        *,
+        split: str = "",
+        by_class: bool = True,
     ) -> Images:
         """Return the data of a recipe, by all of its rules.
 
         Args:
             data: the data themselves, where the recipe says that they are an array.
             split: another split of the data set, all of it.
+            by_class: whether the table's limit takes as many pictures of each class.
 
         Raises:
             DataError: data that cannot be found or read, an array that is not given, or a row with
@@ -134,7 +140,7 @@ class Session:
 
         # The rows held out are chosen afterwards.
         same = msgspec.structs.replace(table, validation=0.0, calibration=0.0)
-        key = (msgspec.json.encode(same), id(data), split)
+        key = (msgspec.json.encode(same), id(data), split, by_class)
         if key in self.opened:
             return self.opened[key]
         if data is None and table.source == ARRAY:
@@ -154,6 +160,7 @@ class Session:
             threshold=table.threshold,
             value_range=table.range,
             labels=table.labels,
+            by_class=by_class,
         )
         require_complete(images)
         self.note(images.notes)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pcgen.commands.arguments import require_choice, require_known
+from pcgen.commands.outputs import keeping
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.session import session
 from pcgen.errors import RecipeError
@@ -71,8 +72,13 @@ def study(
     count = images or (chosen.full_images if full else chosen.images)
     sources = tuple(data) or chosen.data
     table: list[dict[str, Any]] = []
-    writes = [] if out is None else [Path(out) / "index.html", Path(out) / f"{name}.json"]
-    with session("cpu", data_dir=data_dir, writes=writes), torch.no_grad():
+    kept_in = None if out is None else Path(out) / f"{name}.json"
+    writes = [] if kept_in is None else [kept_in.with_name("index.html"), kept_in]
+    with (
+        keeping(table, kept_in),
+        session("cpu", data_dir=data_dir, writes=writes),
+        torch.no_grad(),
+    ):
         keep_memory()
         for row in rows(chosen, settings, sources, images=count, seeds=seeds, data_dir=data_dir):
             table.append(row)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pcgen.commands.arguments import require_known
+from pcgen.commands.outputs import keeping
 from pcgen.commands.progress import Event, OnProgress, silent
 from pcgen.commands.session import session
 
@@ -52,7 +53,9 @@ def study_depth(
     require_known("solver", chosen, SOLVERS)
     table: list[dict[str, Any]] = []
     total = 8 * len(widths) * len(chosen) * (len(depths) + 1)
-    with session("cpu", writes=[] if out is None else [Path(out) / "index.html"]), torch.no_grad():
+    writes = [] if out is None else [Path(out) / "index.html"]
+    kept_in = None if out is None else Path(out) / "depth.json"
+    with keeping(table, kept_in), session("cpu", writes=writes), torch.no_grad():
         for row in rows(depths, widths, chosen, steps, images):
             table.append(row)
             on_progress(Event("steps", len(table), total))

@@ -312,7 +312,8 @@ def set_up(
     from pcgen.learning.initial import sample
 
     table = recipe.data
-    whole = place.open_recipe_data(table, array)
+    # A memory's pictures are recalled as `pcgen recall DATA --limit N`: the first ones.
+    whole = place.open_recipe_data(table, array, by_class=not recipe.learning.memory)
     images, held_out, _ = parts(whole, table.validation, table.calibration, recipe.seed)
     validation = held_out if len(held_out) else None
     sample_BD = sample(images, recipe.seed, recipe.model.weights)

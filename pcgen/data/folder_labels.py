@@ -74,6 +74,16 @@ def classes_of(files: Files) -> tuple[Tensor | None, list[str] | None]:
     return torch.tensor([number[name] for name in names]), classes
 
 
+def in_turn(labels: Tensor) -> list[int]:
+    """Return all row numbers: the first row of every class, then the second of every class, ..."""
+    order = labels.argsort(stable=True)
+    counts = labels.bincount()
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order)) - (counts.cumsum(0) - counts)[labels[order]]
+    rows: list[int] = rank.argsort(stable=True).tolist()
+    return rows
+
+
 def _annotations(files: Files, split: str) -> dict[str, str]:
     """Return the class of each picture in Tiny ImageNet's list."""
     text = files.text_of(f"{split}/val_annotations.txt" if split else "val_annotations.txt")

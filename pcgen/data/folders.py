@@ -14,7 +14,7 @@ from torch import Tensor
 from pcgen.data.decode import MAX_PIXELS, decoded, deep_extent, header
 from pcgen.data.files import Files
 from pcgen.data.fit import fit_rows, preprocessing_of, unit
-from pcgen.data.folder_labels import classes_of, rows_of_split
+from pcgen.data.folder_labels import classes_of, in_turn, rows_of_split
 from pcgen.data.images import Images, Shape
 from pcgen.data.reading import UnreadableError
 from pcgen.data.request import DataRequest
@@ -125,6 +125,8 @@ class FileStore:
 def open_files(files: Files, name: str, request: DataRequest, *, split: str = "") -> Images:
     """Return the pictures among the files in the order of their paths, or those of one split.
 
+    With a limit by class, the first of every class come in turn.
+
     Raises:
         DataError: there are no pictures; none can be read; or they differ in size, and neither a
             size nor a model is given.
@@ -135,7 +137,10 @@ def open_files(files: Files, name: str, request: DataRequest, *, split: str = ""
             "pcgen reads .png .jpg .bmp .gif .webp .tif .ppm .pgm .avif .jp2",
         )
     labels, classes = classes_of(files)
-    keep = rows_of_split(files.names, split, request.source)[: request.limit]
+    keep = rows_of_split(files.names, split, request.source)
+    if request.by_class and request.limit is not None and labels is not None:
+        keep = [keep[i] for i in in_turn(labels[keep])]
+    keep = keep[: request.limit]
     if len(keep) < len(files.names):
         files = files.head(keep)
         labels = None if labels is None else labels[torch.tensor(keep)]

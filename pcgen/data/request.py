@@ -31,6 +31,7 @@ class DataRequest:
     threshold: float | None = None
     labels: str | None = None
     value_range: tuple[float, float] | None = None
+    by_class: bool = False
 
     @property
     def values_in_words(self) -> dict[str, str]:

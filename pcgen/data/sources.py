@@ -60,6 +60,7 @@ def open_data(
     threshold: float | None = None,
     labels: str | None = None,
     value_range: Sequence[float] | None = None,
+    by_class: bool = False,
 ) -> Images:
     """Return the images or the table that a name, a path or an array stands for.
 
@@ -93,6 +94,8 @@ def open_data(
             is empty, none does. Without it, the name is label, labels, class or target.
         value_range: the numbers in the files that are black and white. Without it they follow from
             the kind of number. Data sets known by name have their own.
+        by_class: of pictures in a folder for each class, the limit takes the first of every class
+            in turn.
 
     Raises:
         DataError: data that cannot be found, read, or brought to the shape.
@@ -113,6 +116,7 @@ def open_data(
         *("", limit, size, channels, like, like_scale, memory, native_size, columns, threshold),
         labels=labels,
         value_range=_as_range(value_range),
+        by_class=by_class,
     )
     return _open(data, request, data_dir, download)
 

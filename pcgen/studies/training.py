@@ -103,7 +103,7 @@ def load(name: str, images: int, data_dir: str | Path | None = None) -> Data:
 
 
 def _rows(name: str, count: int | None, data_dir: str | Path | None) -> tuple[Tensor, Tensor]:
-    images = open_data(name, data_dir=data_dir, limit=count)
+    images = open_data(name, data_dir=data_dir, limit=count, by_class=True)
     rows = images.rows(range(len(images)))
     if rows.labels_B is None:
         raise DataError(f"{name}: has no labels, which a study learns", "Use --data fashion-mnist")

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 import pcgen
 from pcgen.benchmarks.classification import PUBLISHED, SETTINGS, VARIANTS, variant
 from pcgen.cli.main import cli
+from pcgen.commands.progress import Event
 from pcgen.commands.recipes import resolve_recipe
 from pcgen.errors import RecipeError
 
@@ -47,6 +48,26 @@ def test_rows_compare_with_backprop_of_the_same_label_energy(tmp_path: Path) -> 
     assert all(row["ci_low"] <= row["value"] <= row["ci_high"] for row in rows)
     assert json.loads((tmp_path / "classification.json").read_text()) == rows
     assert "test error" in (tmp_path / "index.html").read_text()
+
+
+def test_one_seed_at_a_time_gives_the_values_of_all_seeds_at_once(tmp_path: Path) -> None:
+    words = {"variants": ["PC-SE", "BP-SE"], "settings": QUICK}
+    notes, written = [], []
+
+    def listen(event: Event) -> None:
+        if event.note:
+            notes.append(event.note)
+            rows = json.loads((tmp_path / "classification.json").read_text())
+            written.append([len(row["values"]) for row in rows])
+
+    both = pcgen.bench_classification(
+        ["digits"], seeds=2, out=tmp_path, on_progress=listen, **words
+    )
+    second = pcgen.bench_classification(["digits"], seeds=1, seed=1, **words)
+    assert [row["values"][1:] for row in both] == [row["values"] for row in second]
+    assert second[0]["seed"] == 1
+    assert written == [[1], [2], [2, 1], [2, 2]]
+    assert notes[1] == f"digits, BP-SE, seed 1: accuracy {second[0]['value']:.4f}"
 
 
 def test_what_cannot_be_compared_is_refused_before_training() -> None:

@@ -220,15 +220,20 @@ def test_every_study_says_what_it_sees(name: str, tmp_path: Path) -> None:
     assert "svg" in (tmp_path / "index.html").read_text()
 
 
-def test_a_study_that_is_stopped_keeps_its_rows(tmp_path: Path) -> None:
+def test_a_study_that_is_stopped_keeps_its_rows_and_says_where(tmp_path: Path) -> None:
     torch.set_default_dtype(torch.float32)
 
     def stop(event: Event) -> None:
         if event.done == 2:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    path = tmp_path / "precision.json"
+    with pytest.raises(KeyboardInterrupt) as interrupt:
         pcgen.study(
             "precision", data=["two-moons"], images=100, seeds=1, out=tmp_path, on_progress=stop
         )
-    assert len(json.loads((tmp_path / "precision.json").read_text())) == 2
+    assert len(json.loads(path.read_text())) == 2
+    assert interrupt.value.args == (f"Interrupted. The rows so far (2) are in {path}", "")
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        pcgen.study("precision", data=["two-moons"], images=100, seeds=1, on_progress=stop)
+    assert interrupt.value.args == ()

@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from pcgen.commands.recipes import resolve_recipe
+from pcgen.commands.session import session
+from pcgen.commands.train import set_up
 from pcgen.data.images import require_readable, split
 from pcgen.data.sources import open_data
 
@@ -65,6 +68,36 @@ def test_limit_means_the_same_first_rows(tmp_path: Path) -> None:
     images = open_data(str(write_folder(tmp_path / "photos", NESTED)), limit=2)
     assert [images.id(i) for i in range(len(images))] == SORTED[:2]
     assert images.classes == ["a", "b"]
+
+
+def test_a_limit_by_class_takes_the_first_of_every_class_in_turn(tmp_path: Path) -> None:
+    names = [f"train/{name}" for name in (*SORTED, "c/1.png")]
+    path = str(write_zip(tmp_path / "photos.zip", [*names, "test/a/1.png", "test/b/1.png"]))
+    images = open_data(f"{path}:train", limit=5, by_class=True)
+    wanted = ["a/10.png", "b/2.png", "c/1.png", "a/9.png", "b/deep/1.png"]
+    assert [images.id(i) for i in range(5)] == [f"train/{name}" for name in wanted]
+    assert images.labels is not None
+    assert images.labels.tolist() == [0, 1, 2, 0, 1]
+    rows = images.rows(range(5)).pixels_BD
+    assert torch.equal(rows, torch.from_numpy(PIXELS[[0, 3, 5, 1, 4]]).reshape(5, -1).float() / 255)
+    flat = str(write_folder(tmp_path / "flat", ["1.png", "2.png", "3.png"]))
+    assert open_data(flat, limit=2, by_class=True).id(1) == "2.png"
+
+
+def test_a_recipes_limit_takes_every_class_and_a_memory_the_first(tmp_path: Path) -> None:
+    names = [f"{name}/{i}.png" for name in "ab" for i in range(6)]
+    folder = write_folder(tmp_path / "photos", names, random_pixels(12, 8, 8))
+    settings = ["data.limit=4", "data.validation=0"]
+    with session() as place:
+        for recipe in ("digits-pc-classifier", "digits"):
+            made = resolve_recipe(recipe, data=str(folder), settings=settings)
+            images = set_up(place, made).images
+            assert [images.id(i)[0] for i in range(4)] == list("abab")
+        made = resolve_recipe(
+            "digits", data=str(folder), settings=[*settings, "learning.memory=true"]
+        )
+        images = set_up(place, made).images
+        assert [images.id(i) for i in range(4)] == names[:4]
 
 
 def test_a_wrapping_folder_is_no_class(tmp_path: Path) -> None:

@@ -82,6 +82,13 @@ def test_a_limit_of_mnist_is_its_beginning(real_data: Path) -> None:
     assert few.rows(range(100)).pixels_BD.equal(whole.rows(range(100)).pixels_BD)
 
 
+def test_a_limit_by_class_of_cifar10_has_as_many_of_each(real_data: Path) -> None:
+    images = open_data("cifar10:train", data_dir=real_data, limit=30, by_class=True)
+    assert images.labels is not None
+    assert images.labels.bincount().tolist() == [3] * 10
+    assert images.labels[-10:].tolist() == list(range(10))
+
+
 def test_the_listing_finds_the_real_sets(real_data: Path) -> None:
     found = {row["name"]: row["where"] for row in listing(data_dir=real_data)}
     for name in ("mnist", "fashion-mnist", "usps", "omniglot", "cifar10", "tiny-imagenet"):
