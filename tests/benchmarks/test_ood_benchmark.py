@@ -148,17 +148,19 @@ def test_the_network_is_compared_with_its_baselines(quick: list[str], tmp_path: 
     assert quick.count("convnet") == 4
 
 
-def test_a_classifiers_scores_are_combined_as_the_networks_are() -> None:
+@pytest.mark.parametrize("alarms", [0, 1])
+def test_a_classifiers_scores_are_combined_as_the_networks_are(alarms: int) -> None:
     source = np.random.default_rng(0)
     parts = families.FAMILIES["convnet"].parts
     sets = {
         key: {name: source.normal(size=40) + shift for name in (*parts, "msp")}
         for key, shift in ((KNOWN, 0), (PART_A, 0), (PART_B, 0), ("noise", 3))
     }
-    scores = FamilyScores("convnet", (*parts, "msp"), parts, sets, 1.0, 1.0, {})
+    scores = FamilyScores("convnet", (*parts, "msp"), parts, parts[:alarms], sets, 1.0, 1.0, {})
     columns = combined(scores)
     stacked = [np.column_stack([sets[key][n] for n in parts]) for key in ("noise", PART_A)]
-    assert columns["noise"]["fisher"] == pytest.approx(fisher(*stacked))
+    are_alarms = [name in parts[:alarms] for name in parts]
+    assert columns["noise"]["fisher"] == pytest.approx(fisher(*stacked, are_alarms))
     assert columns[KNOWN]["fisher"].max() < np.median(columns["noise"]["fisher"])
 
 

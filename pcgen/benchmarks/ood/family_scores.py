@@ -24,7 +24,7 @@ from pcgen.storage.files import replacing
 
 KNOWN, PART_A, PART_B = "known", "part A", "part B"
 # What a file of scores says about them.
-_KEPT = ("family", "names", "components", "seconds", "per_second", "facts")
+_KEPT = ("family", "names", "components", "alarms", "seconds", "per_second", "facts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class FamilyScores:
         family: a key of `FAMILIES`.
         names: of its scores.
         components: names of the scores that are combined; empty if none are.
+        alarms: those of them that count only where they are rare among known images.
         sets: the columns of each set: `KNOWN` test images, unusual sets and, if there are
             components, the calibration parts.
         seconds: that training, fitting and scoring took.
@@ -45,6 +46,7 @@ class FamilyScores:
     family: str
     names: tuple[str, ...]
     components: tuple[str, ...]
+    alarms: tuple[str, ...]
     sets: dict[str, Columns]
     seconds: float
     per_second: float
@@ -92,6 +94,7 @@ def score_sets(
         family,
         tuple(scorer.names),
         components,
+        tuple(getattr(scorer, "alarms", ())),
         sets,
         seconds,
         total / max(seconds - trained, 1e-9),
@@ -153,8 +156,8 @@ def _read(path: Path, fingerprint: str) -> FamilyScores | None:
                 sets.setdefault(name, {})[column] = file[f"column{i}"].astype(np.float64)
     except (OSError, ValueError, KeyError, EOFError):
         return None
-    kept = {name: header[name] for name in _KEPT}
-    lists = {name: tuple(header[name]) for name in ("names", "components")}
+    kept = {"alarms": []} | {name: header[name] for name in _KEPT if name in header}
+    lists = {name: tuple(kept[name]) for name in ("names", "components", "alarms")}
     return FamilyScores(sets=sets, **kept | lists)
 
 

@@ -97,9 +97,10 @@ def combined(scores: FamilyScores) -> dict[str, dict[str, Array]]:
         name: parts for name, parts in ALONE.items() if set(parts) <= set(scores.names)
     }
     known = {name: _columns(scores, PART_A, parts) for name, parts in ways.items()}
+    alarms = dict.fromkeys(ways, ()) | {first: _are_alarms(scores)}
     return {
         key: {
-            name: calibration.fisher(_columns(scores, key, parts), known[name])
+            name: calibration.fisher(_columns(scores, key, parts), known[name], alarms[name])
             for name, parts in ways.items()
         }
         | columns
@@ -225,9 +226,16 @@ def _share_of_splits(scores: FamilyScores) -> float:
     for split in range(SPLITS):
         order = np.random.default_rng(split).permutation(len(held_out))
         part_a, part_b, new = np.split(held_out[order], [count, 2 * count])
-        limit = calibration.threshold(calibration.fisher(part_b, part_a), FPR, "pac")
-        kept += float((calibration.fisher(new, part_a) > limit).mean()) <= FPR
+        reference, found = (
+            calibration.fisher(part, part_a, _are_alarms(scores)) for part in (part_b, new)
+        )
+        limit = calibration.threshold(reference, FPR, "pac")
+        kept += float((found > limit).mean()) <= FPR
     return kept / SPLITS
+
+
+def _are_alarms(scores: FamilyScores) -> list[bool]:
+    return [name in scores.alarms for name in scores.components]
 
 
 def _components(scores: FamilyScores, key: str) -> Array:
