@@ -40,7 +40,7 @@ _MEANINGS = {
     "images_per_second": "of training and validation",
     "accuracy": "share of images with the right label",
     "alarm_rate.value": "share of inputs that are flagged",
-    "rhat": "above 1.05, the chains have not mixed",
+    "rhat": "1 if the chains agree; above 1.05 they have not mixed",
     "ess": "independent samples that the chains are worth",
     "acceptance": "share of accepted steps",
 }
