@@ -247,9 +247,7 @@ def speed(device: str, **options: Any) -> None:
 
 
 @command.command("self-test", short_help="Self-tests of detectors, and what these find.")
-@_data_option(
-    "mnist,fashion-mnist,kannada-mnist,dig-mnist,usps,omniglot,digits,cifar10,tiny-imagenet"
-)
+@_data_option("mnist,fashion-mnist,kannada-mnist,usps,digits,cifar10")
 @count_option("--limit", default=1000, least=100, help="Known pictures of a detector at most.")
 @_page_option
 @run_options
