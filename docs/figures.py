@@ -273,13 +273,13 @@ def detection() -> None:
         "digits with noise": noisy.clamp(0, 1).view(-1, 1, 8, 8),
     }
     plt.figure(figsize=(5.2, 2.5))
-    bins = np.linspace(0, 40, 41)
+    bins = np.linspace(0, 20, 41)
     for (label, data), colour in zip(inputs.items(), (BLUE, RED), strict=True):
         result = pcgen.ood_score("digits-ood", data, fpr=0.05)
         score = np.array([row["score"] for row in result.rows()])
-        plt.hist(score.clip(max=40), bins, color=colour, alpha=0.65, label=label)
+        plt.hist(score.clip(max=20), bins, color=colour, alpha=0.65, label=label)
     plt.axvline(result.document()["threshold"], color="black", lw=1, label="threshold at 5 %")
-    plt.xlabel("score (40 and above in the last column)")
+    plt.xlabel("score (20 and above in the last column)")
     plt.ylabel("inputs")
     plt.legend(fontsize=8)
     save("detection")

@@ -6,6 +6,7 @@ Generators are the only source of randomness.
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import os
 import platform
@@ -148,14 +149,29 @@ def processor(system: Path = Path("/proc/cpuinfo")) -> str:
     Args:
         system: Linux's file about the processors.
     """
+    return _of_processor("model name", system) or platform.processor() or platform.machine()
+
+
+@functools.cache
+def has_fast_mkl(system: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return whether torch's functions come from MKL, on a processor of Intel's.
+
+    On others MKL leaves out the fast instructions.
+    """
+    vendor = _of_processor("vendor_id", system) or platform.processor()
+    return "Intel" in vendor and torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
+
+
+def _of_processor(key: str, system: Path) -> str:
+    """Return what Linux says of the first processor under a key; nothing elsewhere."""
     try:
         for line in system.read_text().splitlines():
             name, _, value = line.partition(":")
-            if name.strip() == "model name":
+            if name.strip() == key:
                 return value.strip()
     except OSError:
         pass
-    return platform.processor() or platform.machine()
+    return ""
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:

@@ -37,8 +37,11 @@ def recipe_path(name: str) -> Path:
 
 
 def model_path(name: str) -> Path | None:
-    """Return the checkpoint of a shipped model; None if no shipped model has that name."""
-    return _file(name, "model.safetensors")
+    """Return the file with a shipped model; None if no shipped model has that name.
+
+    A shipped detector holds its model.
+    """
+    return _file(name, "model.safetensors") or detector_path(name)
 
 
 def detector_path(name: str) -> Path | None:
@@ -47,7 +50,7 @@ def detector_path(name: str) -> Path | None:
 
 
 def find_model(model: str | Path) -> Path:
-    """Return the checkpoint of a file, a run's folder or a shipped name.
+    """Return the file with a model: a checkpoint or detector, a run's folder or a shipped name.
 
     Raises:
         CheckpointError: there is no such checkpoint.

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pcgen.config import from_dict
-from pcgen.device import choose_products, free_memory, keep_memory, processor
+from pcgen.device import choose_products, free_memory, has_fast_mkl, keep_memory, processor
 from pcgen.errors import RecipeError
 
 
@@ -73,3 +73,10 @@ def test_a_processor_has_the_name_that_the_system_gives(tmp_path: Path) -> None:
     assert processor(system)
     system.write_text("processor\t: 0\nmodel name\t: AMD EPYC: 9B45\nmodel name\t: other\n")
     assert processor(system) == "AMD EPYC: 9B45"
+
+
+def test_mkl_is_fast_on_intel_s_processors_only(tmp_path: Path) -> None:
+    expected = {"GenuineIntel": torch.backends.mkl.is_available(), "AuthenticAMD": False}
+    for vendor, is_fast in expected.items():
+        (tmp_path / vendor).write_text(f"processor\t: 0\nvendor_id\t: {vendor}\n")
+        assert has_fast_mkl(tmp_path / vendor) == is_fast

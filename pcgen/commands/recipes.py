@@ -31,7 +31,8 @@ def recipes() -> list[dict[str, Any]]:
     for name in shipped.names():
         recipe = config.from_dict(config.read(shipped.recipe_path(name)), name)
         path = shipped.model_path(name)
-        metrics = read_header(path)["metrics"] if path else {}
+        header = read_header(path) if path else {}
+        metrics = header.get("model", header).get("metrics", {})
         rows.append(
             {
                 "name": name,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pcgen.device import has_fast_mkl
 from pcgen.registry import ACTIVATIONS
 
 
@@ -55,10 +56,10 @@ def _sigmoid_slope(_drive: Tensor, response: Tensor) -> Tensor:
 
 
 def _tanh(drive: Tensor) -> Tensor:
-    # Right to a few units in the last place, in 0.4 of torch.tanh's time on a CPU. (The sigmoid is
-    # faster still, but 2 sigmoid(2 a) - 1 loses all digits of a small response.) A GPU has a fast
-    # tanh.
-    if drive.device.type != "cpu":
+    # On a CPU torch.tanh is MKL's, which is three times as fast as what follows on Intel's
+    # processors and takes 2.5 times as long on others. (The sigmoid is fast everywhere, but
+    # 2 sigmoid(2 a) - 1 loses all digits of a small response.) A GPU has a fast tanh.
+    if drive.device.type != "cpu" or has_fast_mkl():
         return torch.tanh(drive)
     # At a drive of 20 the response is 1 in every precision; e^40 is still a finite number.
     growth = torch.expm1(2 * drive.clamp(max=20.0))

@@ -212,6 +212,7 @@ def calibrate(
         )
     columns = {name: np.concatenate([columns_a[name], columns_b[name]]) for name in columns_a}
     components = tuple(getattr(main, "components", main.names))
+    alarms = tuple(getattr(main, "alarms", ()))
     first = scores.TABLE_SCORES[0] if held_out.is_table else COMBINED
     names = (first, COMBINED, *(name for scorer in scorers for name in scorer.names))
     names = tuple(dict.fromkeys(names))
@@ -237,11 +238,21 @@ def calibrate(
         "kind": "detector",
         "scores": list(names),
         "components": list(components),
+        "alarms": list(alarms),
         "calibration": calibration,
     }
     heat_scale = _heat_scale(main, part_b, device)
     return Detector(
-        model, tuple(scorers), names, components, columns, count_a, heat_scale, header, classifier
+        model,
+        tuple(scorers),
+        names,
+        components,
+        alarms,
+        columns,
+        count_a,
+        heat_scale,
+        header,
+        classifier,
     )
 
 

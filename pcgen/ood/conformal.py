@@ -25,6 +25,8 @@ Guarantee = Literal["pac", "marginal"]
 CONFIDENCE = 0.95
 """For `pac`: the share of calibration draws whose threshold keeps the false-alarm rate."""
 
+# The share of known inputs for which a score that is an alarm counts.
+_ALARM = 0.2
 # Replaces a score that is infinite or not a number: more unusual than any finite score.
 _LARGEST = 1e30
 
@@ -50,26 +52,36 @@ def p_values(scores_B: Any, calibration_N: Any) -> Array:
     return np.asarray((1 + len(ordered_N) - below_B) / (1 + len(ordered_N)), np.float64)
 
 
-def fisher(scores_BJ: Any, calibration_NJ: Any) -> Array:
+def fisher(scores_BJ: Any, calibration_NJ: Any, is_alarm_J: Sequence[bool] = ()) -> Array:
     """Return the combined score of each input (B,): high if any of its J scores is unusual.
 
-        T      = sum_j -log p_j + tail_j
+        T      = sum_j -log(p_j / level_j) where p_j < level_j, + tail_j
         tail_j = max(0, (s_j - max c_j) / (max c_j - q95 c_j))
+
+    The level of most scores is 1. That of an *alarm* is 0.2: it counts only where it is rare among
+    known inputs, and elsewhere it does not blur what the others find.
 
     p_j is the conformal p-value at calibration scores and linear between them, so that few
     calibration inputs cause no ties. The tail continues where p_j has reached its floor 1/(n+1).
     T is only a score, and its own p-value comes from other calibration inputs. So the guarantee
     holds although the p_j depend on one another and are interpolated.
 
-    Source: Fisher, 1932, for the sum; the interpolation and the tail are ours.
+    Args:
+        is_alarm_J: whether each score is an alarm; without it, none is.
+
+    Source: Fisher, 1932, for the sum; Zaykin et al., 2002, for leaving out large p-values; the
+    interpolation and the tail are ours.
     """
     scores_BJ, calibration_NJ = finite(scores_BJ), finite(calibration_NJ)
     total_B = np.zeros(len(scores_BJ))
-    for scores_B, calibration_N in zip(scores_BJ.T, calibration_NJ.T, strict=True):
+    alarms_J = is_alarm_J or [False] * scores_BJ.shape[1]
+    parts = zip(scores_BJ.T, calibration_NJ.T, alarms_J, strict=True)
+    for scores_B, calibration_N, is_alarm in parts:
         largest, high = calibration_N.max(), np.quantile(calibration_N, 0.95)
         # A score that hardly varies has no scale of its own, and rounding must not look unusual.
         scale = max(largest - high, 1e-6 * abs(largest), 1e-12)
-        total_B -= np.log(_smooth(scores_B, calibration_N))
+        level = _ALARM if is_alarm else 1.0
+        total_B -= np.log(np.minimum(_smooth(scores_B, calibration_N) / level, 1.0))
         total_B += np.maximum(0.0, (scores_B - largest) / scale)
     return total_B
 

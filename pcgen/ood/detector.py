@@ -19,13 +19,21 @@ from pcgen.ood.scores import ClassifierScorer, TableScorer, registered
 from pcgen.ood.scoring import Columns, StoredScorer
 from pcgen.registry import SCORES
 from pcgen.storage import checkpoint
-from pcgen.storage.checkpoint import TENSORS, Checkpoint, Model, digest, model_of
+from pcgen.storage.checkpoint import (
+    OF_MODEL,
+    TENSORS,
+    Checkpoint,
+    Model,
+    digest,
+    model_in,
+    model_of,
+)
 
 COMBINED = "pc-fisher"
 LAYER = "energy_layer_"
 
 # How the names of the tensors in a detector's file begin.
-_MODEL, _SCORES, _COLUMNS = "model.", "scores.", "calibration."
+_SCORES, _COLUMNS = "scores.", "calibration."
 _TABLE, _REGISTERED = "table.", "registered."
 _CLASSIFIER, _CLASSIFIER_SCORES = "classifier.", "baselines."
 
@@ -43,6 +51,7 @@ class Detector:
         names: the score columns. The first decides unless another is asked for: the combined
             one, or a table's energy.
         components: the scores that the combined one is made of.
+        alarms: those of them that count only where they are rare among known inputs.
         columns: the scorers' columns of the calibration inputs (N,), part A first.
         part_a: the number of inputs in part A.
         heat_scale: 99 % of the calibration pixels have a smaller prediction error.
@@ -54,6 +63,7 @@ class Detector:
     scorers: tuple[StoredScorer, ...]
     names: tuple[str, ...]
     components: tuple[str, ...]
+    alarms: tuple[str, ...]
     columns: Columns
     part_a: int
     heat_scale: float
@@ -77,7 +87,8 @@ class Detector:
             return columns
         parts_BJ = np.column_stack([columns[name] for name in self.components])
         known_NJ = np.column_stack([self.columns[name][: self.part_a] for name in self.components])
-        return {COMBINED: conformal.fisher(parts_BJ, known_NJ)} | columns
+        is_alarm_J = [name in self.alarms for name in self.components]
+        return {COMBINED: conformal.fisher(parts_BJ, known_NJ, is_alarm_J)} | columns
 
     def count(self, name: str) -> int:
         """Return the number of calibration inputs that give a score its p-values."""
@@ -151,7 +162,7 @@ def save(path: Path, detector: Detector) -> dict[str, Any]:
     """
     network = _on_cpu(detector.model.network.tensors())
     columns = {name: _short(column) for name, column in detector.columns.items()}
-    tensors = _prefixed(_MODEL, network)
+    tensors = _prefixed(OF_MODEL, network)
     tensors |= _prefixed(_COLUMNS, columns)
     header = detector.header | {
         "model": _without_tensors(detector.model.header) | {"sha256": digest(network)},
@@ -198,12 +209,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Detector:
 def _detector_of(file: Checkpoint, device: torch.device | str) -> Detector:
     path, header = file.path, file.header
     known = header["calibration"]
-    network = _with_prefix(file.tensors, _MODEL)
-    if digest(network) != header["model"]["sha256"]:
-        raise CalibrationError(
-            f"{path}: was calibrated with another model than it holds",
-            "Calibrate again: pcgen ood-calibrate MODEL DATA --out DETECTOR",
-        )
+    network = model_in(file)
     columns = {
         name: column.double() for name, column in _with_prefix(file.tensors, _COLUMNS).items()
     }
@@ -213,7 +219,7 @@ def _detector_of(file: Checkpoint, device: torch.device | str) -> Detector:
     missing |= {"source", "origin", "fingerprint", "native", "preprocessing"} - set(known)
     if missing:
         raise LookupError(f"no {', '.join(sorted(missing))}")
-    model = model_of(Checkpoint(path, header["model"], network), device)
+    model = model_of(network, device)
     tensors = _with_prefix(file.tensors, _SCORES)
     scorers: list[StoredScorer] = [
         scores.load(model.network, model.recipe.inference, tensors, model.shape)
@@ -237,6 +243,7 @@ def _detector_of(file: Checkpoint, device: torch.device | str) -> Detector:
         tuple(scorers),
         tuple(header["scores"]),
         tuple(header["components"]),
+        tuple(header.get("alarms", ())),
         {name: np.asarray(column.numpy()) for name, column in columns.items()},
         int(known["part_a"]),
         float(header["heat_scale"]),

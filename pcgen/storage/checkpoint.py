@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from pcgen import __version__
 from pcgen.config import Recipe, from_dict, to_dict, units
-from pcgen.errors import CheckpointError, DivergenceError, PcgenError, PcgenWarning, RunError
+from pcgen.errors import (
+    CalibrationError,
+    CheckpointError,
+    DivergenceError,
+    PcgenError,
+    PcgenWarning,
+    RunError,
+)
 from pcgen.registry import UnknownNameError
 from pcgen.storage.files import write_whole
 
@@ -38,6 +45,8 @@ MEMORY_ERRORS = "memory.errors"
 # Bytes. A parsed header takes up to 25 times as much memory.
 _HEADER_LIMIT = 16 * 2**20
 _KEY = "pcgen"
+OF_MODEL = "model."
+"""How the names of a model's tensors begin in a detector's file."""
 TENSORS = "tensors_sha256"
 """The header's key for the hash of the tensors."""
 
@@ -250,12 +259,33 @@ Model = LoadedModel["Network"]
 
 
 def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
-    """Return the predictive coding network of a checkpoint, ready for use.
+    """Return the predictive coding network of a checkpoint or a detector, ready for use.
 
     Raises:
         CheckpointError: as `load`; a classifier; or tensors that do not fit the recipe.
     """
-    return model_of(load(path), device)
+    file = load(path)
+    return model_of(model_in(file) if file.header.get("kind") == "detector" else file, device)
+
+
+def model_in(detector: Checkpoint) -> Checkpoint:
+    """Return the checkpoint of the network that a detector's file holds.
+
+    Raises:
+        CalibrationError: the detector was calibrated with another network.
+    """
+    header = detector.header.get("model", {})
+    tensors = {
+        name.removeprefix(OF_MODEL): tensor
+        for name, tensor in detector.tensors.items()
+        if name.startswith(OF_MODEL)
+    }
+    if digest(tensors) != header.get("sha256"):
+        raise CalibrationError(
+            f"{detector.path}: was calibrated with another model than it holds",
+            "Calibrate again: pcgen ood-calibrate MODEL DATA --out DETECTOR",
+        )
+    return Checkpoint(detector.path, header, tensors)
 
 
 def model_of(checkpoint: Checkpoint, device: torch.device | str = "cpu") -> Model:

@@ -157,7 +157,11 @@ def test_precisions_must_fit_the_layers() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_tanh_is_exact_in_relative_terms(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("is_fast", [False, True])
+def test_tanh_is_exact_in_relative_terms(
+    dtype: torch.dtype, is_fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(activations, "has_fast_mkl", lambda: is_fast)
     sizes = torch.logspace(-12, 2, 5000, dtype=torch.float64).to(dtype)
     drive = torch.cat([-sizes, sizes])
     response = activations.activation("tanh").value(drive)

@@ -125,8 +125,20 @@ def test_the_combined_score_s_p_values_come_from_the_other_part(
     both = known["part_b"] + (0 if is_apart else known["part_a"])
     assert len(detector.reference("free-energy")) == both
     parts_NJ = np.column_stack([detector.columns[name] for name in detector.components])
-    wanted = calibration.fisher(parts_NJ[known["part_a"] :], parts_NJ[: known["part_a"]])
+    is_alarm_J = [name in detector.alarms for name in detector.components]
+    part_b, part_a = parts_NJ[known["part_a"] :], parts_NJ[: known["part_a"]]
+    wanted = calibration.fisher(part_b, part_a, is_alarm_J)
     assert detector.reference(COMBINED) == pytest.approx(wanted)
+
+
+def test_a_detector_s_file_opens_as_its_model(detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "d.safetensors"
+    save(path, detector)
+    model = checkpoint.load_model(path)
+    assert model.recipe == detector.model.recipe
+    assert model.shape == detector.model.shape
+    wanted = detector.model.network.tensors()
+    assert all(torch.equal(tensor, wanted[n]) for n, tensor in model.network.tensors().items())
 
 
 def test_a_checkpoint_that_is_no_detector_is_refused_with_the_command_that_makes_one() -> None:

@@ -75,6 +75,17 @@ def test_the_combined_score_is_fisher_s_at_the_calibration_scores() -> None:
     assert 2 * calibration.fisher(new, known) == pytest.approx(wanted)
 
 
+def test_an_alarm_counts_only_where_it_is_rare_among_known_inputs() -> None:
+    known, usual = normal(1000, 2), [0.5, 0.5]
+    quiet, loud = ([0.5, np.quantile(known[:, 1], share)] for share in (0.79, 0.99))
+    usual_1, quiet_1, loud_1 = calibration.fisher([usual, quiet, loud], known, [False, True])
+    alone = calibration.fisher([usual[:1]], known[:, :1])[0]
+    assert usual_1 == quiet_1 == pytest.approx(alone)
+    assert loud_1 - alone == pytest.approx(np.log(20), rel=0.1)
+    far = calibration.fisher([[0.5, 100.0]], known, [False, True])
+    assert far > calibration.fisher([[0.5, 10.0]], known, [False, True]) > loud_1
+
+
 def test_the_combined_score_has_no_ties_between_calibration_scores() -> None:
     new = np.linspace(-1, 1, 200)[:, None]
     found = calibration.fisher(new, normal(30, 1))

@@ -14,11 +14,11 @@ Of the predictive coding network:
     delta-energy    nats by which inference lowers the energy of its starting point
     typicality      distance of the free energy from its median, nats
     latent-knn      distance of the latent to its neighbours among known images
-    twin-memory     where fewer than 500 are known: energy of the linear network's latent under a
+    twin-memory     where fewer than 400 are known: energy of the linear network's latent under a
                     memory of known latents, nats
-    latent-density  where 500 to 4,999 are known: how much denser known latents lie around the
+    latent-density  where 400 to 4,999 are known: how much denser known latents lie around the
                     latent's neighbours than around it (the local outlier factor)
-    twin-density    the same of the linear network's latent, where 500 or more are known
+    twin-density    the same of the linear network's latent, where 400 or more are known
 
 Of a table's rows, and not of the trained network:
 
@@ -26,11 +26,13 @@ Of a table's rows, and not of the trained network:
     table-mixture   energy of a linear network whose latent prior is a mixture
     table-memory    energy of a memory of the known rows
 
-`COMPONENTS` names those that `pc-fisher` combines. `classifier` has the scores of a
+`COMPONENTS` names those that `pc-fisher` combines, and `ALARMS_OF_FEW` those that count only where
+they are rare among known images. `classifier` has the scores of a
 classifier, and `registered` those that a user has added with `pcgen.register_score`.
 """
 
 from pcgen.ood.scores.classifier import ClassifierScorer as ClassifierScorer
+from pcgen.ood.scores.scorer import ALARMS_OF_FEW as ALARMS_OF_FEW
 from pcgen.ood.scores.scorer import COMPONENTS as COMPONENTS
 from pcgen.ood.scores.scorer import COMPONENTS_OF_FEW as COMPONENTS_OF_FEW
 from pcgen.ood.scores.scorer import COMPONENTS_OF_VERY_FEW as COMPONENTS_OF_VERY_FEW

@@ -31,7 +31,7 @@ _LAYERS = 10_000
 _KEPT = 4096
 # Fewer known images have a memory; from this number on, the density of their latents is a score:
 # that of both networks below the second number, else of the linear twin alone.
-_DENSE, _FEW = 500, 5000
+_DENSE, _FEW = 400, 5000
 _KEPT_VALUES = 2**19
 _DENSE_VALUES = 5 * 2**16
 _BATCH = 500
@@ -53,9 +53,10 @@ COMPONENTS = (*_OF_CAUSES, "class-layers", "twin-density")
 validation images, see docs/results/ood-scores.md."""
 
 COMPONENTS_OF_FEW = ("cause-layers", "twin-layers", "latent-density", "twin-density")
+ALARMS_OF_FEW = ("cause-layers",)
 COMPONENTS_OF_VERY_FEW = ("delta-energy", "class-layers", "twin-memory")
-"""The same where few or very few images are known. Chosen on left-out classes of training images,
-see docs/results/ood-scores.md."""
+"""The same where few or very few images are known, and those of few that are alarms. Chosen on
+left-out classes of training images, see docs/results/ood-scores.md."""
 
 
 @dataclass(eq=False)
@@ -108,6 +109,11 @@ class PCScorer:
         if self.twin_density is None:
             return COMPONENTS[:-1] if self.memory is None else COMPONENTS_OF_VERY_FEW
         return COMPONENTS if self.density is None else COMPONENTS_OF_FEW
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """Return those of them that count only where they are rare among known images."""
+        return ALARMS_OF_FEW if self.components == COMPONENTS_OF_FEW else ()
 
     @cached_property
     def method(self) -> Method:

@@ -226,6 +226,7 @@ def test_the_number_of_known_images_decides_on_memory_and_densities(
         fitted = scores.fit(network, kept.head(200), TABLE)
         loaded = scores.load(network, TABLE, fitted.tensors(), held_out.shape)
         assert fitted.components == loaded.components == parts
+        assert (fitted.alarms == scores.ALARMS_OF_FEW) == (parts == scores.COMPONENTS_OF_FEW)
         optional = {"twin-memory", "latent-density", "twin-density"}
         assert optional & {*fitted.names} == optional & {*fitted(known)} == {*own}
         for name in own:
