@@ -247,6 +247,24 @@ def speed(device: str, **options: Any) -> None:
     _measure("speed", pcgen.bench_speed, _SPEED_COLUMNS, **options)
 
 
+@command.command("self-test", short_help="Self-tests of detectors, and what these find.")
+@_data_option("mnist,fashion-mnist,kannada-mnist,usps,digits,cifar10")
+@count_option("--limit", default=1000, least=100, help="Known pictures of a detector at most.")
+@_page_option
+@run_options
+def self_test(as_json: bool, **options: Any) -> None:
+    """Compare what detectors' self-tests say with what the detectors find.
+
+    Each data set gives two detectors by the recipe pictures-ood, which know half of its classes.
+    Unusual are its other classes and the other data sets. The last rows are correlations over all
+    detectors. --json prints the values of each detector.
+    """
+    import pcgen
+
+    shown = None if as_json else _is_of_all
+    _measure("self-test", pcgen.bench_self_test, _TABLES_COLUMNS, as_json, shown=shown, **options)
+
+
 @command.command("tables", short_help="Unusual rows in tables, with plain methods.")
 @words_option("--tables", help="Names of tables, or parts of them. [default: all]")
 @words_option("--methods", help="Families of methods. [default: all]")
@@ -304,3 +322,8 @@ def _is_headline(row: dict[str, Any]) -> bool:
 def _is_mean(row: dict[str, Any]) -> bool:
     """Return whether a row of the tables' table is shown: AUROC, and the means of all metrics."""
     return row["metric"] == "auroc" or row["dataset"].startswith("mean")
+
+
+def _is_of_all(row: dict[str, Any]) -> bool:
+    """Return whether a row is over all detectors."""
+    return bool(row["dataset"].startswith("all"))

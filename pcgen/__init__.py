@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pcgen.commands.bench_ood import bench_ood as bench_ood
     from pcgen.commands.bench_reconstruction import bench_reconstruction as bench_reconstruction
     from pcgen.commands.bench_sampling import bench_sampling as bench_sampling
+    from pcgen.commands.bench_self_test import bench_self_test as bench_self_test
     from pcgen.commands.bench_speed import bench_speed as bench_speed
     from pcgen.commands.bench_tables import bench_tables as bench_tables
     from pcgen.commands.check import check as check
@@ -68,8 +69,18 @@ __version__ = "0.2.0"
 
 _COMMANDS = (
     "bench_classification",
-    *("bench_memory", "bench_ood", "bench_reconstruction", "bench_sampling", "bench_speed"),
-    *("bench_tables", "check", "classify", "datasets", "demo", "doctor", "forget", "info"),
+    *("bench_memory", "bench_ood", "bench_reconstruction", "bench_sampling", "bench_self_test"),
+    *(
+        "bench_speed",
+        "bench_tables",
+        "check",
+        "classify",
+        "datasets",
+        "demo",
+        "doctor",
+        "forget",
+        "info",
+    ),
     "memorise",
     *("ood_calibrate", "ood_score", "recall", "recipes", "reconstruct", "report", "sample"),
     *("study", "study_depth", "study_inference", "train"),

@@ -26,6 +26,7 @@ _TITLES = {
     "classification": "Classifiers by predictive coding",
     "reconstruction": "Reconstruction",
     "sampling": "Samples",
+    "self-test": "Self-tests of detectors, and what the detectors find",
     "tables": "Unusual rows of tables",
 }
 _LEADS = {
@@ -37,6 +38,10 @@ _LEADS = {
     "same run. Emd is the earth mover's distance between samples and data, frechet the Frechet "
     "distance of a classifier's features: of both, less is better. Ess is the effective sample "
     "size of a chain, of which more is better; r-hat is near 1 where chains agree.",
+    "self-test": "Each detector knows half the classes of a data set; the other classes and the "
+    "other data sets are unusual. Correlations are of the self-test's AUROC or share found with "
+    "that of real unusual pictures, over all detectors. The mean of the changes decides about the "
+    "warning.",
     "tables": "Detectors are fitted to usual rows and score usual and unusual ones. AUROC: 1 is "
     "perfect, 0.5 is chance. Alarms: the share of usual rows that is flagged.",
 }
@@ -46,7 +51,7 @@ def write(name: str, rows: Rows, folder: Path, *, mean: str = "") -> Path:
     """Write the page and `NAME.json`, all rows of the table; return the page's path.
 
     Args:
-        name: of the table: classification, reconstruction, sampling or tables.
+        name: of the table: classification, reconstruction, sampling, self-test or tables.
         mean: the name that rows of means over the data sets have instead of a data set's. They
             come first, and one table for each metric has the values of all data sets.
     """
