@@ -131,9 +131,9 @@ def _require_picture(picture: Path | None, mask: str) -> None:
 
 def _open(place: Session, model: str | Path) -> LoadedModel[Any]:
     """Return a classifier, or a network with predictions both ways."""
-    from pcgen.storage.checkpoint import read_header
+    from pcgen.storage.checkpoint import read_model_header
 
-    recipe = read_header(shipped.find_model(model)).get("recipe", {})
+    recipe = read_model_header(shipped.find_model(model)).get("recipe", {})
     if recipe.get("model", {}).get("upward"):
         return open_model(model, place.device)
     return open_classifier(model, place.device)

@@ -133,11 +133,11 @@ def default_output(command: str, model: str | Path | None = None, folder: Path =
         CheckpointError: a model that does not exist.
     """
     from pcgen import shipped
-    from pcgen.storage.checkpoint import read_header
+    from pcgen.storage.checkpoint import read_model_header
 
     name = Path(_DEFAULTS[command])
     if command == "sample" and model is not None:
-        header = read_header(shipped.find_model(model))
+        header = read_model_header(shipped.find_model(model))
         if header.get("data", {}).get("scale") is not None:
             name = name.with_suffix(".csv")
     endings = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))

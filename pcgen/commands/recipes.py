@@ -25,14 +25,13 @@ def recipes() -> list[dict[str, Any]]:
         True
     """
     from pcgen import config
-    from pcgen.storage.checkpoint import read_header
+    from pcgen.storage.checkpoint import read_model_header
 
     rows = []
     for name in shipped.names():
         recipe = config.from_dict(config.read(shipped.recipe_path(name)), name)
         path = shipped.model_path(name)
-        header = read_header(path) if path else {}
-        metrics = header.get("model", header).get("metrics", {})
+        metrics = read_model_header(path)["metrics"] if path else {}
         rows.append(
             {
                 "name": name,

@@ -284,9 +284,9 @@ def open_classifier(model: str | Path, device: torch.device | str = "cpu") -> Cl
         CheckpointError: there is none, it is damaged, or it is a predictive coding network.
     """
     from pcgen.classification.network import classifier_of
-    from pcgen.storage.checkpoint import load
+    from pcgen.storage.checkpoint import load_held
 
-    return classifier_of(load(shipped.find_model(model)), device)
+    return classifier_of(load_held(shipped.find_model(model)), device)
 
 
 def open_memory(model: str | Path, device: torch.device | str = "cpu") -> Model:

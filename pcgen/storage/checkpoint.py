@@ -264,8 +264,29 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> Model:
     Raises:
         CheckpointError: as `load`; a classifier; or tensors that do not fit the recipe.
     """
+    return model_of(load_held(path), device)
+
+
+def read_model_header(path: Path) -> dict[str, Any]:
+    """Return the header of a model, also of one that a detector's file holds.
+
+    Raises:
+        CheckpointError: as `read_header`.
+    """
+    header = read_header(path)
+    held: dict[str, Any] = header.get("model", {}) if header.get("kind") == "detector" else header
+    return held
+
+
+def load_held(path: Path) -> Checkpoint:
+    """Return the checkpoint of a model, also of one that a detector's file holds.
+
+    Raises:
+        CheckpointError: as `load`.
+        CalibrationError: as `model_in`.
+    """
     file = load(path)
-    return model_of(model_in(file) if file.header.get("kind") == "detector" else file, device)
+    return model_in(file) if file.header.get("kind") == "detector" else file
 
 
 def model_in(detector: Checkpoint) -> Checkpoint:

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import pcgen
-from pcgen.commands.session import open_detector, open_model
+from pcgen.commands.session import open_classifier, open_detector, open_model
 from pcgen.data.images import parts
 from pcgen.data.sources import open_data
 from pcgen.errors import CalibrationError, CheckpointError, DataError
@@ -137,6 +137,9 @@ def test_a_detector_s_file_opens_as_its_model(detector: Detector, tmp_path: Path
     model = checkpoint.load_model(path)
     assert model.recipe == detector.model.recipe
     assert model.shape == detector.model.shape
+    assert checkpoint.read_model_header(path)["recipe"] == detector.model.header["recipe"]
+    with pytest.raises(CheckpointError, match="a predictive coding network"):
+        open_classifier(path)
     wanted = detector.model.network.tensors()
     assert all(torch.equal(tensor, wanted[n]) for n, tensor in model.network.tensors().items())
 
