@@ -33,7 +33,7 @@ def detectors(detector_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     `newton` also infers one by one, where it is named for use alone.
     """
     folder = tmp_path_factory.mktemp("detector")
-    file = checkpoint.load(shipped.find_model("digits-ood"))
+    file = checkpoint.load_held(shipped.find_model("digits-ood"))
     recipe = with_settings(file.header["recipe"], ["inference.test_solver=majorise"])
     checkpoint.save(folder / "model", file.tensors, file.header | {"recipe": recipe})
     models = {"errors": "digits", "majorise": folder / "model"}
