@@ -70,18 +70,8 @@ __version__ = "0.2.0"
 _COMMANDS = (
     "bench_classification",
     *("bench_memory", "bench_ood", "bench_reconstruction", "bench_sampling", "bench_self_test"),
-    *(
-        "bench_speed",
-        "bench_tables",
-        "check",
-        "classify",
-        "datasets",
-        "demo",
-        "doctor",
-        "forget",
-        "info",
-    ),
-    "memorise",
+    *("bench_speed", "bench_tables", "check", "classify", "datasets", "demo", "doctor"),
+    *("forget", "info", "memorise"),
     *("ood_calibrate", "ood_score", "recall", "recipes", "reconstruct", "report", "sample"),
     *("study", "study_depth", "study_inference", "train"),
 )

@@ -27,28 +27,37 @@ PARTS = (1 / 3, 1 / 8)
 
 
 def flagged(
-    scores_NJ: np.ndarray, count: int, fpr: float, guarantee: Guarantee, seed: int
+    scores_NJ: np.ndarray,
+    is_alarm_J: list[bool],
+    count: int,
+    fpr: float,
+    guarantee: Guarantee,
+    seed: int,
 ) -> float:
     """Return the share of new images flagged in one division of known ones.
 
     Args:
         scores_NJ: the scores that are combined.
+        is_alarm_J: which of them are alarms.
         count: images in part A, and in part B.
     """
     order = np.random.default_rng(seed).permutation(len(scores_NJ))
     part_a, part_b, new = np.split(scores_NJ[order], [count, 2 * count])
-    limit = calibration.threshold(calibration.fisher(part_b, part_a), fpr, guarantee)
-    return float((calibration.fisher(new, part_a) > limit).mean())
+    known, found = (calibration.fisher(part, part_a, is_alarm_J) for part in (part_b, new))
+    return float((found > calibration.threshold(known, fpr, guarantee)).mean())
 
 
 def main() -> None:
     detector = open_detector(sys.argv[1])
     scores_NJ = np.column_stack([detector.columns[name] for name in detector.components])
+    is_alarm_J = [name in detector.alarms for name in detector.components]
     for part, guarantee, fpr in itertools.product(PARTS, get_args(Guarantee), RATES):
         count = int(part * len(scores_NJ))
         if count < calibration.smallest(fpr, guarantee):
             continue
-        shares = np.array([flagged(scores_NJ, count, fpr, guarantee, i) for i in range(DIVISIONS)])
+        shares = np.array(
+            [flagged(scores_NJ, is_alarm_J, count, fpr, guarantee, i) for i in range(DIVISIONS)]
+        )
         print(
             f"A and B {count:,} each, {len(scores_NJ) - 2 * count:,} new; {guarantee} {fpr:.0%}: "
             f"{shares.mean():.2%} on average, {shares.max():.2%} at most, within the guarantee in "

@@ -27,6 +27,7 @@ from pcgen.storage.checkpoint import (
     digest,
     model_in,
     model_of,
+    with_prefix,
 )
 
 COMBINED = "pc-fisher"
@@ -211,7 +212,7 @@ def _detector_of(file: Checkpoint, device: torch.device | str) -> Detector:
     known = header["calibration"]
     network = model_in(file)
     columns = {
-        name: column.double() for name, column in _with_prefix(file.tensors, _COLUMNS).items()
+        name: column.double() for name, column in with_prefix(file.tensors, _COLUMNS).items()
     }
     if digest(columns) != known["sha256"]:
         raise CalibrationError(f"{path}: its calibration scores are not those it was made with")
@@ -220,23 +221,23 @@ def _detector_of(file: Checkpoint, device: torch.device | str) -> Detector:
     if missing:
         raise LookupError(f"no {', '.join(sorted(missing))}")
     model = model_of(network, device)
-    tensors = _with_prefix(file.tensors, _SCORES)
+    tensors = with_prefix(file.tensors, _SCORES)
     scorers: list[StoredScorer] = [
         scores.load(model.network, model.recipe.inference, tensors, model.shape)
     ]
-    if tensors := _with_prefix(file.tensors, _TABLE):
+    if tensors := with_prefix(file.tensors, _TABLE):
         scorers.append(TableScorer.load(tensors))
     classifier = None
     if "classifier" in header:
-        tensors = _with_prefix(file.tensors, _CLASSIFIER)
+        tensors = with_prefix(file.tensors, _CLASSIFIER)
         classifier = classifier_of(Checkpoint(path, header["classifier"], tensors), device)
-        tensors = _with_prefix(file.tensors, _CLASSIFIER_SCORES)
+        tensors = with_prefix(file.tensors, _CLASSIFIER_SCORES)
         table = classifier.recipe.inference
         scorers.append(ClassifierScorer.load(classifier.network, tensors, table))
     if names := header.get("registered"):
         for name in names:
             SCORES.require(name, str(path))
-        tensors = _with_prefix(file.tensors, _REGISTERED)
+        tensors = with_prefix(file.tensors, _REGISTERED)
         scorers.append(registered.load(model.network, model.recipe.inference, names, tensors))
     return Detector(
         model,
@@ -268,14 +269,6 @@ def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in tensors.items()}
-
-
-def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
 
 
 def _without_tensors(header: dict[str, Any]) -> dict[str, Any]:

@@ -289,18 +289,22 @@ def load_held(path: Path) -> Checkpoint:
     return model_in(file) if file.header.get("kind") == "detector" else file
 
 
+def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin so, by the rest of their names."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
 def model_in(detector: Checkpoint) -> Checkpoint:
     """Return the checkpoint of the network that a detector's file holds.
 
     Raises:
         CalibrationError: the detector was calibrated with another network.
     """
-    header = detector.header.get("model", {})
-    tensors = {
-        name.removeprefix(OF_MODEL): tensor
-        for name, tensor in detector.tensors.items()
-        if name.startswith(OF_MODEL)
-    }
+    header, tensors = detector.header.get("model", {}), with_prefix(detector.tensors, OF_MODEL)
     if digest(tensors) != header.get("sha256"):
         raise CalibrationError(
             f"{detector.path}: was calibrated with another model than it holds",
