@@ -26,6 +26,7 @@ class Equilibrium:
             point; infinite where no bound is known, and without a tolerance.
         converged_B: whether that is at most the tolerance times the energy.
         steps_B: the gradient evaluations that each image took.
+        start_energy_B: as `energy_B`, where the states started.
 
     Example:
         >>> import pcgen, torch
@@ -39,6 +40,7 @@ class Equilibrium:
     excess_bound_B: Tensor
     converged_B: Tensor
     steps_B: Tensor
+    start_energy_B: Tensor
 
 
 def infer(
@@ -73,10 +75,11 @@ def infer(
             the batch; scores that must not depend on the batch use this.
     """
     at_once = 0 if tolerance else steps
-    inference = method.begin(data_BD, mask_BD, latent_BD, clamp_latent, at_once, labels_BK)
+    inference = method.begin(data_BD, mask_BD, latent_BD, clamp_latent, labels_BK=labels_BK)
     batch = _Batch(inference, tolerance)
-    if at_once:
-        batch.steps_B += at_once
+    for _ in range(at_once):
+        inference.step()
+    batch.steps_B += at_once
     for step in range(1, steps + 1 - at_once):
         batch.step(step)
         if not all_steps and step < steps and batch.stop():
@@ -95,6 +98,7 @@ class _Batch:
         known_B: the energy of each image at which that was.
         converged_B: whether each image has converged.
         steps_B: the gradient evaluations of each image.
+        start_energy_B: the energy of each image at the start.
         slack_B: how much larger an image's bound was than the energy that a step promised.
     """
 
@@ -103,7 +107,7 @@ class _Batch:
         self.inference = inference
         self.tolerance = tolerance
         self.states = inference.states
-        self.energy_B = inference.energy_B
+        self.start_energy_B = self.energy_B = inference.energy_B
         self.index = torch.arange(len(self.energy_B), device=self.energy_B.device)
         self.excess_B = torch.full_like(self.energy_B, torch.inf)
         self.known_B = self.energy_B.clone()
@@ -154,6 +158,7 @@ class _Batch:
             excess_B,
             converged_B & bool(self.tolerance),
             self.steps_B,
+            self.start_energy_B + log_det,
         )
 
     def _check(self, images: Tensor, expected_B: Tensor, sharp: bool) -> None:

@@ -116,6 +116,7 @@ def _equilibrium_of_known(scorer: RegisteredScorer, images: Images) -> Equilibri
         torch.cat([end.excess_bound_B for end in ends]),
         torch.cat([end.converged_B for end in ends]),
         torch.cat([end.steps_B for end in ends]),
+        torch.cat([end.start_energy_B for end in ends]),
     )
 
 

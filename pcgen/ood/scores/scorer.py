@@ -129,8 +129,7 @@ class PCScorer:
         """
         network = self.network
         end = equilibrium(self.method, self.table, data_BD)
-        first = network.states_from(network.start_latent(data_BD), data_BD)
-        delta_B = network.energy(first) - end.energy_B
+        delta_B = end.start_energy_B - end.energy_B
         classes = self.experts(data_BD)
         latent_BL = self.latents.whitened(end.states[network.latent])
         terms = network.terms(end.states)
