@@ -339,6 +339,11 @@ class LearningTable(Table, frozen=True):
     """The momentum of `sgd`."""
     weight_decay: NonNegative = 0.0
     """How strongly weights are drawn to zero: the weight decay of the optimiser."""
+    max_norm: NonNegative = 0.0
+    """The largest norm of each unit's weights to the layer below, as a multiple of that of random
+    starting weights, for `adamw` and `sgd`; 0 sets no limit. Without a limit a network can lower
+    its energy by larger weights and smaller states, so that errors of its hidden layers cost next
+    to nothing, and what the latent alone predicts gets worse."""
     warmup: CountOrZero = 50
     """The number of updates over which the learning rate rises from 0 to `rate`."""
     schedule: Literal["constant", "cosine"] = "cosine"

@@ -149,6 +149,8 @@ class PredictiveCoding(Learner):
         gradients = [None if gradient is None else next(whole) for gradient in gradients]
         count = len(self.weights.weights)
         self.weights.step(gradients[:count], self.updates, self.updates_of_run(batch))
+        if self.recipe.learning.max_norm:
+            self.network.limit_norms(self.recipe.learning.max_norm)
         self.updates += 1
         if learned:
             self.precisions.step(gradients[count:])

@@ -59,6 +59,13 @@ class Layer(Protocol):
     def matrix(self) -> Tensor:
         """Return the map as a matrix (D, U)."""
 
+    def limit_norms(self, times: float) -> None:
+        """Scale down the weights of each unit above whose norm is too large.
+
+        Args:
+            times: the largest norm, as a multiple of the expected norm of random starting weights.
+        """
+
     def set_prediction(self, drive_D: Tensor) -> None:
         """Set the bias so that the drive at states of 0 is as close to this as possible."""
 
@@ -124,6 +131,10 @@ class Dense:
         """Return weight' weight (U, U). The caller may overwrite it."""
         units = self.weight.shape[1]
         return gram(self.weight, self.weight.new_empty(units, units))
+
+    def limit_norms(self, times: float) -> None:
+        below_units, units = self.weight.shape
+        self.weight.renorm_(2, 1, times * math.sqrt(below_units / units))
 
     def set_prediction(self, drive_D: Tensor) -> None:
         assert self.bias is not None
@@ -236,6 +247,10 @@ class TransposedConvolution:
         units = math.prod(self.above)
         eye = torch.eye(units, dtype=self.weight.dtype, device=self.weight.device)
         return self.drive_move(eye).T
+
+    def limit_norms(self, times: float) -> None:
+        above, below = self.weight.shape[:2]
+        self.weight.renorm_(2, 0, times * math.sqrt(below / above) * self.stride)
 
     def set_prediction(self, drive_D: Tensor) -> None:
         assert self.bias is not None
@@ -373,6 +388,10 @@ class Convolution:
         units = math.prod(self.above)
         eye = torch.eye(units, dtype=self.weight.dtype, device=self.weight.device)
         return self.drive_move(eye).T
+
+    def limit_norms(self, times: float) -> None:
+        below, above = self.weight.shape[:2]
+        self.weight.renorm_(2, 1, times * math.sqrt(below / above))
 
     def set_prediction(self, drive_D: Tensor) -> None:
         assert self.bias is not None

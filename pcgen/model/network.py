@@ -381,6 +381,15 @@ class Network:
         maps = [*self.layers, *(skip.layer for skip in self.skips)]
         return [t for layer in maps for t in (layer.weight, layer.bias) if t is not None]
 
+    def limit_norms(self, times: float) -> None:
+        """Scale down each unit's weights downwards where their norm is too large.
+
+        Args:
+            times: the largest norm, as a multiple of the expected norm of random starting weights.
+        """
+        for layer in [*self.layers, *(skip.layer for skip in self.skips)]:
+            layer.limit_norms(times)
+
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors that a checkpoint stores, by name."""
         named = {}

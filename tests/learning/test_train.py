@@ -18,6 +18,7 @@ from pcgen.learning.optimiser import rate_at
 from pcgen.learning.predictive_coding import PredictiveCoding
 from pcgen.learning.train import Batch, Learner, Progress, Training
 from pcgen.learning.validate import measure, reconstructions
+from pcgen.model.network import Network
 
 
 def recipe(**tables: dict[str, Any]) -> Recipe:
@@ -76,6 +77,20 @@ def test_a_learned_precision_keeps_to_its_floor() -> None:
 def test_fixed_precisions_stay() -> None:
     training, _ = trained(recipe(learning={"epochs": 2}))
     assert all(p.item() == 0.0 for p in training.network.log_precisions[:-1])
+
+
+@pytest.mark.parametrize("largest", [0.0, 1.02])
+def test_the_norms_of_units_stay_within_their_limit(largest: float) -> None:
+    learning = {"epochs": 10, "batch_size": 50, "rate": 1e-2, "max_norm": largest}
+    training, _ = trained(recipe(learning=learning))
+    network = training.learner.network
+    assert isinstance(network, Network)
+    over = []
+    for layer in network.layers:
+        below, units = layer.weight.shape
+        norms = torch.linalg.vector_norm(layer.weight, dim=0) / math.sqrt(below / units)
+        over.append(float(norms.max()))
+    assert (max(over) < 1.0201) == bool(largest)
 
 
 def test_a_divergence_names_the_batch_and_the_way_out() -> None:

@@ -14,7 +14,7 @@ from pcgen.device import generator
 from pcgen.errors import RecipeError
 from pcgen.inference.preconditioners import BlockDiagonal
 from pcgen.learning.gradients import weight_gradients
-from pcgen.model.layers import Convolution, Shape, TransposedConvolution, gram
+from pcgen.model.layers import Convolution, Dense, Layer, Shape, TransposedConvolution, gram
 from pcgen.model.network import build
 from tests import oracle
 
@@ -119,6 +119,37 @@ def test_slopes_and_weight_gradients_are_autograds(build: str) -> None:
     for found, expected in zip([*slopes, *gradients], oracles, strict=True):
         torch.testing.assert_close(found, expected)
     assert all(gradient.is_contiguous() for gradient in gradients)
+
+
+@pytest.mark.parametrize("kind", [Dense, TransposedConvolution, Convolution])
+def test_only_the_units_with_too_large_a_norm_are_scaled_down(kind: type) -> None:
+    draw = generator(0)
+    units = 1
+    layer: Layer
+    if kind is Dense:
+        layer = Dense.initial((1, 1, 300), (1, 1, 200), draw)
+    elif kind is TransposedConvolution:
+        units, above, below = 0, (60, 4, 4), (20, 8, 8)
+        layer = TransposedConvolution.initial(below, above, 4, draw, is_data=False)
+    else:
+        weight = torch.randn(40, 60, 3, 3, generator=draw) / math.sqrt(60 * 9)
+        layer = Convolution(weight, None, (60, 8, 8))
+    others = [dim for dim in range(layer.weight.ndim) if dim != units]
+    expected = layer.weight.square().sum(others).mean().sqrt()
+    before = layer.weight.clone()
+    layer.limit_norms(10.0)
+    assert torch.equal(layer.weight, before)
+    # One unit far above the limit, half of the others at it.
+    layer.weight.select(units, 3).mul_(5.0)
+    before = layer.weight.clone()
+    layer.limit_norms(1.0)
+    ratio = layer.weight.square().sum(others).sqrt() / before.square().sum(others).sqrt()
+    norms = layer.weight.square().sum(others).sqrt()
+    torch.testing.assert_close(norms.max(), expected, rtol=0.05, atol=0)
+    assert ratio.argmin() == 3
+    assert 0.25 < (ratio == 1).float().mean() < 0.75
+    cosine = functional.cosine_similarity(layer.weight.flatten(), before.flatten(), dim=0)
+    assert cosine > 0.9
 
 
 def test_a_start_drive_is_met_as_the_bias_allows() -> None:
