@@ -33,11 +33,11 @@ PUBLISHED = {
     "fashion-mnist": {"PC": 10.56e-3, "iPC": 10.11e-3, "BP": 10.04e-3},
 }
 # The backprop autoencoder's rates, between which the validation split chooses; its epochs for each
-# epoch of the network, so that it never has less time.
+# epoch of the network, so that it never has less time, and the fewest.
 _AUTOENCODER_RATES = (1e-3, 3e-3)
-_AUTOENCODER_EPOCHS = 4
+_AUTOENCODER_EPOCHS, _AUTOENCODER_LEAST = 4, 40
 # The auto-decoder's rates, as multiples of the recipe's; the first seed's validation split chooses.
-_AUTO_DECODER_RATES = (1.0, 2.0, 4.0)
+_AUTO_DECODER_RATES = (0.25, 0.5, 1.0, 2.0)
 # Held-out images on which the prior of the autoencoder's code is chosen.
 _CHOOSING = 1000
 
@@ -93,12 +93,14 @@ def reconstruction_rows(
         row.parameters = parameters
         row.note = note if note in (row.note, "") or not row.note else f"{row.note}; {note}"
 
-    rates: Sequence[float] = [recipe.learning.rate * share for share in _AUTO_DECODER_RATES]
+    tried = [recipe.learning.rate * share for share in _AUTO_DECODER_RATES]
+    # With the recipe's limit of the weights' norms, and without one.
+    rates = dict.fromkeys((recipe.learning.max_norm, 0.0), tried)
     for seed in range(seeds):
         kept, held_out = split(images, recipe.data.validation, seed)
         place = _Seed(seeded(recipe, seed), kept, held_out, test, device, tell)
         _network(place, add)
-        rates = [_auto_decoder(place, rates, add)]
+        rates = {norm: [_auto_decoder(place, norm, own, add)] for norm, own in rates.items()}
         if not recipe.model.skips:
             _autoencoder(place, add)
         _pca(place, add)
@@ -133,21 +135,22 @@ def _network(place: _Seed, add: Add) -> None:
             add("pcn", name, getattr(credit, name))
 
 
-def _auto_decoder(place: _Seed, rates: Sequence[float], add: Add) -> float:
+def _auto_decoder(place: _Seed, max_norm: float, rates: Sequence[float], add: Add) -> float:
     """Train and measure the same decoder by backprop, without an encoder; return its rate."""
-    epochs = place.recipe.learning.epochs
+    epochs, name = place.recipe.learning.epochs, "backprop auto-decoder, same decoder"
+    name += "" if max_norm == place.recipe.learning.max_norm else ", no largest norm"
 
     def train(rate: float, on_epoch: Callable[[int], None]) -> tuple[Network, float]:
         def tell(stage: str, done: int, total: int) -> None:
             on_epoch(epochs * done // total)
 
-        recipe = held(place.recipe, rate=rate)
+        recipe = held(place.recipe, rate=rate, max_norm=max_norm)
         return train_by(AutoDecoder, recipe, place.images, place.validation, place.device, tell)
 
-    stage = f"backprop auto-decoder, seed {place.recipe.seed}"
+    stage = f"{name}, seed {place.recipe.seed}"
     network, seconds, rate = best_rate(rates, train, stage, epochs, place.tell)
     add(
-        "backprop auto-decoder, same decoder",
+        name,
         "mse",
         measure(network, place.test, held(place.recipe).inference).mse,
         seconds,
@@ -160,7 +163,8 @@ def _auto_decoder(place: _Seed, rates: Sequence[float], add: Add) -> float:
 def _autoencoder(place: _Seed, add: Add) -> None:
     """Train the autoencoder, and measure it as it is and with inference of its code."""
     own, test, device = place.recipe, place.test, place.device
-    epochs, name = _AUTOENCODER_EPOCHS * own.learning.epochs, "backprop autoencoder, same decoder"
+    epochs = max(_AUTOENCODER_EPOCHS * own.learning.epochs, _AUTOENCODER_LEAST)
+    name = "backprop autoencoder, same decoder"
     train = partial(train_autoencoder, own, place.images, place.validation, epochs, device)
     stage = f"backprop autoencoder, seed {own.seed}"
     model, seconds, rate = best_rate(_AUTOENCODER_RATES, train, stage, epochs, place.tell)

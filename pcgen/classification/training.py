@@ -79,6 +79,8 @@ class ClassifierLearner(Learner):
             if not math.isfinite(energy):
                 break
             self.weights.step(gradients, self.updates, self.updates_of_run(batch))
+            if self.recipe.learning.max_norm:
+                self.states.limit_norms(self.recipe.learning.max_norm)
             self.updates += 1
         return energy, right
 
