@@ -37,7 +37,7 @@ PUBLISHED = {
 _AUTOENCODER_RATES = (1e-3, 3e-3)
 _AUTOENCODER_EPOCHS, _AUTOENCODER_LEAST = 4, 40
 # The auto-decoder's rates, as multiples of the recipe's; the first seed's validation split chooses.
-_AUTO_DECODER_RATES = (0.25, 0.5, 1.0, 2.0)
+_AUTO_DECODER_RATES = (0.5, 1.0, 2.0, 4.0)
 # Held-out images on which the prior of the autoencoder's code is chosen.
 _CHOOSING = 1000
 

@@ -173,6 +173,6 @@ def test_a_network_is_compared_with_an_autoencoder_and_pca(monkeypatch: pytest.M
     # The recipe sets no largest norm, so there is one auto-decoder.
     (decoder,) = (row for row in rows if "auto-decoder" in row["method"])
     assert decoder["difference"] == pytest.approx(decoder["value"] - value["pcn", "mse"])
-    assert decoder["note"] in {"rate 0.00075", "rate 0.0015", "rate 0.003", "rate 0.006"}
+    assert decoder["note"] in {"rate 0.0015", "rate 0.003", "rate 0.006", "rate 0.012"}
     assert "difference" not in rows[0]
     assert all(row["ci_low"] < row["value"] < row["ci_high"] for row in rows)
