@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +74,20 @@ def test_a_classifier_learns_the_digits(table: dict[str, Any]) -> None:
     assert ends[-1].accuracy is not None
     assert ends[0].mse is None
     assert accuracy(training.network, test).energy == pytest.approx(ends[-1].labelled.energy)
+
+
+def test_a_largest_norm_holds_for_the_weights_of_a_classifier() -> None:
+    images = open_data("digits", limit=100)
+    found = recipe(learning={"epochs": 1, "max_norm": 0.2})
+    learner = ClassifierLearner(initial_classifier(found, images, None), found)
+    for _ in Training(learner).run(images, None):
+        pass
+    for layer in learner.states.layers:
+        below, above = layer.weight.shape[:2]
+        others = [dim for dim in range(layer.weight.ndim) if dim != 1]
+        norms = torch.linalg.vector_norm(layer.weight, dim=others) / math.sqrt(below / above)
+        # Random starting weights are above.
+        assert 0.19 < norms.max() < 0.20001
 
 
 def test_local_errors_agree_with_backprop_where_the_label_hardly_pulls() -> None:
