@@ -342,8 +342,8 @@ class LearningTable(Table, frozen=True):
     max_norm: NonNegative = 0.0
     """The largest norm of each unit's weights to the layer below, as a multiple of that of random
     starting weights, for `adamw` and `sgd`; 0 sets no limit. Without a limit a network can lower
-    its energy by larger weights and smaller states, so that errors of its hidden layers cost next
-    to nothing, and what the latent alone predicts gets worse."""
+    its energy by larger weights and smaller states. Errors of its hidden layers then cost next to
+    nothing, and the images that the latent alone predicts get worse."""
     warmup: CountOrZero = 50
     """The number of updates over which the learning rate rises from 0 to `rate`."""
     schedule: Literal["constant", "cosine"] = "cosine"

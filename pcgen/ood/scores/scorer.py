@@ -19,6 +19,7 @@ from pcgen.model.network import Network
 from pcgen.ood.scores.cause_scores import CauseScores, LinearTwin, Memory, View, scales_of
 from pcgen.ood.scores.experts import Experts, fit_experts
 from pcgen.ood.scores.moments import LocalDensity, Normal, neighbour_distance
+from pcgen.storage.checkpoint import with_prefix
 
 # Known images that the networks of the classes are fitted to, and values in them, at most
 # (256 MiB).
@@ -296,15 +297,8 @@ def load(
     """
     like = network.layers[0].weight
 
-    def named(prefix: str) -> dict[str, Tensor]:
-        return {
-            name.removeprefix(prefix): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(prefix)
-        }
-
     def floating(prefix: str) -> dict[str, Tensor]:
-        return {name: tensor.to(like) for name, tensor in named(prefix).items()}
+        return {name: tensor.to(like) for name, tensor in with_prefix(tensors, prefix).items()}
 
     within = None
     if "causes.means" in tensors:
@@ -317,7 +311,7 @@ def load(
     return PCScorer(
         network,
         table,
-        Experts.load(named("experts."), like),
+        Experts.load(with_prefix(tensors, "experts."), like),
         tensors["looked_at"].to(like.device),
         layers,
         tensors["median"].to(like),
@@ -325,7 +319,7 @@ def load(
         tensors["bank"].to(like),
         shape,
         within,
-        Memory.load(remembered) if (remembered := named(_MEMORY)) else None,
+        Memory.load(remembered) if (remembered := with_prefix(tensors, _MEMORY)) else None,
         *(LocalDensity.load(own) if (own := floating(prefix)) else None for prefix in _DENSITIES),
     )
 
